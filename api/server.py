@@ -28,6 +28,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coupon_ledger.api.answers import Spool, pieces, spooled
@@ -78,6 +79,9 @@ _LONGEST_S: Final = 86_400.0
 _LONGEST: Final = 64_000_000
 """Maximum size of a question, in bytes."""
 _NICER: Final = 5
+_TOO_LONG: Final = HTTPException(http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the question is too long; ask for less")
+_OF_THE_QUESTION: Final = (http.HTTPStatus.UNPROCESSABLE_ENTITY, http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+"""Statuses of errors that whoever asks can correct."""
 _OPEN: Final = "/v1/health"
 _GONE: Final = "the client has disconnected"
 
@@ -189,7 +193,11 @@ def _add(app: FastAPI, name: str, question: Question[Any], ask: _QuestionHandler
         return await ask(request, _of_address(question, request))
 
     async def by_body(request: Request) -> Response:
-        return await ask(request, await _of_body(name, request))
+        try:
+            values = await _of_body(name, request)
+        except ClientDisconnect:
+            return Response()  # nobody reads it
+        return await ask(request, values)
 
     schema = _inlined(question.validator.model_json_schema())
     body = {"required": bool(schema.get("required")), "content": {"application/json": {"schema": schema}}}
@@ -233,18 +241,23 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
 def _of_address(question: Question[Any], request: Request) -> dict[str, Any]:
     known = question.parameters
     return {
-        name: _from_json(name, value) if name in known and known[name].nested and value[:1] in ("[", "{") else value
+        name: _from_json(name, value) if name in known and known[name].takes_json(value) else value
         for name, value in request.query_params.items()
     }
 
 
 async def _of_body(name: str, request: Request) -> dict[str, Any]:
-    body = b""
+    """The parameters in the body: a JSON object, or nothing. Raises `WrongQuestion`, and HTTP errors."""
+    if request.query_params:
+        raise WrongQuestion(f"{name}: POST takes its parameters as JSON in the body; leave them out of the address")
+    body = bytearray()
+    if int(request.headers.get("content-length", 0)) > _LONGEST:
+        raise _TOO_LONG
     async for piece in request.stream():
         body += piece
         if len(body) > _LONGEST:
-            raise HTTPException(http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the question is too long; ask for less")
-    values = _from_json(name, body or b"{}")
+            raise _TOO_LONG
+    values = await asyncio.to_thread(_from_json, name, bytes(body) or b"{}")
     if not isinstance(values, dict):
         raise WrongQuestion(f"{name}: the body is no JSON object of parameters; write it as one")
     return values
@@ -253,8 +266,9 @@ async def _of_body(name: str, request: Request) -> dict[str, Any]:
 def _from_json(name: str, text: str | bytes) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):
-        raise WrongQuestion(f"{name}: is no JSON; correct it") from None
+    except (ValueError, RecursionError) as error:
+        why = str(error).partition(";")[0].partition(":")[0]
+        raise WrongQuestion(f"{name}: cannot be read as JSON ({why}); correct it") from None
 
 
 def _add_expire(app: FastAPI, owner: Owner) -> None:
@@ -403,7 +417,7 @@ class _QuestionHandler:
         self._question = question
 
     async def __call__(self, request: Request, values: dict[str, Any]) -> Response:
-        parameters = self._question.read(self._name, values)
+        parameters = await asyncio.to_thread(self._question.read, self._name, values)
         arrow = ARROW in request.headers.get("accept", "")
         limit_s = self._limit_s(request, parameters)
         held = self._snapshots.of(request.headers[SNAPSHOT]) if SNAPSHOT in request.headers else None
@@ -532,7 +546,7 @@ async def _in_words(_: Request, error: Exception) -> Response:
         words = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
     elif isinstance(error, HTTPException):
         status, words, headers = http.HTTPStatus(error.status_code), error.detail, dict(error.headers or {})
-        code = 2 if status == http.HTTPStatus.UNPROCESSABLE_ENTITY else code
+        code = 2 if status in _OF_THE_QUESTION else code
     return _refusal(status, words, code, headers, _note(error))
 
 
@@ -543,6 +557,7 @@ def _refusal(
     headers: dict[str, str] | None = None,
     further: dict[str, str] | None = None,
 ) -> JSONResponse:
+    words = words.encode(errors="backslashreplace").decode()  # half a character, which JSON can hold, is no text
     return JSONResponse({"error": words, "exit_code": code, **(further or {})}, status, headers)
 
 

@@ -116,7 +116,7 @@ def assign(
     coupon-ledger experiment assign double-11 --users members.txt --salt 2026-11
     """
     shares = _shares(control, arms)
-    strata = [name for names in stratify for name in names.split(",")]
+    strata = [name for names in stratify if names for name in names.split(",")]
     ids = _lines(file) if file is not None else None
     with answered(
         settings,

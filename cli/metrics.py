@@ -181,7 +181,7 @@ def query(
     """
     parameters = {
         "names": [name for names_ in names for name in names_.split(",")],
-        "by": [name for names_ in by for name in names_.split(",")],
+        "by": [name for names_ in by if names_ for name in names_.split(",")],
         "where": _filters(where) if where else None,
         **options,
     }

@@ -135,7 +135,7 @@ def publish(
                     kept = list(records)
                     records = iter(() if report.count else kept)
                 with progress("publishing", total) as bar:
-                    for count in _append(log, records, report):
+                    for count in _append(log, records, report, strict):
                         appended += count
                         bar.advance(count)
             except LedgerError as error:
@@ -336,7 +336,7 @@ def _records(items: Iterable[Item], report: _Rejects) -> Iterator[Record | None]
             yield item
 
 
-def _append(log: EventLog, records: Iterable[Record | None], report: _Rejects) -> Iterator[int]:
+def _append(log: EventLog, records: Iterable[Record | None], report: _Rejects, strict: bool) -> Iterator[int]:
     """Append the records in batches of `BATCH`. A None among them means that no more input has come yet: the records
     collected so far are then appended at once. Yields the number of events of each append."""
     batch: list[Record] = []
@@ -344,21 +344,23 @@ def _append(log: EventLog, records: Iterable[Record | None], report: _Rejects) -
         if record is not None:
             batch.append(record)
         if len(batch) == BATCH or (batch and record is None):
-            yield _appended(log, batch, report)
+            yield from _appended(log, batch, report, strict)
             batch = []
     if batch:
-        yield _appended(log, batch, report)
+        yield from _appended(log, batch, report, strict)
 
 
-def _appended(log: EventLog, batch: list[Record], report: _Rejects) -> int:
-    """Append the batch, and report the events that the log will never take because of their size. Returns the number of
-    events appended."""
-    try:
-        return len(log.append(batch))
-    except AppendFailed as error:
-        if not error.too_large:
-            raise
-        for index, problem in sorted(error.too_large.items()):
-            report.add_too_large(batch[index], problem)
-        left = [batch[index] for index in sorted(error.failures) if index not in error.too_large]
-        return len(batch) - len(error.failures) + (_appended(log, left, report) if left else 0)
+def _appended(log: EventLog, batch: list[Record], report: _Rejects, strict: bool) -> Iterator[int]:
+    """Append the batch. Unless `strict`, report the events that are too large for the log, and append the others.
+    Yields the number of events of each append."""
+    while batch:
+        try:
+            yield len(log.append(batch))
+            return
+        except AppendFailed as error:
+            if strict or not error.too_large:
+                raise
+            for index, problem in sorted(error.too_large.items()):
+                report.add_too_large(batch[index], problem)
+            yield len(batch) - len(error.failures)
+            batch = [batch[index] for index in sorted(error.failures) if index not in error.too_large]

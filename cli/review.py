@@ -181,8 +181,11 @@ def _templates(settings: Settings) -> dict[str, Row]:
 
 
 def _rates(saved: object) -> dict[str, int] | None:
-    """The goods rates of a saved layout. Releases before 0.2 saved them as JSON text."""
-    rates = json.loads(saved) if isinstance(saved, str) else saved
+    """The saved rates. Earlier releases saved them as JSON text."""
+    try:
+        rates = json.loads(saved) if isinstance(saved, str) else saved
+    except ValueError:
+        return None
     return rates if isinstance(rates, dict) else None
 
 

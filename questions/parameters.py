@@ -7,6 +7,7 @@ untyped values. This module imports nothing heavy, so `--help` stays fast.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 _INT64: Final = 2**63 - 1
 CENTURY_DAYS: Final = 36_525
 MOST_ROWS: Final = 1_000_000_000
-MAX_TEXT: Final = 64_000_000
-"""Maximum size of a question, in characters."""
 _SHOWN: Final = 40
 _OUT_OF_BOUNDS: Final = {"greater_than_equal", "less_than_equal", "greater_than", "finite_number", "int_parsing_size"}
 
@@ -147,6 +146,9 @@ class Parameters:
             raise TypeError(f"{type(self).__name__} needs {', '.join(missing)}")
         vars(self).update(values)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen")
 
@@ -189,7 +191,7 @@ P = TypeVar("P", bound=Parameters)
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One field of a model. `nested`: the value is a mapping, or a list whose elements are not just text; in a URL, it
-    is written as JSON. `hint`: the text of the field's `Hint`."""
+    is written as JSON. `hint`: the text of the field's `Hint`. `several`: its value is a list."""
 
     name: str
     description: str
@@ -197,7 +199,12 @@ class Parameter:
     required: bool
     bounds: Bounds | None
     nested: bool
+    several: bool
     hint: str | None
+
+    def takes_json(self, text: str) -> bool:
+        """Whether a text in an address is meant as JSON."""
+        return (self.nested or self.several) and text.lstrip()[:1] in ("[", "{")
 
 
 def parameters_of(model: type[Parameters]) -> dict[str, Parameter]:
@@ -214,6 +221,7 @@ def _parameter(model: type[Parameters], name: str, kind: Any) -> Parameter:
         not hasattr(model, name),
         next((one for one in metadata if isinstance(one, Bounds)), None),
         _nested(kind),
+        _has_origin(kind, tuple),
         next((one.text for one in metadata if isinstance(one, Hint)), None),
     )
 
@@ -232,6 +240,11 @@ def _metadata(kind: Any) -> list[Any]:
     if (isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping | tuple)) or _is_literal(kind):
         return []
     return [one for part in get_args(kind) for one in _metadata(part)]
+
+
+def _has_origin(kind: Any, origin: type) -> bool:
+    parts = () if _is_literal(kind) else get_args(kind)
+    return get_origin(kind) is origin or any(_has_origin(part, origin) for part in parts if not isinstance(part, str))
 
 
 def _is_literal(kind: Any) -> bool:
@@ -273,25 +286,45 @@ def read(
     which names the wrong parameter and its bounds."""
     from pydantic import ValidationError
 
+    if unknown := sorted(_shown(name) for name in values.keys() - known.keys()):
+        raise WrongQuestion(f"{question}: no parameter {', '.join(unknown)}")
+    if odd := [name for name, value in values.items() if not _is_text(value)]:
+        raise WrongQuestion(f"{odd[0]}: holds half a character, which is no text; correct it")
+    given = {n: v for n, v in values.items() if v is not None and not (v == "" and known[n].nested)}
     try:
-        checked = validator.model_validate({name: value for name, value in values.items() if value is not None})
+        checked = validator.model_validate(given)
         return model(**{name: getattr(checked, name) for name in known})
     except ValidationError as error:
         wrong = {str(one["loc"][0]): one for one in reversed(error.errors(include_url=False))}
-        if unknown := [name for name in wrong if name not in known]:
-            raise WrongQuestion(f"{question}: no parameter {', '.join(sorted(unknown))}") from None
         raise WrongQuestion("; ".join(_in_words(known[name], one) for name, one in wrong.items())) from None
 
 
 def _in_words(parameter: Parameter, error: ErrorDetails) -> str:
+    where = parameter.name + "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in error["loc"][1:])
     if error["type"] == "missing":
-        return f"{parameter.name}: is missing; give it"
+        return f"{where}: is missing; give it"
     if parameter.hint is not None:
         return f"{parameter.name}: {parameter.hint}"
-    value = str(error["input"])
-    what = f"{parameter.name} {value if len(value) <= _SHOWN else value[: _SHOWN - 1] + '…'}"
+    what = f"{where} {_shown(error['input'])}"
     if error["type"] == "value_error":
         return f"{what}: {error['ctx']['error']}"
     if error["type"] in _OUT_OF_BOUNDS and parameter.bounds is not None:
         return f"{what}: is out of bounds; give a number {parameter.bounds}"
-    return f"{what}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    rule = re.sub(r" or an instance of \w+", "", error["msg"][0].lower() + error["msg"][1:])
+    return f"{what}: {rule.replace('tuple', 'list').replace('dictionary', 'object')}"
+
+
+def _shown(value: object) -> str:
+    """A value as an error shows it: short, and always text."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _is_text(value: object) -> bool:
+    """Whether every text in the value can be encoded. JSON can hold half a surrogate pair."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
+    if isinstance(value, Mapping):
+        return all(_is_text(key) and _is_text(one) for key, one in value.items())
+    return not isinstance(value, list | tuple) or all(map(_is_text, value))

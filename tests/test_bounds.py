@@ -4,6 +4,7 @@ endpoint alike; never a server error."""
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -110,6 +111,33 @@ def test_every_number_has_bounds_and_every_parameter_a_description() -> None:
             assert parameter.description, (name, parameter.name)
 
 
+@pytest.mark.parametrize(
+    ("question", "values", "said"),
+    [
+        ("coupons", {"campagin": None}, "coupons: no parameter campagin"),
+        ("coupons", {"campaign": "\ud800"}, "campaign: holds half a character"),
+        ("coupons", {"\ud800": 1}, r"coupons: no parameter \\ud800"),
+        ("metrics", {"names": ["a"], "where": {"store": ["\udfff"]}}, "where: holds half a character"),
+        ("across", {"coupons": [{"coupon_id": "c-1"}]}, r"coupons\[0\]\.state: is missing"),
+        ("histories", {"coupons": 5}, "coupons 5: input should be a valid list"),
+        ("coupons", {"limit": True, "since": "soon"}, "since soon: "),
+        ("metrics", {"names": "a", "goods_rates": {"": 70_000}}, "goods_rates: are no JSON object of basis points"),
+    ],
+)
+def test_wrong_parameters_are_named(question: str, values: dict[str, Any], said: str) -> None:
+    """Else a filter of a mistyped name would let everything pass, and an odd text would be a server error."""
+    with pytest.raises(WrongQuestion, match=said) as refused:
+        QUESTIONS[question].read(question, values)
+    assert str(refused.value).encode()
+
+
+def test_an_empty_text_is_no_nested_value() -> None:
+    """Else a form with an empty field would be refused."""
+    asked = QUESTIONS["metrics"].read("metrics", {"names": "a", "where": "", "rates": "", "goods_rates": ""})
+    assert (asked.where, asked.rates, asked.goods_rates, asked.by) == (None, None, None, ())
+    assert QUESTIONS["attribution"].read("attribution", {"models": ""}).models is None
+
+
 def test_parameters_are_the_same_after_the_way_as_json() -> None:
     """Else the owner would answer another question than the one that was asked."""
     instant = datetime(2026, 11, 11, 10, tzinfo=timezone(timedelta(hours=8)))
@@ -176,6 +204,42 @@ def test_the_endpoint_refuses_with_the_field_and_the_bound(
     reply = owner.get(f"/v1/{question}", **parameters)
     assert reply.status == 422, reply.body
     assert reply.json["error"].startswith(field) and reply.json["exit_code"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("query", "body", "status", "said"),
+    [
+        ("", b'{"campaign": "\\ud800"}', 422, "campaign"),
+        ("", b'{"\\ud800": 1}', 422, "no parameter"),
+        ("", b"[]", 422, "no JSON object"),
+        ("", b"{", 422, "cannot be read as JSON"),
+        ("", b"\xff", 422, "cannot be read as JSON"),
+        ("?campaign=8", b"{}", 422, "leave them out of the address"),
+        ("", b"", 200, ""),
+        ("", b'{"campaign": null, "limit": 1}', 200, ""),
+    ],
+)
+def test_a_body_is_answered_or_refused(owner: Owner, query: str, body: bytes, status: int, said: str) -> None:
+    """Else a program with a fault would see a broken server."""
+    connection = http.client.HTTPConnection(owner.address, timeout=60)
+    try:
+        connection.request("POST", f"/v1/coupons{query}", body, {**owner.headers, "Content-Type": "application/json"})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    finally:
+        connection.close()
+    assert response.status == status, answer
+    assert status == 200 or (said in answer["error"] and answer["exit_code"] == 2)
+
+
+@pytest.mark.slow
+def test_a_list_in_an_address_is_separated_by_commas_or_json(owner: Owner) -> None:
+    """Else ids with commas could not be asked for."""
+    answers = [
+        owner.answer("histories", coupons=text)["rows"] for text in ("c-1,c-2", '["c-1", "c-2"]', ' ["c-1","c-2"]')
+    ]
+    assert answers[0] and answers[0] == answers[1] == answers[2]
 
 
 @pytest.mark.slow

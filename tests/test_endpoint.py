@@ -387,6 +387,7 @@ def test_a_question_of_the_past_tells_how_far_it_is(asked: Owner, shop: Path) ->
     with asking(shop / DATABASE) as source:
         assert followed == [frame.to_dicts() for frame in source.ask("coupons", **at).frames]
     assert max(done for done, _ in seen) > 0 and seen[-1][0] == seen[-1][1]
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen) and all(d <= t for d, t in seen)
     assert refused.value.exit_code == 2
     refusal = asked.get("/v1/coupons", {**asked.headers, LIMIT: "soon"})
     assert refusal.status == 422 and "seconds" in refusal.json["error"]

@@ -51,7 +51,7 @@ NAMED: Final[Mapping[str, Mapping[str, Any]]] = {
     "audit": {"name": next(iter(AUDITS))},
     "metrics": {"names": "orders,net_sales_minor", "compare": "previous", "since": datetime(2026, 11, 10)},
     "metric-explained": {"names": "orders"},
-    "evidence": {"first": 0, "last": 1},
+    "evidence": {"first": -(2**63), "last": 2**63 - 1},
     "experiment-begun": {"until": datetime(2026, 11, 10)},
     "customer-clusters": {"most": 2},
     "customer-drivers": {"outcome": "repurchase"},

@@ -688,6 +688,8 @@ def test_an_event_that_the_log_never_takes_is_reported_and_the_others_are_append
     huge = {**head, "occurred_at": "2026-11-11T00:00:00Z", **money, "lines": lines}
     events = [coupon_event("created", f"e-{n}", coupon_id=f"c-{n}") for n in range(3)]
     Path("events.ndjson").write_bytes(lines_of([*events[:2], huge, events[2]]))
+    strict = ledger("publish", "events.ndjson", "--strict")
+    assert strict.code not in (0, 3) and "too large" in strict.err and "appended" not in strict.err
     ran = ledger("publish", "events.ndjson")
     assert ran.code == 3 and "appended 3 events, refused 1" in ran.err
     assert "event e-huge: " in ran.err and "bytes" in ran.err

@@ -90,7 +90,7 @@ BUILT_IN: Final = {kind: Model(name=kind, kind=kind) for kind in KINDS}
 
 def made(definition: dict[str, Any]) -> Model:
     """Build a model from its definition. Raises `WrongQuestion`."""
-    name = definition.get("name")
+    name = str(definition.get("name"))[:40]
     if unread := [n for n, kind in _PARAMETERS.items() if n in definition and kind != definition.get("kind")]:
         raise WrongQuestion(
             f"model {name}: {unread[0]} is a parameter of {_PARAMETERS[unread[0]]}, not of {definition.get('kind')};"

@@ -72,9 +72,8 @@ def customers(reading: Reading, parameters: Customers) -> pl.DataFrame:
     rows = known(reading, parameters.ahead_days)
     if parameters.rule is not None:
         rows = _satisfying(rows, parameters.rule)
-    return rows.sort("currency", "net_sales_minor", "user_id", descending=[False, True, False]).head(
-        parameters.limit or rows.height
-    )
+    rows = rows.sort("currency", "net_sales_minor", "user_id", descending=[False, True, False])
+    return _first(rows, parameters.limit)
 
 
 def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: Mapping[str, int] | None = None) -> pl.DataFrame:
@@ -191,7 +190,7 @@ def lapsing(reading: Reading, parameters: Listed) -> pl.DataFrame:
         " projected_minor coupon_order_share"
     ).split()
     rows = rows.sort("currency", "net_sales_minor", descending=[False, True]).select(shown)
-    return rows.head(parameters.limit or rows.height)
+    return _first(rows, parameters.limit)
 
 
 def orders(reading: Reading, parameters: Listed) -> pl.DataFrame:
@@ -202,7 +201,7 @@ def orders(reading: Reading, parameters: Listed) -> pl.DataFrame:
         rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
     rows = rows.join(segment, on=["user_id", "currency"], how="left", nulls_equal=True, maintain_order="left")
     rows = rows.select("user_id", "segment", pl.exclude("user_id", "segment"))
-    return rows.head(parameters.limit or rows.height)
+    return _first(rows, parameters.limit)
 
 
 def cohorts(reading: Reading, parameters: Cohorts) -> pl.DataFrame:
@@ -257,7 +256,11 @@ def behaviour(reading: Reading, parameters: Behaviour) -> pl.DataFrame:
         query = f"SELECT s.step, r.user_id {by_step} WHERE r.user_id IS NOT NULL ORDER BY s.n, r.user_id"
     period = {"since": parameters.since, "until": parameters.until}
     rows = reading.frame(query, {"campaign": parameters.campaign, **period})
-    return rows.head(parameters.limit or rows.height)
+    return _first(rows, parameters.limit)
+
+
+def _first(rows: pl.DataFrame, limit: int | None) -> pl.DataFrame:
+    return rows if limit is None else rows.head(limit)
 
 
 @contextmanager

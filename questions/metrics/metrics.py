@@ -73,12 +73,13 @@ def _explained(
 def _checked(parameters: MetricSlice, compare: str | None = None, rates: Rates | None = None) -> MetricQuestion:
     """The question, validated. Raises `NotThere`, `WrongQuestion`."""
     grain, since, until = parameters.grain or None, parameters.since, parameters.until
-    if grain and grain not in GRAINS:
-        raise WrongQuestion(f"grain {grain}: there is none of that name; there are {', '.join(GRAINS)}")
     if not parameters.names:
         raise WrongQuestion("metrics: none is named; see `coupon-ledger metrics list`")
+    metrics = tuple(dict.fromkeys(metric_named(name) for name in parameters.names))
+    if grain and grain not in GRAINS:
+        raise WrongQuestion(f"grain {grain}: there is none of that name; there are {', '.join(GRAINS)}")
     question = MetricQuestion(
-        metrics=tuple(dict.fromkeys(metric_named(name) for name in parameters.names)),
+        metrics=metrics,
         by=tuple(dict.fromkeys(parameters.by)),
         where=parameters.where or {},
         since=since,

@@ -12,8 +12,10 @@ import polars as pl
 from coupon_ledger.ledger.amounts import decimals
 from coupon_ledger.ledger.errors import WrongQuestion
 from coupon_ledger.ledger.rules import CURRENCIES
-from coupon_ledger.questions.metrics.parameters import Rate
+from coupon_ledger.questions.metrics.parameters import RATES_HINT, Rate
 
+_LEAST: Final = Decimal("0.000000001")
+_MOST: Final = Decimal(1_000_000_000)
 UNKNOWN: Final = "XXX"
 """The ISO 4217 code for no currency, used for amounts without one."""
 
@@ -29,9 +31,9 @@ class Rates:
     def of(cls, rows: Sequence[Rate]) -> Rates:
         """Rates that all convert to one currency. Raises `WrongQuestion`."""
         if any(row.rate <= 0 for row in rows):
-            raise WrongQuestion(
-                "rates: each is a currency, a rate above 0 and the currency that it leads to; for example USD,7.1,CNY"
-            )
+            raise WrongQuestion(f"rates: {RATES_HINT}")
+        if odd := [row.rate for row in rows if not _LEAST <= row.rate <= _MOST]:
+            raise WrongQuestion(f"rates: {odd[0]:.3g} is no rate; give one from {_LEAST:f} to {_MOST:,f}")
         targets = sorted({row.to for row in rows})
         if len(targets) != 1:
             raise WrongQuestion(f"rates: lead to {', '.join(targets) or 'no currency'}; give a table that leads to one")

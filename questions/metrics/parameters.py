@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, ClassVar, Final
 
 from coupon_ledger.questions.parameters import (
     DEFAULT_ZONE,
@@ -20,10 +20,17 @@ from coupon_ledger.questions.parameters import (
     Zone,
 )
 
+RATES_HINT: Final = (
+    "each is a currency, a rate above 0 and the currency that it leads to; write"
+    ' [{"currency": "USD", "rate": 7.1, "to": "CNY"}]'
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
     """`rate`: the price of one unit (not minor unit) of `currency` in `to`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "ignore"}
 
     currency: str
     rate: Decimal
@@ -52,7 +59,7 @@ class Metrics(MetricSlice):
     ] = None
     rates: Annotated[
         tuple[Rate, ...] | None,
-        Hint("each is a currency, a rate above 0 and the currency that it leads to; for example USD,7.1,CNY"),
+        Hint(RATES_HINT),
         "Convert all amounts to one currency with these rates. Without rates, each currency has its own rows.",
     ] = None
 

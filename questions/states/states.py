@@ -447,7 +447,7 @@ def expiries(reading: Reading, parameters: Expiries) -> pl.DataFrame:
     Raises `NotThere`.
     """
     by = parameters.by
-    if unknown := sorted(set(by) - set(_EXPIRIES_BY)):
+    if unknown := sorted(set(by) - set(_EXPIRIES_BY)) or ([] if by else ["nothing"]):
         raise NotThere(f"expiries by {', '.join(unknown)}: there is no such part; there are {', '.join(_EXPIRIES_BY)}")
     bound = parameters.bound
     del bound["by"]
