@@ -1,1 +1,1 @@
-"""The projection of persons and paths: which touches led to an order."""
+"""The projection `attribution`: which ids are one person (`persons`), and which touches led to an order (`paths`)."""

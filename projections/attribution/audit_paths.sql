@@ -1,6 +1,7 @@
 -- Does every order that stands have the path that coupons, orders and users say, with its touches?
 -- Grain: one order whose path is missing, superfluous or different. An offender: attribution credits the wrong touches.
--- A path has the latest 100 touches of the 90 days before the payment. Stale persons are left out.
+-- A path has the latest 100 touches of the 90 days before the payment. Persons with an id in `stale_users` are left
+-- out.
 WITH stale AS (
     SELECT DISTINCT coalesce(p.person, s.user_id) AS person FROM stale_users s LEFT JOIN persons p ON p.user_id = s.user_id
 ),
@@ -29,8 +30,9 @@ touches AS (
     LEFT JOIN touch_sources s ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel
                              AND s.campaign_id IS NOT DISTINCT FROM t.campaign_id
 ),
--- If the touches of a person are numbered in order, those of an order are a range of numbers, so no touch has to be
--- joined with orders of other ranges. Touches of the same instant are compared as a set.
+-- The touches of each person are numbered in order. The touches on the path of an order are then a range of these
+-- numbers, and each touch is joined only with the orders whose range contains it. Touches of the same instant are
+-- compared without regard to their order.
 numbered AS (
     SELECT person, moment, source, row_number() OVER (PARTITION BY person ORDER BY moment, source) AS number
     FROM touches WHERE person IN (SELECT person FROM whose)

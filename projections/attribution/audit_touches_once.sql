@@ -1,5 +1,6 @@
 -- Is every touch that led to no order in just one path without an order, and no such path of anybody else?
--- Grain: one person whose numbers differ. An offender: the probability of an order after a touch is wrong.
+-- Grain: one person whose two numbers of touches differ. An offender: the probability of an order after a touch is
+-- wrong. Persons with an id in `stale_users` are left out.
 WITH touched AS (
     SELECT acquired_by AS user_id, issued_at AS moment FROM coupons c
     WHERE acquired_at = issued_at
@@ -11,7 +12,7 @@ WITH touched AS (
 touches AS (
     SELECT coalesce(p.person, t.user_id) AS person, t.moment FROM touched t LEFT JOIN persons p ON p.user_id = t.user_id
 ),
--- The touches that are not in the window of the person's next order.
+-- The touches that led to no order: more than 90 days before the person's next order, or after the last one.
 led AS (
     SELECT t.person, o.ended_at FROM touches t
     ASOF LEFT JOIN (SELECT person, ended_at FROM paths WHERE order_id IS NOT NULL) o

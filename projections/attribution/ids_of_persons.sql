@@ -1,4 +1,4 @@
--- All ids of the persons who have one of these ids (`changed`). Grain: one id, with its person.
+-- Which persons have an id in `changed`, and which ids do these persons have? Grain: one id, with its person.
 WITH whose AS (
     SELECT DISTINCT coalesce(p.person, c.user_id) AS person FROM changed c LEFT JOIN persons p ON p.user_id = c.user_id
 )

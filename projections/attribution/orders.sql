@@ -1,5 +1,5 @@
--- Which orders stand, and which persons placed them? Grain: one order that stands. `cost_of_goods_minor`: from the
--- order's own figure, after refunds; null without one.
+-- Which orders stand (macros.sql), and which persons placed them? Grain: one order that stands and names a user.
+-- `cost_of_goods_minor`: the cost of goods after refunds, from the order's own figure; null if it has none.
 SELECT o.user_id, coalesce(p.person, o.user_id) AS person, o.order_id, o.paid_at AS occurred_at, o.currency,
        (coalesce(o.net_minor, 0) - coalesce(o.refunded_minor, 0))::BIGINT AS sales_minor,
        CASE WHEN o.cost_of_goods_minor IS NOT NULL

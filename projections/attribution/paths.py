@@ -1,8 +1,8 @@
 """Computes the paths of some persons from their touches and orders. Pure functions of frames.
 
-Always true: the path of an order has its person's touches in the `LOOK_BACK` up to and including the payment, and only
-the latest if there are more than `MOST`. A touch outside the windows of all orders is in exactly one path without an
-order.
+Always true: the path of an order has the touches of its person within its *window*, the time of length `LOOK_BACK` up
+to and including the payment. If there are more than `MOST`, it has only the latest. A touch that is in no order's
+window is in exactly one path without an order.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from coupon_ledger.projections.live.signature import stable_hash
 Int64 = npt.NDArray[np.int64]
 
 LOOK_BACK: Final = timedelta(days=90)
-"""The longest look-back window of a model."""
+"""The longest look-back window that an attribution model can have."""
 MOST: Final = 100
-"""Maximum number of touches kept per path."""
+"""Maximum number of touches that are stored per path."""
 
 _LOOK_BACK_MICROS: Final = LOOK_BACK // timedelta(microseconds=1)
 _FIRST_KINDS: Final = ("issued", "claimed")
-"""The kinds that come first among touches of the same instant, in this order."""
+"""Of touches at the same instant, those of these kinds come first, in this order."""
 _INSTANT: Final = pl.Datetime("us")
 SCHEMA: Final[dict[str, Any]] = {
     "person_hash": pl.Int64,
@@ -44,8 +44,8 @@ SCHEMA: Final[dict[str, Any]] = {
 
 
 def paths_of(touches: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `paths` for some persons, from all their touches (`person`, `occurred_at`, and `source` and `rank`
-    from `ranked`) and orders (orders.sql)."""
+    """The rows of the table `paths` for some persons. `touches`: all touches of these persons (`person`, `occurred_at`,
+    and `source` and `rank` from `ranked`). `orders`: all their orders, as orders.sql returns them."""
     persons = pl.concat([touches["person"], orders["person"]]).unique()
     coded = pl.DataFrame({"person": persons}).with_row_index("code")
     touches = touches.join(coded, on="person").sort("code", "occurred_at", "rank", "source")
@@ -56,13 +56,13 @@ def paths_of(touches: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
 
 
 def hashed(persons: pl.DataFrame) -> pl.DataFrame:
-    """Persons (`person`) with their `person_hash`."""
+    """Add the column `person_hash` to a frame with the column `person`."""
     return persons.with_columns(person_hash=pl.Series(stable_hash(persons["person"]), dtype=pl.Int64))
 
 
 def ranked(sources: pl.DataFrame) -> pl.DataFrame:
-    """Sources (`kind`, `channel`, `campaign_id`) with their hash (`source`) and their `rank` among touches of the same
-    instant."""
+    """Add two columns to sources (`kind`, `channel`, `campaign_id`): `source`, a hash of the three, and `rank`, which
+    orders touches of the same instant."""
     values = [(pl.lit("=") + pl.col(name)).fill_null("") for name in ("kind", "channel", "campaign_id")]
     text = sources.select(pl.concat_str(values, separator="\x1f")).to_series()
     rank = pl.col("kind").replace_strict(
@@ -72,7 +72,8 @@ def ranked(sources: pl.DataFrame) -> pl.DataFrame:
 
 
 class _Windows:
-    """The look-back windows of orders, as ranges of touches. Touches and orders are sorted by person and instant."""
+    """The look-back windows of orders. Touches and orders are sorted by person (`code`), then by instant, so the
+    touches in a window are a range of row numbers."""
 
     def __init__(self, touches: pl.DataFrame, orders: pl.DataFrame) -> None:
         self._touches, self._orders = touches, orders
@@ -83,6 +84,7 @@ class _Windows:
         )
 
     def of_orders(self) -> pl.DataFrame:
+        """The paths of orders, one per order."""
         orders = self._orders
         after = np.searchsorted(self._touched, self._paid, side="right")
         first = np.searchsorted(self._touched, self._opened, side="left")
@@ -100,7 +102,8 @@ class _Windows:
         return self._with_touches(named.with_columns(previous_at=previous), first, after)
 
     def without_order(self) -> pl.DataFrame:
-        """Paths without an order: runs of touches after which the person's next order comes too late, or never."""
+        """The paths without an order. Each is a run of touches that are in no window and have the same next order of
+        their person, or no next order."""
         touches = self._touches
         following = np.searchsorted(self._paid, self._touched, side="left")
         opened = np.r_[self._opened, np.iinfo(np.int64).max][following]
@@ -109,13 +112,15 @@ class _Windows:
         lost = np.flatnonzero(~mine | (self._touched < opened))
         run = np.c_[touches["code"].to_numpy()[lost], following[lost]]
         begins = np.flatnonzero(np.r_[True, (run[1:] != run[:-1]).any(axis=1)][: len(lost)])
-        # The touches of a run are consecutive: touches within the window come after them.
+        # The touches of a run are consecutive rows: touches in the window of the next order come after all of them.
         first = lost[begins]
         after = lost[np.r_[begins[1:] - 1, len(lost) - 1][: len(begins)]] + 1
         ended = touches[after - 1].select("person", ended_at="occurred_at")
         return self._with_touches(ended, first, after)
 
     def _with_touches(self, rows: pl.DataFrame, first: Int64, after: Int64) -> pl.DataFrame:
+        """Add the columns about touches to paths. `first`, `after`: per path, the row number of its first touch, and
+        the one after its last touch. Columns that `rows` lacks become null."""
         kept = np.maximum(first, after - MOST)
         lengths = after - kept
         offsets = np.r_[0, np.cumsum(lengths)]
@@ -133,6 +138,7 @@ class _Windows:
 
 
 def _lists(values: pl.Series, offsets: Int64) -> pl.Series:
+    """A column of lists. The n-th list has the values from `offsets[n]` to before `offsets[n + 1]`."""
     import pyarrow as pa
 
     array = pa.LargeListArray.from_arrays(pa.array(offsets, type=pa.int64()), values.to_arrow())
@@ -142,7 +148,8 @@ def _lists(values: pl.Series, offsets: Int64) -> pl.Series:
 
 
 def _placed(*of: tuple[pl.Series, Int64]) -> list[Int64]:
-    """Encode each (person, instant) as one integer that sorts by person, then by instant."""
+    """Per pair of columns (person's code, instant), one column of integers that sort by person, then by instant. The
+    integers of all pairs can be compared with each other."""
     codes = [code.to_numpy().astype(np.int64) for code, _ in of]
     instants = [at for _, at in of]
     bounds = [bound for at in instants if len(at) for bound in (int(at.min()), int(at.max()))]

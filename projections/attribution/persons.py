@@ -1,6 +1,6 @@
-"""The table `persons`: ids that `linked` events join are one person, transitively.
+"""The table `persons`: all ids that `linked` events join, directly or through other ids, are one person.
 
-`settle` updates the table in the transaction of each batch, so that it matches the links of all users at every commit.
+`settle` updates the table in the transaction of each batch. So at every commit it agrees with the links of all users.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _NO_IDS: Final = pl.DataFrame(schema={"user_id": pl.String, "person": pl.String}
 
 
 def settle(store: Store, users: Changes | None) -> pl.DataFrame:
-    """Update `persons` for links that were added or removed.
+    """Update `persons` for the links that a batch added or removed.
 
-    Returns the ids (`user_id`) whose person may have changed, each with its new `person`. These are all ids of every
-    person that a changed link belongs to, before or after the batch.
+    Returns the ids (`user_id`) whose person may have changed, each with its new `person`: all ids of the persons that
+    have one of the ids in these links, before or after the batch.
     """
     if users is None:
         return _NO_IDS
@@ -40,13 +40,13 @@ def settle(store: Store, users: Changes | None) -> pl.DataFrame:
 
 
 def whose(reading: Reading, ids: pl.DataFrame) -> pl.DataFrame:
-    """All ids (`user_id`) of the persons who have one of these ids, each with its `person`."""
+    """All ids (`user_id`) of the persons who have one of the given ids, each with its `person`."""
     with reading.given(changed=ids.select("user_id")):
         return reading.frame(sql(__package__, "ids_of_persons"))
 
 
 def _links_of(store: Store, members: pl.DataFrame) -> pl.DataFrame:
-    """The links of these users (`user_id`, `alias_id`)."""
+    """The links (`user_id`, `alias_id`) in the rows of the users `members` (`user_id`)."""
     keys = members.with_columns(key_hash=pl.Series(stable_hash(members["user_id"]), dtype=pl.Int64))
     rows = lookup.of_keys(store, "users", keys.select("key_hash", "user_id")).join(members, on="user_id", how="semi")
     return rows.select("user_id", alias_id="aliases").explode("alias_id").drop_nulls()
@@ -58,10 +58,10 @@ def persons_of(reading: Reading) -> pl.DataFrame:
 
 
 def persons(links: pl.DataFrame) -> pl.DataFrame:
-    """Every id of the links (`user_id`, `alias_id`) with its `person`, by id.
+    """Every id in these links (`user_id`, `alias_id`) with its `person`, sorted by id.
 
-    The person of linked ids is named after the first of them, in the order of UTF-8 bytes, that is not an alias. If all
-    are aliases (a ring), it is the first of all. So the result depends only on the set of links.
+    A person is named after one of its ids: the first one, in the order of UTF-8 bytes, that is nobody's alias. If all
+    its ids are aliases (a ring), it is the first of all. So the result depends only on the set of links.
     """
     links = links.filter(pl.col("user_id") != pl.col("alias_id"))
     ids = pl.concat([links["user_id"], links["alias_id"].alias("user_id")]).unique().sort()

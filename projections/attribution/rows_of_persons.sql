@@ -1,5 +1,5 @@
--- Which paths do these persons have (`gone`)? Grain: one path, with its row number. Filters by hash first: few paths
--- match, and reading the texts of all paths takes four times as long.
+-- Which paths do the persons in `gone` have? Grain: one path, by row number. Filters by hash first, which few paths
+-- pass: comparing the texts of all paths would take four times as long.
 WITH hashed AS MATERIALIZED (
     SELECT t.rowid AS row_id, t.person_hash, t.person FROM paths t
     WHERE t.person_hash IN (SELECT person_hash FROM gone)

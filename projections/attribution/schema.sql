@@ -1,18 +1,19 @@
--- Persons, and the touches that led to orders. `person_hash` is signature.stable_hash of the person. `persons` is exact
--- at every commit. For each person, either all paths are up to date, or one of its ids is in `stale_users`.
+-- Persons, and the touches that led to orders. `person_hash`: signature.stable_hash of `person`. `persons` is up to
+-- date at every commit. Of each person, either all paths are up to date, or one of its ids is in `stale_users`.
 
--- Grain: one id that is linked to others by `linked` events, transitively. Any other id is a person of its own.
+-- Grain: one id that `linked` events join with others. An id that is not in this table is a person of its own.
 -- `person`: the id after which the person is named (persons.py).
 CREATE TABLE persons (
     user_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     person VARCHAR NOT NULL USING COMPRESSION uncompressed
 );
 
--- Grain: one order that stands (paid, neither cancelled nor fully refunded), with the touches of its person in the
--- look-back window before it; or a path without an order: touches that led to no order, between the same two orders.
--- `ended_at`: the payment, or the last touch. `previous_at`: the payment of the person's previous order. `touches`: the
--- number of touches; the lists have the latest of them, earliest first. `sources`: see touch_sources. `sales_minor`:
--- the amount paid minus refunds.
+-- Grain: one path. The path of an order that stands (paid, neither cancelled nor fully refunded) has the touches of its
+-- person in the look-back window before the payment. A path without an order has touches that led to no order, between
+-- two successive orders of a person, or before the first or after the last one.
+-- `ended_at`: the instant of the payment; without an order, of the last touch. `previous_at`: the payment of the
+-- person's previous order. `touches`: the number of touches. `sources`, `touched_at`: about the latest 100 of them at
+-- most, earliest first; for `sources`, see touch_sources. `sales_minor`: the amount paid minus refunds.
 CREATE TABLE paths (
     person_hash BIGINT NOT NULL,
     person VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -28,8 +29,8 @@ CREATE TABLE paths (
     touched_at TIMESTAMP[] NOT NULL
 );
 
--- Grain: one combination of kind, channel and campaign of touches. `source`: a hash of the three. Rows are kept even if
--- no touch has the combination any more.
+-- Grain: one combination of kind, channel and campaign that a touch has or had. `source`: a hash of the three. A row
+-- stays even if no touch has the combination any more.
 CREATE TABLE touch_sources (
     source BIGINT NOT NULL,
     kind VARCHAR NOT NULL,
@@ -37,7 +38,8 @@ CREATE TABLE touch_sources (
     campaign_id VARCHAR
 );
 
--- Grain: one id and one batch that changed its touches, orders or links since the paths were updated.
+-- Grain: one id and one batch that changed its touches, orders or links, if the paths of its person have not been
+-- updated since.
 CREATE TABLE stale_users (
     user_id VARCHAR NOT NULL USING COMPRESSION uncompressed
 );

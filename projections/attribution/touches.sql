@@ -1,5 +1,6 @@
--- All touches, with their persons. Grain: one touch: every `touched` event, an issue for the user who became the owner by
--- it, and a claim for the user who got the coupon by it (failed attempts do not count).
+-- All touches, with their persons. Grain: one touch. Touches are all `touched` events; an issue that made a user the
+-- owner of the coupon, for this user; and a claim by which a user got the coupon, for this user. Failed attempts do not
+-- count.
 WITH touched AS (
     SELECT acquired_by AS user_id, issued_at AS occurred_at, 'issued' AS kind, issue_channel AS channel, campaign_id
     FROM coupons

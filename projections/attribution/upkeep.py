@@ -1,11 +1,11 @@
 """Keeps the table `paths` up to date with the live tables.
 
-    mark         in a batch's transaction: note the users with changed touches, orders or links as stale
-    settle       between batches, not too often: compute the paths of stale persons again
+    mark         in a batch's transaction: add the ids with changed touches, orders or links to `stale_users`
+    settle       between batches, not too often: compute the paths of the persons with stale ids again
     settle_all   compute the paths of all persons
 
-A question that is asked while users are stale computes their paths in its own temporary tables. All of these use
-`build`.
+A question that is asked while there are stale ids computes the paths of their persons itself, in temporary tables. All
+of these compute paths with `build`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from coupon_ledger.projections.past import Past
 
 Put = Callable[[str, pl.DataFrame], None]
-"""Inserts rows into a table."""
+"""A function that inserts rows (the second argument) into a table (the first)."""
 
 _AT_ONCE: Final = 1_500_000
-"""Number of touches and orders whose paths are computed together."""
+"""Approximate number of touches and orders from which paths are computed at once."""
 _IDS_AT_ONCE: Final = 20_000
 _MOST_ASKED: Final = 0.2
 """If the number of stale ids exceeds this share of the number of paths, all paths are computed again."""
@@ -50,7 +50,8 @@ _SOURCED: Final = """
 SELECT person, occurred_at, source, rank FROM ({}) t JOIN sources s
 ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel AND s.campaign_id IS NOT DISTINCT FROM t.campaign_id
 """
-"""Touches with the hashes of their sources, which are three times cheaper than the texts."""
+"""Query for touches with the hashes of their sources instead of the texts, which would take three times as long. {}:
+the query for the touches."""
 _STALE_TIMES: Final = "SELECT user_id, count(*) AS times FROM stale_users GROUP BY user_id LIMIT $most"
 _TOUCHING: Final = "acquired_at acquired_by issued_at claimed_at owner issue_channel claim_channel campaign_id".split()
 _ORDERING: Final = "user_id paid_at cancelled_at net_minor refunded_minor currency cost_of_goods_minor".split()
@@ -61,7 +62,7 @@ _log = logging.getLogger(__name__)
 
 
 def mark(store: Store, batch: Batch) -> None:
-    """Add the ids whose paths a batch may change to `stale_users`. Inside the batch's transaction."""
+    """Add the ids to `stale_users` for which a batch may change the paths, inside the batch's transaction."""
     stale = [marked(batch.changes[topic]) for topic, marked in _MARKED.items() if topic in batch.changes]
     ids = pl.concat([batch.relinked["user_id"], *stale])
     if len(ids):
@@ -82,6 +83,8 @@ def _of_users(changes: Changes) -> pl.Series:
 
 
 def _ids(changes: Changes, columns: list[str], ids: Iterable[str], **more: pl.Expr) -> pl.Series:
+    """The values that the columns `ids` have before and after the batch in the rows that changed in one of `columns`.
+    `more`: further columns, computed from the rows."""
     before, after = (rows.with_columns(**more).select(columns) for rows in (changes.before, changes.after))
     other = pl.select(pl.any_horizontal(before[c].ne_missing(after[c]) for c in columns)).to_series()
     return pl.concat([rows.filter(other)[i].alias("user_id") for rows in (before, after) for i in ids])
@@ -94,10 +97,10 @@ _MARKED: Final = {COUPON: _of_coupons, ORDER: _of_orders, USER: _of_users}
 
 
 class Upkeep:
-    """Settles between batches: soon when the consumer is idle, rarely when it is busy. It takes at most a tenth of the
-    time and hardly delays a commit. No answer depends on when it settles.
+    """Updates the paths of stale ids between batches: soon when the consumer is idle, rarely when it is busy. It takes
+    at most a tenth of the consumer's time and hardly delays a commit. No answer depends on when the paths are updated.
 
-    A thread that reads beside the consumer computes the paths of some persons at a time. The consumer's thread only
+    A second thread, with its own connection, computes the paths of some persons at a time. The consumer's thread only
     writes them, in pieces. Use as a context manager, which ends the thread.
     """
 
@@ -116,7 +119,7 @@ class Upkeep:
         self._pool.shutdown()
 
     def __call__(self, *, idle: bool) -> None:
-        """Call between two batches. `idle`: no next batch is waiting."""
+        """Do the next piece of work, if it is time. Call between two batches. `idle`: whether no batch is waiting."""
         if self._making is None:
             rest = (1 if idle else _REST) * (self._ended - self._started)
             if time.monotonic() - self._ended > max(_SOON_S if idle else _SELDOM_S, rest):
@@ -128,7 +131,7 @@ class Upkeep:
                 self._making, self._ended = None, time.monotonic()
 
     def finish(self) -> None:
-        """Settle, after the last batch."""
+        """Update the paths of all stale ids. Call after the last batch."""
         self._drop()
         settle(self._store)
 
@@ -138,7 +141,7 @@ class Upkeep:
         self._making = self._pool.submit(_made_by, self._reading)
 
     def _drop(self) -> None:
-        """Discard the paths that are being computed. Their persons stay stale and are settled later."""
+        """Stop computing and discard the result. The ids stay stale, so their paths are computed again later."""
         if self._making is not None and self._reading is not None:
             while not self._making.done():
                 self._reading.interrupt()  # repeat it, since the query may not have begun
@@ -147,13 +150,13 @@ class Upkeep:
 
 
 class Made:
-    """The paths of some stale persons as of one committed state, which replace the stored ones.
+    """New paths for the persons of some stale ids, computed from one committed state. `put` replaces the stored paths.
 
-    Always true: these persons stay stale until all their paths are written. Afterwards, only those that have changed
-    again are stale."""
+    Always true: these ids stay stale until all the new paths are written. Afterwards, only those ids are stale that
+    batches have added to `stale_users` since that state."""
 
     def __init__(self, reading: Reading) -> None:
-        """`reading`: in a transaction that the caller rolls back."""
+        """`reading`: a connection in a transaction that the caller rolls back."""
         self._stale = reading.frame(_STALE_TIMES, {"most": _IDS_AT_ONCE})
         ids = whose(reading, self._stale)
         self._persons = hashed(once_persons(ids))
@@ -165,7 +168,7 @@ class Made:
         self._persons = counted.select("person", "person_hash", piece=together)
 
     def put(self, store: Store) -> bool:
-        """Write one piece, inside the caller's transaction. Returns whether more is left."""
+        """Write one piece of the paths, inside the caller's transaction. Returns whether there is another piece."""
         first = pl.col("piece") == pl.col("piece").first()
         piece, self._persons = self._persons.filter(first), self._persons.filter(~first)
         known = store.frame("SELECT source FROM touch_sources")
@@ -178,6 +181,7 @@ class Made:
         return self._persons.height > 0
 
     def _done(self, store: Store) -> None:
+        """Remove the ids from `stale_users`, except those that batches have added again meanwhile."""
         now = store.frame(_STALE_TIMES, {"most": None})
         counted = self._stale.select("user_id", before="times")
         again = now.join(counted, on="user_id", how="left").filter(pl.col("times") > pl.col("before").fill_null(0))
@@ -195,7 +199,7 @@ def _made_by(reading: Cursor) -> Made:
 
 
 def settle(store: Store) -> None:
-    """Update the paths of all stale persons, in several transactions."""
+    """Update the paths of the persons of all stale ids, in several transactions."""
     started, stale = time.perf_counter(), stale_ids(store).height
     if stale > max(_FEW, _MOST_ASKED * store.size("paths")):
         with store.transaction():
@@ -209,7 +213,7 @@ def settle(store: Store) -> None:
 
 
 def settle_all(store: Store) -> None:
-    """Compute all persons and paths again. Inside the caller's transaction."""
+    """Compute the tables `persons` and `paths` anew, inside the caller's transaction."""
     PATHS.clear(store)
     store.insert("persons", persons_of(store))
     build(store, store.insert)
@@ -223,14 +227,14 @@ def stale_ids(reading: Reading) -> pl.DataFrame:
 
 
 def once_persons(ids: pl.DataFrame) -> pl.DataFrame:
-    """Every `person` that these ids (`user_id`, `person`) have or may have had before the links changed. A person is
-    named after one of its ids."""
+    """The names (`person`) of all persons that these ids (`user_id`, `person`) belong to now, or may have belonged to
+    before links changed. These are the ids themselves too, since a person is named after one of its ids."""
     return pl.concat([ids["person"], ids["user_id"].alias("person")]).unique().to_frame()
 
 
 def build(reading: Reading, put: Put, ids: pl.DataFrame | None = None) -> None:
-    """Compute the paths of all persons, or of the persons with these `ids` (all ids of each person). `persons` must be
-    up to date."""
+    """Compute paths and the sources of touches, and pass them to `put`. The table `persons` must be up to date. `ids`:
+    compute only the paths of the persons with these ids (`user_id`), which must be all ids of each of them."""
     if ids is None:
         _build(reading, put, "true", 1 + _rows(reading) // _AT_ONCE)
     else:
@@ -253,7 +257,7 @@ def _build(reading: Reading, put: Put, whose: str, parts: int) -> None:
 
 
 def _rows(reading: Reading) -> int:
-    """The approximate number of touches and orders."""
+    """An estimate of the number of touches and orders, which is not too low."""
     [(rows,)] = reading.rows(
         "SELECT 2 * (SELECT count(*) FROM coupons) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM user_events)"
     )
@@ -261,8 +265,8 @@ def _rows(reading: Reading) -> int:
 
 
 def stand_in(past: Past) -> None:
-    """Put the paths of the past in the place of the live ones. Coupons, orders, users and persons are already in
-    place."""
+    """Put the past paths in the place of the live ones. The past rows of coupons, orders and users, and the past
+    persons, are already in place."""
     for table in ("paths", *PATHS.helpers):
         past.make(table, f"SELECT * FROM {live_schema(past.reading)}.{table} LIMIT 0")
     build(past.reading, lambda table, rows: put_beside(past.reading, table, rows))
@@ -289,4 +293,5 @@ PATHS: Final = KeptTable(
     stand_in=stand_in,
     audits=("persons", "paths", "touches_once"),
 )
-"""The table `persons` is settled earlier, before the rules across coupons, which read it (`persons.settle`)."""
+"""`settle` does not update the table `persons`: `persons.settle` has already done so, before the rules across coupons,
+which read it."""

@@ -4,8 +4,8 @@
 1. Read the rows of the keys that the batch touches. For keys with many events, look up the ids of the batch in the
    journal, and drop repeats.
 2. *Advance* the keys whose events are all new and later than everything folded.
-3. *Refold* the other keys, which have late or repeated events, from their journal. The position of each content decides
-   which deliveries are repeats and conflicts.
+3. *Refold* the other keys, which have late or repeated events, from their journal. Of deliveries with the same id, the
+   content at the earliest position is the fact; the others are repeats of it, or conflicts.
 4. Write journal, rows and violations. Count the deliveries by partition: applied, repeats, conflicts.
 
 Always true afterwards: the tables equal a fold from the start of everything that was read.
@@ -34,22 +34,23 @@ from coupon_ledger.projections.store import Store
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Fold = Callable[[pl.DataFrame, pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]]
-"""From (rows, events) to (rows, violations as in `fold.Folded`)."""
+"""A function from (rows, events) to (new rows, violations). Violations have the columns of `fold.Folded.violations`."""
 
 _STATES: Final = pl.Enum(list(STATES))
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
-"""Spreads small numbers over all 64 bits when they are multiplied by it."""
+"""An odd factor. Multiplication by it spreads small numbers over all 64 bits."""
 _POSITION: Final = list(journal.POSITION)
 _MANY: Final = 50
-"""Number of events from which the id filter of a key says "maybe seen" for most new ids. These ids are looked up in the
-journal, since refolding the key for each of them would take quadratic time."""
+"""Number of events of a key from which its id filter says "maybe seen" for most new ids. For such keys, these ids are
+looked up in the journal. Refolding the key whenever its filter says so would take quadratic time."""
 _OF_VIOLATION: Final = ("violation", "state", "user_id", "owner")
 _NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, **dict.fromkeys(_OF_VIOLATION, pl.String)})
 
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """A topic, the table of its rows, the fold of its events into rows, and the event fields that the fold reads."""
+    """How a topic is folded. `table`: the table of its rows; `fold`: folds events into rows; `reads`: the event fields
+    that `fold` reads."""
 
     topic: str
     table: str
@@ -70,7 +71,7 @@ class Projected:
 
 
 def _coupons(rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The coupon fold, for rows with states by name."""
+    """The fold of coupons, for rows in which states are names instead of codes."""
     coded = rows.with_columns(pl.col("state", "resting").to_physical().cast(pl.Int8).fill_null(0))
     folded = fold.fold(coded, events.rename({"entity": "coupon"}))
     named = folded.rows.with_columns(
@@ -80,10 +81,12 @@ def _coupons(rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl
 
 
 def _plain(advance: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]) -> Fold:
+    """A fold without violations, from a function that returns only rows."""
     return lambda rows, events: (advance(rows, events), _NO_VIOLATIONS)
 
 
 def _without_key(topic: str) -> tuple[str, ...]:
+    """The wire fields of the topic, except its key."""
     return tuple(name for name in journal.wire_fields(topic) if name != KEY_FIELD[topic])
 
 
@@ -101,18 +104,19 @@ PROJECTED: Final = {
 
 @dataclass(slots=True)
 class Counts:
-    """By partition, the change in the number of deliveries applied and in conflict. It can be negative, if an earlier
-    delivery of the same identity is read from another partition."""
+    """By partition, how much a batch changes the numbers of applied deliveries and of conflicts. A change can be
+    negative: an earlier delivery of the same event, read from another partition, takes the place of an applied one."""
 
     applied: dict[int, int] = field(default_factory=dict)
     conflicts: dict[int, int] = field(default_factory=dict)
     late: int = 0
-    """Number of events of keys that were refolded."""
+    """Number of events in the batch whose keys were refolded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch of one topic, ready to be folded. `keys`: one row per touched key (`key_hash`, the key).
+    """A batch of one topic, ready to be folded. `keys`: one row per key that has events in the batch (`key_hash`, the
+    key).
 
     `events`: in canonical order per key, with `entity` (row number in `keys`), `key_hash`, `type_order` and the bits of
     the event's id (`id_low`, `id_high`). `first`: per key, the row number of its first event. `maybe_twice`: per key,
@@ -127,7 +131,7 @@ class Prepared:
 
 
 def prepare(topic: str, events: pl.DataFrame) -> Prepared:
-    """Do the part of the work that needs no tables, so that another thread can do it.
+    """Prepare a batch for folding. This is the part of the work that needs no tables, so another thread can do it.
 
     `events`: valid events in any order, including repeats, with the wire fields (instants in naive UTC),
     `recorded_at`, `log_partition` and `log_offset`.
@@ -144,7 +148,8 @@ def _first_of_each(entity: npt.NDArray[np.uint32]) -> Int64:
 
 
 def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The events in the same order, with `entity` and `key_hash` as in `Prepared`, and the `keys`."""
+    """Returns the events, in the same order, with `entity` and `key_hash` as in `Prepared`, and the keys as in
+    `Prepared.keys`."""
     key = KEY_FIELD[topic]
     key_hash = events["key_hash"].to_numpy() if "key_hash" in events.columns else stable_hash(events[key])
     order = np.argsort(key_hash)
@@ -162,7 +167,8 @@ def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
-    """Per key, whether two of its events have the same id, or at least the same bits."""
+    """Per key, whether two of its events in the batch have ids with the same filter bits, as equal ids have. `n`: the
+    number of keys."""
     columns = [events[c].to_numpy() for c in ("id_high", "id_low", "entity")]
     order = np.lexsort(columns)
     same = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
@@ -174,7 +180,8 @@ def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
 
 
 def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
-    """Fold a batch of one topic, and settle the rules across coupons. `events`: as for `prepare`."""
+    """Fold a batch of one topic, and settle the rules across coupons and the kept tables. `events`: as for
+    `prepare`."""
     batch = prepare(topic, events)
     if not batch.events.height:
         return Counts()
@@ -184,14 +191,21 @@ def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
 
 
 def fold_in(store: Store, batch: Prepared) -> tuple[Counts, Changes]:
-    """Fold a prepared batch, which is not empty, into the tables. Pass the changes to `cross.settle`, once per
-    transaction."""
+    """Fold a prepared batch, which must not be empty, into the tables. The caller must pass the changes, with those of
+    other topics, to `cross.settle` once per transaction."""
     run = _Batch(store, batch)
     counts = run.apply()
     return counts, run.changes()
 
 
 class _Batch:
+    """The work on one batch of one topic. Per-key arrays and frames have the order of `keys`.
+
+    `rows`: the stored rows of the keys; `exact`: per key, whether all its events in the batch are known to be new and
+    distinct; `order`: the row numbers in `keys` of the folded rows (`folded`); `journalled`, `dropped`, `stored`: as in
+    `Changes`.
+    """
+
     def __init__(self, store: Store, batch: Prepared) -> None:
         self.store = store
         self.on = PROJECTED[batch.topic]
@@ -209,12 +223,12 @@ class _Batch:
         self.stored: list[pl.DataFrame] = []
 
     def changes(self) -> Changes:
-        """The changes in the rows of the touched keys and in their journal."""
+        """What the batch changed in rows and journal. Call after `apply`."""
         rows = self.rows[self.order]
         return Changes(self.on.topic, rows, self.folded, self.journalled, self.dropped, self.stored)
 
     def _rows(self) -> pl.DataFrame:
-        """One row per touched key, in the order of `keys`. `row_id` is null for new keys."""
+        """The stored row of each key, in the order of `keys`. New keys have a row whose `row_id` is null."""
         stored = lookup.of_keys(self.store, self.on.table, self.keys)
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
@@ -224,7 +238,8 @@ class _Batch:
         )
 
     def _set_repeats_aside(self) -> Mask:
-        """Drop the repeats of keys with many events from the batch. A key with a conflict keeps all its events.
+        """For keys with many events, look up in the journal which events of the batch are repeats, and drop these from
+        the batch. A key with a conflict keeps all its events.
 
         Returns, per remaining key, whether all its events in the batch are known to be new and distinct.
         """
@@ -244,11 +259,11 @@ class _Batch:
         return self._keep(kept, exact)
 
     def _among_stored(self, suspects: pl.DataFrame) -> tuple[Int64, Int64]:
-        """Compare these events with the journal. Returns the numbers (`row`) of those that are new facts, and the keys
-        with conflicts.
+        """Compare these events with the journal. Returns the row numbers (`row`) of those that are new facts, and the
+        numbers (`entity`) of the keys with conflicts.
 
-        A fact that replaces a stored one, since its position is earlier, is not later than everything folded. Its key
-        is refolded for that reason."""
+        A new fact may replace a stored one that has a later position. It is then not later than everything that its
+        key has folded, so `_must_refold` selects the key."""
         columns = ["entity", *journal.columns(self.on.topic), "row"]
         keys = self.keys.with_row_index("entity")
         identities = suspects.select("key_hash", self.on.key, "event_id").unique()
@@ -260,7 +275,8 @@ class _Batch:
         return facts.filter(pl.col("row") >= 0)["row"].to_numpy(), odd
 
     def _keep(self, kept: Mask, exact: Mask) -> Mask:
-        """Reduce the batch to these events and their keys; returns `exact` of these keys."""
+        """Reduce the batch to the events selected by `kept`, and to their keys. Returns the part of `exact` about these
+        keys."""
         if kept.all():
             return exact
         events = self.events.filter(pl.Series(kept))
@@ -271,6 +287,7 @@ class _Batch:
         return exact[left]
 
     def apply(self) -> Counts:
+        """Fold the batch and write journal, rows and violations."""
         if not self.events.height:  # all were repeats
             self._write_journal(self.events)
             return self.counts
@@ -287,8 +304,8 @@ class _Batch:
         return self.counts
 
     def _must_refold(self) -> Mask:
-        """Per key, whether an event of the batch may be a repeat, or is not later than everything that its row has
-        folded."""
+        """Per key, whether it must be refolded: an event of the batch may be a repeat, or is not later than the last
+        event that its row has folded."""
         entity = self.events["entity"].to_numpy()
         again = self.maybe_twice.copy()
         again[entity[self._maybe_seen()]] = True
@@ -311,8 +328,9 @@ class _Batch:
         return seen
 
     def _with_history(self, again: Mask) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-        """The rows, events and conflicts to fold: first the keys that advance, then the keys to refold (`again`), with
-        empty rows and all their events."""
+        """The rows, events and conflicts to fold, if some keys must be refolded (`again`). First come the keys that
+        advance, with their stored rows and new events; then the keys to refold, with empty rows and all their events,
+        old and new."""
         advancing, refolding = np.flatnonzero(~again), np.flatnonzero(again)
         late = again[self.events["entity"].to_numpy()]
         self.counts.late = int(np.count_nonzero(late))
@@ -328,9 +346,11 @@ class _Batch:
     def _refolding(
         self, chosen: Int64, events: pl.DataFrame, others: pl.DataFrame
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The facts and conflicts of these keys, from journal and batch.
+        """The facts and conflicts of the keys to refold, from the journal and from their events in the batch
+        (`events`). `chosen`: the numbers of these keys.
 
-        Writes the new facts and the `others` to the journal."""
+        Also writes journal and conflicts, and deletes the violations of these keys. `others`: the events of the keys
+        that advance, which are written to the journal in the same statement."""
         keys = self.keys[chosen]
         stored, conflicting = self._history(keys, self.rows[chosen])
         self.stored.append(stored)
@@ -343,7 +363,7 @@ class _Batch:
         return facts, conflicts
 
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The stored facts and conflicts of these keys, with `entity`, the row number in `keys`."""
+        """The stored facts and conflicts of these keys, with `entity`, the key's row number in `keys`."""
         known = keys.with_row_index("entity").filter(rows["row_id"].is_not_null())
         since = self._since(rows)
         on, columns = ["key_hash", self.on.key], ["entity", *journal.columns(self.on.topic)]
@@ -352,11 +372,12 @@ class _Batch:
         return stored.join(known, on=on).select(columns), conflicting.join(known, on=on).select(columns)
 
     def _since(self, rows: pl.DataFrame) -> datetime:
-        """An instant before which no event of these keys was recorded."""
+        """An instant before which no stored event of these rows' keys was recorded."""
         return rows.select(pl.col("first_recorded_at").min()).item() or datetime.max
 
     def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame, others: pl.DataFrame) -> None:
-        """Write the `others` and the new facts. A fact at another position replaces the stored one of its identity."""
+        """Insert the `others`, and those `facts` that are not `stored`. A stored event is deleted if the fact with its
+        id is now at another position."""
         at = ["entity", "event_id", *_POSITION]
         added = facts.join(stored.select(at), on=at, how="anti")
         replaced = stored.join(facts.select(at), on=at, how="anti")
@@ -385,7 +406,7 @@ class _Batch:
         self._insert(self.on.journal, events.select(journal.columns(self.on.topic)))
 
     def _write_rows(self, rows: pl.DataFrame) -> None:
-        """Replace the rows that were read by these rows."""
+        """Write the folded rows in place of the stored ones."""
         self.store.delete(self.on.table, rows["row_id"].drop_nulls())
         self._insert(self.on.table, rows.drop("row_id"))
 
@@ -407,7 +428,7 @@ class _Batch:
 
 
 def insert(into: Inserts, table: str, rows: pl.DataFrame) -> None:
-    """Insert rows without their all-null columns, which is cheaper."""
+    """Insert rows. Leaves out columns that are null in all rows, which is cheaper."""
     if rows.height:
         into.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
 
@@ -415,10 +436,11 @@ def insert(into: Inserts, table: str, rows: pl.DataFrame) -> None:
 def from_the_start(
     on: Projected, keys: pl.DataFrame, like: pl.DataFrame, facts: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Fold these keys from the start. Returns their rows and violations.
+    """Fold these keys from their first event on. Returns their rows and violations.
 
-    `keys`: one row per key, with `key_hash`, the key and optionally more columns; `like`: the columns of the rows.
-    `facts`, at least one per key, and `conflicts`: from `split_conflicts`; `entity` is the row number in `keys`.
+    `keys`: one row per key, with `key_hash`, the key and optionally more columns. `like`: a frame with the columns that
+    the rows get. `facts` (at least one per key) and `conflicts`: from `split_conflicts`; `entity` is the row number in
+    `keys`.
     """
     folded, violations = onward(on, _nothing_folded(keys, like), _canonical(facts, on.topic), conflicts)
     return folded.select(like.columns), violations
@@ -427,10 +449,10 @@ def from_the_start(
 def onward(
     on: Projected, rows: pl.DataFrame, events: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Fold these events into the rows. Returns the rows, and the violations as they are stored, including those for the
-    `conflicts`.
+    """Fold these events into the rows. Returns the new rows, and the violations with the columns of the table,
+    including one per delivery in `conflicts`.
 
-    `entity` is the row number in `rows`. The events are in canonical order."""
+    `entity` is the row number in `rows`. The events are sorted by `entity`, then in canonical order."""
     folded, violations = _folded(on, rows, events)
     if conflicts.height:
         folded = _with_conflicts(folded, conflicts)
@@ -448,7 +470,7 @@ def _nothing_folded(keys: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
 
 
 def _folded(on: Projected, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The folded rows with their book-keeping, and the violations as they are stored."""
+    """The folded rows with their book-keeping columns, and the violations with the columns of the table."""
     folded, violations = on.fold(rows, events)
     of = events.select("key_hash", key=on.key, event_id="event_id", occurred_at="occurred_at")[violations["event"]]
     broken = _as_stored(on, of.hstack(violations.select(_OF_VIOLATION)))
@@ -484,7 +506,8 @@ def split_conflicts(deliveries: pl.DataFrame, wire_fields: tuple[str, ...]) -> t
 
 
 def _maybe_repeated(events: pl.DataFrame) -> Int64:
-    """The numbers of rows whose identity occurs in another row, and possibly a few others."""
+    """The numbers of the rows whose identity (`entity`, `event_id`) occurs in another row, and possibly of a few other
+    rows."""
     ids: npt.NDArray[np.uint64] = events["event_id"].hash().to_numpy()
     identities = ids ^ (events["entity"].to_numpy().astype(np.uint64) * _ODD)
     placed = np.sort(identities)
@@ -493,7 +516,7 @@ def _maybe_repeated(events: pl.DataFrame) -> Int64:
 
 
 def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:
-    """Sort by key, canonical order and position. Adds `type_order` and the bits of the ids."""
+    """Sort events by key, canonical order and position. Adds `type_order` and the filter bits of the ids."""
     order = events["type"].cast(pl.Enum(list(types(topic)))).to_physical().cast(pl.UInt8)
     low, high = bits_of(stable_hash(events["event_id"]))
     events = events.with_columns(type_order=order, id_low=pl.Series(low), id_high=pl.Series(high))
@@ -501,7 +524,8 @@ def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:
 
 
 def _renumbered(events: pl.DataFrame, chosen: Int64, n: int) -> pl.DataFrame:
-    """Renumber `entity` among the chosen keys instead of among all n."""
+    """The events with `entity` renumbered from 0. `chosen`: the ascending old numbers that occur; `n`: the number of
+    all keys."""
     if len(chosen) == n:
         return events
     number = np.zeros(n, dtype=np.uint32)
@@ -510,6 +534,7 @@ def _renumbered(events: pl.DataFrame, chosen: Int64, n: int) -> pl.DataFrame:
 
 
 def _add(counts: dict[int, int], events: pl.DataFrame, sign: int = 1) -> None:
+    """Add the number of these events per partition to `counts`, times `sign`."""
     partitions, numbers = np.unique(events["log_partition"].to_numpy(), return_counts=True)
     for partition, number in zip(partitions.tolist(), numbers.tolist(), strict=True):
         counts[partition] = counts.get(partition, 0) + sign * number

@@ -1,12 +1,11 @@
--- Which rules between topics do these orders break, or will break when the grace is over? Grain: one rule, order and
--- coupon; without a coupon if the order itself breaks the rule.
--- Input: `order_values` (one row per order that has events), `in_use` (the coupons in use on the orders, also on orders
--- without events), `named` (the coupons that paid orders name but that are not in use on them).
--- `event_id`, `occurred_at`: the event that breaks the rule. `trigger_…`: the event from which the grace counts. It is
--- either an event of the order, with its `trigger_recorded_at`, or the `used` event of a coupon (`trigger_hash`,
--- `trigger_coupon_id`, `trigger_event_id`). A mismatch is listed even if a coupon that the order names is still
--- reserved.
--- $types: the types of order events in canonical order.
+-- Which rules between topics do some orders and the coupons in use on them break, whether or not the grace is over?
+-- Grain: one rule, order and coupon; the coupon is null for a rule about the order as a whole.
+-- Input: `order_values` (one row per order that has events), `in_use` (the coupons in use on the orders, including
+-- orders without events), `named` (the coupons that paid orders name but that are not in use on them). `event_id`,
+-- `occurred_at`: the event that breaks the rule. `triggered_at`, `trigger_…`: the event with which the grace begins.
+-- This is either an event of the order, with its `trigger_recorded_at`, or the `used` event of a coupon
+-- (`trigger_hash`, `trigger_coupon_id`, `trigger_event_id`). A `discount_mismatch` is listed even if a coupon that the
+-- order names is still reserved for it; the caller drops these. $types: the types of order events in canonical order.
 WITH o AS MATERIALIZED (
     SELECT order_hash, order_id, gross_minor, net_minor, coalesce(refunded_minor, 0) AS refunded_minor, paid_at,
            cancelled_at, repaid_at, coupon_ids,
@@ -54,7 +53,7 @@ suspects AS (
     WHERE undone OR not_named OR above_share OR gross_minor < min_spend_minor
        OR (stands AND gross_minor - refunded_minor < min_spend_minor)
 ),
--- The events of the suspect orders.
+-- The events of the orders that may break a rule.
 e AS MATERIALIZED (
     SELECT e.key_hash AS order_hash, e.order_id, e.type, e.occurred_at, e.refund_minor,
            e.gross_minor IS NOT NULL AS carries_gross, e.discounts IS NOT NULL AS carries_discounts,
@@ -106,7 +105,7 @@ fell_below AS (
       AND u.gross_minor - r.so_far < u.min_spend_minor
     GROUP BY ALL
 ),
--- `by_order`: the event of the order that is the trigger. Null if the use is the trigger.
+-- All violations. `by_order`: the event of the order with which the grace begins. Null if it begins with the use.
 broken AS (
     SELECT 'orphan_use' AS violation, u.order_hash, u.order_id, u.key_hash, u.coupon_id, u.used_event_id AS event_id,
            u.used_at AS occurred_at, NULL AS by_order, u.used_at, u.used_event_id, u.key_hash AS use_hash,

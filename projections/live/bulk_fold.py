@@ -1,9 +1,9 @@
 """Folds a whole history into empty tables, one slice of the keys after another. The result equals that of a consumer,
 but is faster, since nothing is looked up, replaced or refolded.
 
-Always true: a slice has all events of its keys, including repeats, so its rows are final when it is folded
-(`fold_slice`, which needs no tables). The tables that the rules across coupons look up are filled along with the rows.
-The rules themselves are settled once, after all slices.
+Always true: a slice has all events of its keys, including repeats, so its rows are final once it is folded
+(`fold_slice`, which needs no tables). The tables in which the rules across coupons and between topics look things up
+are filled together with the rows. The rules themselves are applied once, after all slices.
 """
 
 from __future__ import annotations
@@ -29,18 +29,23 @@ from coupon_ledger.projections.lookup import OF_LATE
 from coupon_ledger.projections.store import Store
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
-"""Number of acquisitions in the campaigns that are settled together. A campaign is never split."""
+"""Approximate number of acquisitions in the campaigns to which the rules are applied at once. A campaign is never
+split."""
 _BESIDE: Final = ("acquisitions", "coupons_in_use", "uses")
-"""Tables of coupons that the rules across coupons look up."""
+"""The tables, filled from coupon events, in which the rules across coupons and between topics look things up."""
 _OTHERS: Final = "others"
 _ROW: Final = "place"
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A folded slice of a topic. `facts`: the events for the journal; `repeats`: the positions of all other deliveries,
-    marked by `conflict` if they are conflicts; `rows`: the rows of the keys; `beside`: rows of other tables, by table;
-    `kept`: its parts of kept tables, by folder; `clock`: the data's clock after these facts."""
+    """The result of folding one slice of a topic.
+
+    `facts`: the events that belong in the journal. `repeats`: the positions of all other deliveries, with `conflict`:
+    whether the delivery is a conflict. `rows`: the rows of the keys. `beside`: by table, rows of other tables
+    (violations and the tables for look-ups). `kept`: by folder of a kept table, the result of `OfSlices.part`. `clock`:
+    the highest min(occurred_at, recorded_at) of the facts.
+    """
 
     topic: str
     facts: pl.DataFrame
@@ -58,8 +63,9 @@ def rows_like(reading: Reading, topic: str) -> pl.DataFrame:
 
 
 def narrowed(topic: str, events: pl.DataFrame) -> pl.DataFrame:
-    """The columns of events that `fold_slice` needs: those that the fold reads, and one hash of all others, which tells
-    two contents of one identity apart. `events`: as for `prepare`, with `key_hash`."""
+    """The events with only the columns that `fold_slice` needs: those that the fold reads, and one hash of all others.
+    With the hash, different contents under the same id can be distinguished. `events`: as for `prepare`, with
+    `key_hash`."""
     on = PROJECTED[topic]
     read = ["key_hash", on.key, *on.reads, *journal.POSITION]
     others = events.select(name for name in journal.wire_fields(topic) if name not in read)
@@ -89,19 +95,20 @@ def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
 
 
 def write_journal(into: Inserts, topic: str, events: pl.DataFrame) -> None:
-    """Write events to the journal in the order of the log, so that look-ups can skip parts of it. `take_out` removes
-    the repeats at the end."""
+    """Write events, which may include repeats and conflicts, to the journal. Call in the order of the log, so that
+    later look-ups can skip parts of the journal. `take_out` removes repeats and conflicts at the end."""
     insert(into, PROJECTED[topic].journal, events.select(journal.columns(topic)))
 
 
 def put_beside(into: Inserts, folded: Slice) -> None:
-    """Write the rows of a folded slice that belong to other tables (`beside`)."""
+    """Write the rows of a folded slice that belong in other tables (`Slice.beside`)."""
     for table, rows in folded.beside.items():
         insert(into, table, rows)
 
 
 def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
-    """Delete the events at or after these offsets from the journal. `read`: next offset by partition."""
+    """Delete the events from the journal that an interrupted run wrote after its last mark. `read`: the next offset by
+    partition at the mark."""
     reached = pl.DataFrame(list(read.items()), schema={"log_partition": pl.Int32, "log_offset": pl.Int64}, orient="row")
     with store.given(reached=reached):
         store.execute(
@@ -111,7 +118,8 @@ def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
 
 
 def unfold(store: Store, topic: str, first_hash: int) -> None:
-    """Delete the results of all slices from this hash (unsigned) on."""
+    """Delete the rows of all keys whose hash, as an unsigned integer, is at least `first_hash`: the results of slices
+    that an interrupted run wrote after its last mark."""
     unsigned = f"key_hash + CASE WHEN key_hash < 0 THEN {1 << 64}::HUGEINT ELSE 0 END"
     for table in (PROJECTED[topic].table, *(_BESIDE if topic == COUPON else ())):
         store.execute(f"DELETE FROM {table} WHERE {unsigned} >= $first", {"first": first_hash})
@@ -121,7 +129,8 @@ def unfold(store: Store, topic: str, first_hash: int) -> None:
 
 
 def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
-    """Move the conflicts from the journal to their table, and delete the other repeats. All slices are committed."""
+    """Move conflicts from the journal to their table, and delete repeats from the journal. `repeats`: of all slices, as
+    in `Slice`. Call when all slices are committed."""
     on = PROJECTED[topic]
     if not repeats.height:
         return
@@ -136,19 +145,22 @@ def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
 
 
 def put_rows(into: Inserts, topic: str, rows: pl.DataFrame) -> None:
+    """Write rows of the topic's keys."""
     insert(into, PROJECTED[topic].table, rows)
 
 
 def parted(rows: pl.DataFrame, slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split the rows of a slice, one of `slices`, into early and late rows. The late rows have the latest events. They
-    are written to the end of the table, where look-ups search first (lookup.py)."""
+    """Split the rows of a slice into early and late ones. The late ones have the latest events. They are written last,
+    to the end of the table, where look-ups search first (lookup.py). `slices`: the number of slices; the late rows of
+    all of them are `OF_LATE` at most."""
     rows = rows.sort("last_event_at")
     early = max(0, rows.height - OF_LATE // slices)
     return rows[:early], rows[early:]
 
 
 def clear(store: Store, topics: Sequence[str]) -> None:
-    """Empty the tables of these topics and of the rules across coupons. Inside the caller's transaction."""
+    """Empty the tables of these topics, those of the rules across coupons and between topics, and the kept tables,
+    inside the caller's transaction."""
     for topic in topics:
         on = PROJECTED[topic]
         for table in (on.journal, on.conflicts, on.table):
@@ -165,7 +177,7 @@ def clear(store: Store, topics: Sequence[str]) -> None:
 
 
 def unsettle(store: Store) -> None:
-    """Empty the tables that are filled after all slices. Inside the caller's transaction."""
+    """Empty the tables that are filled after all slices, inside the caller's transaction."""
     for table in ("campaign_terms", "stock_cuts", "awaited"):
         store.execute(f"DELETE FROM {table}")
     store.execute("DELETE FROM violations WHERE scope = 'cross'")
@@ -175,6 +187,7 @@ def unsettle(store: Store) -> None:
 
 
 def set_clock(store: Store, clock: datetime | None) -> None:
+    """Advance the data's clock to `clock`, unless it is already later or `clock` is None."""
     store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
 
 
@@ -184,7 +197,7 @@ def put_persons(store: Store) -> None:
 
 
 def settle_campaigns(adding: Adding) -> None:
-    """Write the violations across coupons. Call after all slices and `persons` are written."""
+    """Write terms, cuts and violations of the rules across coupons. Call after all slices and `persons` are written."""
     everyone = adding.frame(sql(__package__, "campaign_sizes"))
     pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
     for campaigns in pieces.partition_by("piece"):
@@ -192,7 +205,8 @@ def settle_campaigns(adding: Adding) -> None:
 
 
 def settle_orders(adding: Adding) -> None:
-    """Write the violations between topics. Call after all slices are written and the data's clock is set."""
+    """Write violations of the rules between topics, and the orders that await their grace. Call after all slices are
+    written and the data's clock is set."""
     now, grace = clock_and_grace(adding)
     if now is not None:
         for affected in order_rules.everything(adding):
@@ -200,13 +214,14 @@ def settle_orders(adding: Adding) -> None:
 
 
 def put_kept(store: Store, parts: Callable[[str], Iterable[pl.DataFrame]]) -> None:
-    """Write the kept tables that are filled from slices. `parts`: returns the parts of the table of a folder."""
+    """Write the kept tables that are filled slice by slice. `parts`: a function that returns, for the folder of a kept
+    table, its results from all slices (`Slice.kept`)."""
     for table in KEPT:
         if table.of_slices:
             table.of_slices.put(store, parts(table.folder))
 
 
 def fills() -> list[Callable[[Adding], None]]:
-    """The tasks that fill the other tables, after all slices and `persons` are written and the data's clock is set.
-    They can run in parallel. The longest tasks come first."""
+    """The tasks that fill all tables that are not filled slice by slice. They may run in parallel, after all slices and
+    `persons` are written and the data's clock is set. The longest tasks come first."""
     return [settle_orders, settle_campaigns, *(table.fill for table in KEPT)]

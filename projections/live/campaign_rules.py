@@ -1,14 +1,19 @@
 """The rules for a campaign's coupons: `over_issue`, `over_user_limit`, `over_person_limit`, `outside_claim_window`.
 
-Each coupon counts once, when it is first acquired. Acquisitions are ranked by instant, then by `event_id`, then by
-coupon.
+Each coupon counts once, when it is first acquired. The acquisitions of a campaign are ranked by instant, then by
+`event_id`, then by coupon.
 
-A late claim shifts the ranks of all later ones, but it changes which coupons are over the stock at one place only. Of
-the coupons acquired while a quantity was in force, those over it are the ones from one place in the ranking on, the
-*cut*. The cut is the same for every term with this quantity. It is stored with the number of acquisitions before it.
-Each claim added or removed before the cut moves it by one place, and only the coupons that it passes change. So the
-cost of a batch depends on its changes and not on the size of the campaign. A person has few acquisitions in a campaign;
-these are ranked again when one of them or the ids of the person change.
+The *terms* of a campaign are the values in force from an instant on: quantity, limit per user and claim window. A
+coupon that was acquired while a quantity was in force is over it if it comes after that many acquisitions in the
+ranking. So for each quantity there is one place in the ranking from which on coupons are over it: the *cut*. It is
+stored with the number of acquisitions before it.
+
+A late claim shifts the ranks of all later acquisitions. But each acquisition that is added or removed before the cut
+moves the cut by only one place, and the violations change only for the coupons that the cut passes. So the cost of a
+batch depends on its changes and not on the size of the campaign.
+
+A person has few acquisitions in a campaign. They are ranked again when one of them, or the set of the person's ids,
+changes.
 """
 
 from __future__ import annotations
@@ -49,11 +54,11 @@ _CUT: Final = [*_CAMPAIGN, "quantity", "before", *_PLACE]
 _GROUP: Final = [*_CAMPAIGN, "user_hash", "acquired_by"]
 _LIMITS: Final = ("over_user_limit", "over_person_limit")
 _FAR: Final = 100_000
-"""A cut that moves by this many places or more is computed from the start of the campaign."""
+"""A cut that moves by this many places or more is computed from all acquisitions of its campaign instead."""
 
 
 def settle(store: Store, coupons: Changes | None, campaigns: Changes | None, relinked: pl.DataFrame) -> None:
-    """Update acquisitions, terms, cuts and the resulting violations.
+    """Update acquisitions, terms, cuts and violations for the changes of a batch in coupons and campaigns.
 
     `relinked`: the ids (`user_id`) whose person may have changed. `persons` is already up to date.
     """
@@ -94,8 +99,8 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None, rel
 
 
 def settle_new(adding: Adding, campaigns: pl.DataFrame) -> None:
-    """Do what `settle` does for campaigns (`campaign_hash`, `campaign_id`) of which all acquisitions are stored, but no
-    terms, cuts and violations."""
+    """Compute and insert the terms, cuts and violations of these campaigns (`campaign_hash`, `campaign_id`). All their
+    acquisitions must be stored, but no terms, cuts or violations."""
     terms = terms_of(adding, campaigns)
     members = _members_of_campaigns(adding, terms.select(_CAMPAIGN).unique())
     cuts = _cuts(members, terms, campaigns)
@@ -108,7 +113,7 @@ def settle_new(adding: Adding, campaigns: pl.DataFrame) -> None:
 
 
 def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Update the acquisitions. Returns the removed and the added ones. A changed acquisition is in both."""
+    """Update the table `acquisitions`. Returns the removed and the added rows, as `acquisitions` does."""
     removed, added = (_NO_MEMBERS, _NO_MEMBERS) if coupons is None else acquisitions(coupons)
     if removed.height:
         with store.given(removed=removed):
@@ -118,7 +123,8 @@ def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFr
 
 
 def acquisitions(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The removed and the added acquisitions. A changed acquisition is in both."""
+    """The rows of the table `acquisitions` that a batch removes, and those that it adds. A changed acquisition is in
+    both."""
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     before, after = coupons.before.select(columns), coupons.after.select(columns)
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in _ACQUIRED)).to_series()
@@ -133,6 +139,7 @@ def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _members_of_campaigns(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
+    """All acquisitions in these campaigns."""
     if not campaigns.height:
         return _NO_MEMBERS
     with reading.given(chosen=campaigns):
@@ -140,7 +147,7 @@ def _members_of_campaigns(reading: Reading, campaigns: pl.DataFrame) -> pl.DataF
 
 
 def _of_users(store: Store, users: pl.DataFrame) -> pl.DataFrame:
-    """All acquisitions of these ids (`user_id`)."""
+    """All acquisitions by these ids (`user_id`)."""
     if not users.height:
         return _NO_MEMBERS
     hashes = pl.Series(stable_hash(users["user_id"]), dtype=pl.Int64)
@@ -149,8 +156,8 @@ def _of_users(store: Store, users: pl.DataFrame) -> pl.DataFrame:
 
 
 def _members_of_groups(store: Store, changed: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """All acquisitions by the persons of these users in these campaigns (`changed`: campaign and user). Only for
-    campaigns that have or had a limit."""
+    """For each pair of campaign and user in `changed`: all acquisitions in this campaign by the person of this user.
+    Only for campaigns with a limit per user in `terms`."""
     limited = terms.filter(pl.col("per_user_limit").is_not_null())
     chosen = changed.join(limited, on="campaign_id", how="semi").unique()
     if not chosen.height:
@@ -167,7 +174,7 @@ def _members_of_groups(store: Store, changed: pl.DataFrame, terms: pl.DataFrame)
 
 
 def _update_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
-    """Update the terms. Returns the campaigns whose terms changed."""
+    """Update the table `campaign_terms`. Returns the campaigns whose terms changed."""
     none = pl.DataFrame(schema={"campaign_hash": pl.Int64, "campaign_id": pl.String})
     if campaigns is None:
         return none
@@ -182,13 +189,13 @@ def _update_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
 
 
 def _of_campaigns(store: Store, table: str, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a table about these campaigns, with their `row_id`."""
+    """The rows of `table` that are about these campaigns, with their `row_id`."""
     rows = lookup.of_hashes(store, table, "campaign_hash", campaigns["campaign_hash"])
     return rows.join(campaigns, on=_CAMPAIGN, how="semi")
 
 
 def terms_of(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """The terms of these campaigns (`campaign_hash`, `campaign_id`), from the journal."""
+    """The terms of these campaigns (`campaign_hash`, `campaign_id`), computed from the journal."""
     with reading.given(touched=campaigns):
         of_types = {"types": list(types(CAMPAIGN)), "carrying": list(TERM_EVENTS)}
         return reading.frame(sql(__package__, "terms_from_journal"), of_types)
@@ -198,6 +205,7 @@ def terms_of(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
 
 
 def _ranked(members: pl.DataFrame, within: list[str]) -> pl.DataFrame:
+    """Acquisitions in the order of the ranking, with their `rank` (from 1) among those with equal columns `within`."""
     return members.sort(*within, *_PLACE).with_columns(rank=pl.int_range(1, pl.len() + 1).over(within))
 
 
@@ -217,7 +225,7 @@ def _cuts(members: pl.DataFrame, terms: pl.DataFrame, campaigns: pl.DataFrame) -
 
 
 def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> pl.DataFrame:
-    """The cuts at their old places, with the new number of acquisitions before them."""
+    """The cuts with the same place as before, but `before` as it is after the removed and added acquisitions."""
     steps = pl.concat([removed.select(*_RANKED, n=pl.lit(-1)), added.select(*_RANKED, n=pl.lit(1))])
     at_end = cuts.filter(pl.col("acquired_at").is_null())
     inside = cuts.filter(pl.col("acquired_at").is_not_null())
@@ -228,7 +236,7 @@ def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> 
     steps = steps.join(last, on="campaign_id").filter(pl.col("acquired_at") <= pl.col("last")).drop("last")
     if steps.height:
         numbered = inside.select(*_RANKED, n=pl.lit(0), cut=pl.int_range(pl.len()))
-        # A cut lies before the acquisition at the same place.
+        # A cut at the place of an acquisition lies before it, so the acquisition does not count in `before`.
         marks = pl.concat([numbered, steps.with_columns(cut=pl.lit(None, pl.Int64))]).sort(
             *_RANKED, "cut", nulls_last=True
         )
@@ -241,10 +249,11 @@ def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> 
 
 
 def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Returns the cuts at their new places, the acquisitions that they passed, and the campaigns in which a cut would
-    move far.
+    """Move each cut of `_shifted` to the place where `before` equals the quantity. Returns the cuts, the acquisitions
+    that they passed, and the campaigns in which a cut would move far (`_FAR`), whose cuts are left out.
 
-    `lost`: removed acquisitions. A cut at a removed acquisition moves to the next one, without passing any.
+    `lost`: removed acquisitions. A cut at the place of a removed acquisition moves to the next one, without passing
+    any.
     """
     places = pl.col("before") - pl.col("quantity")
     at_end = pl.col("acquired_at").is_null()
@@ -259,7 +268,7 @@ def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.Dat
     near = _near(store, moves)
     before_cut = pl.col("cut_at").is_null() | _before(_PLACE, ["cut_at", "cut_event_id", "cut_coupon_id"])
     near = near.filter(before_cut == pl.col("backward")).sort("move", *_PLACE)
-    # `turn`: place in the order, counted from the first acquisition that the cut passes.
+    # `turn`: the number of the acquisition, counted from 0 for the first one in the ranking that the cut passes.
     turn, n = pl.int_range(pl.len()).over("move"), pl.len().over("move")
     near = near.with_columns(turn=pl.when("backward").then(turn - n + pl.col("places")).otherwise(turn), n=n)
     passed = near.filter(pl.when("backward").then(pl.col("turn") >= 0).otherwise(pl.col("turn") < pl.col("places")))
@@ -280,13 +289,13 @@ def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.Dat
 
 
 def _before(place: list[str], other: list[str]) -> pl.Expr:
-    """Whether `place` comes before `other` in the ranking."""
+    """Whether the place in the columns `place` comes before that in the columns `other` in the ranking."""
     (a, b, c), (x, y, z) = map(pl.col, place), map(pl.col, other)
     return (a < x) | ((a == x) & ((b < y) | ((b == y) & (c < z))))
 
 
 def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
-    """The acquisitions that each move passes, and possibly a few more at its ends."""
+    """For each move of a cut, the acquisitions that the cut passes, and possibly a few more before and after them."""
     columns = ["move", *_CAMPAIGN, "places", "backward"]
     names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
     moves = moves.rename(names).select(*columns, *names.values())
@@ -305,7 +314,7 @@ def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
 
 
 def broken(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """All violations in some campaigns. `members`: all their acquisitions."""
+    """All violations of these rules in some campaigns. `members`: all their acquisitions; `terms`: all their terms."""
     return _broken_behind(reading, _cuts(members, terms, terms.select(_CAMPAIGN).unique()), members, terms)
 
 
@@ -315,7 +324,7 @@ def _broken_behind(reading: Reading, cuts: pl.DataFrame, members: pl.DataFrame, 
 
 
 def _in_force(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """Each acquisition with the values in force at its instant."""
+    """Each acquisition with the terms of its campaign that were in force at its instant."""
     return members.sort("acquired_at").join_asof(
         terms.select("campaign_id", "since", *_VALUES).sort("since"),
         left_on="acquired_at",
@@ -334,10 +343,10 @@ def _over_issue(members: pl.DataFrame, cuts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _over_limits(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """`over_user_limit`, and `over_person_limit` where the first does not apply.
+    """The violations of `over_user_limit`, and of `over_person_limit` by acquisitions that do not break the first.
 
-    `members`: all acquisitions of each person in the campaign. Only persons above the campaign's lowest limit are
-    ranked.
+    `members`: acquisitions; if one of a person in a campaign is there, all of them must be. Only persons with more
+    acquisitions than the campaign's lowest limit are ranked.
     """
     lowest = terms.group_by("campaign_id").agg(lowest=pl.col("per_user_limit").min())
     members = _with_persons(reading, members.join(lowest.drop_nulls(), on="campaign_id"))
@@ -350,7 +359,7 @@ def _over_limits(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -
 
 
 def _with_persons(reading: Reading, members: pl.DataFrame) -> pl.DataFrame:
-    """Add the `person` who acquired each coupon."""
+    """Add the column `person`: the person who acquired the coupon."""
     if not members.height:
         return members.with_columns(person="acquired_by")
     with reading.given(members=members.select(user_id="acquired_by").unique()):
@@ -381,7 +390,8 @@ def _broken(rule: str, members: pl.DataFrame) -> pl.DataFrame:
 
 
 def _stored(store: Store, looked_at: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """The stored violations of these coupons, by rule."""
+    """The stored violations of these coupons. `looked_at`: per rule, the coupons whose violations of that rule are
+    wanted."""
     by_rule = [
         coupons.select("key_hash", key="coupon_id", violation=pl.lit(rule)) for rule, coupons in looked_at.items()
     ]

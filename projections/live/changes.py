@@ -1,4 +1,4 @@
-"""The changes of a batch, as input for the rules and the kept tables."""
+"""What a batch changed, as input for the rules across coupons and between topics, and for the kept tables."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import polars as pl
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The changes of a batch in one topic.
+    """What a batch changed in one topic.
 
-    `before`: the rows of the touched keys, null for new keys; `after`: their new rows, in the same order.
-    `journalled`, `dropped`: events added to the journal, and removed from it. `stored`: earlier events of the keys that
-    were refolded.
+    `before`: the rows that the keys with events in the batch had; for a new key, a row without values. `after`: their
+    new rows, in the same order. `journalled`, `dropped`: the events that were added to the journal, and those that were
+    removed from it. `stored`: the events of refolded keys that were in the journal before.
     """
 
     topic: str
@@ -30,8 +30,8 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """Orders to evaluate. `orders`: `order_hash`, `order_id`; `values`: one row per order that has events; `in_use`:
-    the coupons in use on the orders."""
+    """Orders for which the rules between topics are evaluated. `orders`: one row per order (`order_hash`, `order_id`).
+    `values`: the row of each order that has events. `in_use`: the coupons in use on these orders."""
 
     orders: pl.DataFrame
     values: pl.DataFrame

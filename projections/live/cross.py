@@ -1,9 +1,9 @@
-"""Settles the rules across coupons and between topics (docs/events.md), whose violations have the scope 'cross', and
-the kept tables.
+"""Updates the violations of the rules across coupons and between topics (docs/events.md), which have the scope 'cross',
+and the kept tables.
 
-Runs once per batch, in its transaction, on the changes of all topics. Always true afterwards: the violations equal
-those of an evaluation of the whole tables at the same data's clock. They are not counted in the rows of coupons or
-orders.
+`settle` runs once per batch, in its transaction, on the changes of all topics. Always true afterwards: the violations
+equal those that an evaluation of the whole tables finds at the same data's clock. The column `violations` of coupons
+and orders does not count them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _MINUTE: Final = timedelta(minutes=1)
 
 
 def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
-    """Update the data's clock, the cross violations and the kept tables with these changes. Returns the batch's data
-    clock."""
+    """Update the data's clock, the violations of scope 'cross' and the kept tables for the changes of a batch. Returns
+    the highest min(occurred_at, recorded_at) of the batch; None if it added no events."""
     by_topic = {c.topic: c for c in changes}
     relinked = persons.settle(store, by_topic.get(USER))
     clock = latest([events for c in by_topic.values() for events in c.journalled])
@@ -45,14 +45,16 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
 
 
 def latest(journalled: Iterable[pl.DataFrame]) -> datetime | None:
-    """The highest min(occurred_at, recorded_at) of events added to journals. So an event from the future does not move
-    the clock, and neither does a later repeat."""
+    """The highest min(occurred_at, recorded_at) of these events, which were added to journals. With the minimum, an
+    event that claims to be from the future does not advance the clock beyond its recording. Repeats do not advance it,
+    since they are not added to journals."""
     clocks = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in journalled]
     return max((at for at in clocks if at is not None), default=None)
 
 
 def use_grace(store: Store, grace: timedelta) -> None:
-    """Set the grace. If it changes, the rules between topics are evaluated again for all orders."""
+    """Set the grace, inside the caller's transaction. If it changes, evaluate the rules between topics for all orders
+    again."""
     now, before = clock_and_grace(store)
     if grace == before:
         return
@@ -63,12 +65,14 @@ def use_grace(store: Store, grace: timedelta) -> None:
 
 
 def _advanced(store: Store, clock: datetime | None) -> tuple[datetime | None, timedelta]:
-    """Advance the data's clock to the batch's clock. Returns clock and grace."""
+    """Advance the data's clock to `clock`, unless it is already later or `clock` is None. Returns the data's clock and
+    the grace."""
     moved = store.frame(sql(__package__, "move_clock"), {"clock": clock})
     return _as_clock_and_grace(moved)
 
 
 def clock_and_grace(reading: Reading) -> tuple[datetime | None, timedelta]:
+    """The data's clock (naive UTC; None if there are no events) and the grace."""
     return _as_clock_and_grace(reading.frame("SELECT data_clock, grace_minutes FROM ledger"))
 
 

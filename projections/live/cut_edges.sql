@@ -1,7 +1,8 @@
--- Which time range does a moving cut cross? Grain: one move (of `moves`). A move takes the cut at `cut_at` (null: after
--- all acquisitions) over `places` acquisitions of its campaign, backward or forward. The range from `since` to `until`,
--- both inclusive (null: open), has all acquisitions that the cut passes, and for a forward move the one that it
--- reaches. Reads only two narrow columns.
+-- In which time range are the acquisitions that a moving cut passes (campaign_rules.py)? Grain: one move, a row of
+-- `moves`. A move shifts the cut at `cut_at` (null: after all acquisitions) by `places` acquisitions of its campaign,
+-- backward or forward. The range from `since` to `until` (both inclusive; null: no bound) contains all acquisitions
+-- that the cut passes, and for a forward move also the one before which it ends. Of the table, reads only narrow
+-- columns.
 WITH reach AS (
     SELECT m.move,
            max(a.acquired_at, m.places) FILTER (m.backward) AS earlier,

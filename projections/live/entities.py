@@ -1,7 +1,8 @@
-"""The folds of orders, campaigns and users: for each value, the canonically last event that carries it.
+"""The folds of orders, campaigns and users. Most values of a row are from the canonically last event that carries them.
 
-Pure functions of (rows, events), with the conventions of the coupon fold: `events` has a column `entity` (row number in
-`rows`), is sorted by it and then in canonical order, and is later than everything that the rows have folded.
+The folds are pure functions from (rows, events) to new rows, with the conventions of the coupon fold: `events` has a
+column `entity` (row number in `rows`), is sorted by it and then in canonical order, and has only events that are later
+than those that the rows have folded.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ USER_LAST: Final = ("attributes",)
 TERM_EVENTS: Final = ("drafted", "published", "unpublished", "amended", "ended")
 """The event types that carry a campaign's terms. Booked costs, targets and assignments do not change them."""
 WIDE: Final = pl.Schema({"refunded_minor": pl.Int128()})
-"""Columns of rows that are sums, and may need 128 bits."""
+"""The columns of rows that are sums, with their type, since sums may need 128 bits."""
 
 _RULE_EVENTS: Final = ("drafted", "published", "unpublished", "amended")
 _STATUS_EVENTS: Final = ("drafted", "published", "unpublished", "ended")
@@ -85,14 +86,15 @@ def _last_carried(rows: pl.DataFrame, events: pl.DataFrame, names: list[str] | t
 
 
 def _latest(old: pl.Series, values: pl.Series, entity: pl.Series) -> pl.Series:
-    """Per row, the last of its new values, or the old value if there is none."""
+    """Per row, the last of its new values; its old value if it has no new one. `values`: new values of rows, in order;
+    `entity`: the row number of each."""
     reference = len(values) + np.arange(len(old))
     reference[entity.to_numpy()] = np.arange(len(values))
     return pl.concat([values, old]).gather(reference).alias(old.name)
 
 
 def _first_of_type(old: pl.Series, events: pl.DataFrame, kind: str) -> pl.Series:
-    """Per row, the old instant, or if there is none, the instant of the first event of this type."""
+    """Per row, its old instant; if that is null, the instant of its first event of type `kind`."""
     those = events.filter(pl.col("type") == kind).reverse()
     first = _latest(old, those["occurred_at"], those["entity"])
     return pl.select(pl.coalesce(old, first)).to_series().alias(old.name)

@@ -1,8 +1,8 @@
-"""The columnar fold: advances many coupons by many events at once. A pure function of coupons and events.
+"""The columnar fold of coupons: advances many coupons by many events at once. A pure function of rows and events.
 
 It works in rounds. Round k applies the k-th event of every coupon in parallel, and looks up the next states in a table.
-The events of each coupon are in canonical order. The fold does not deal with files, positions or repeats. It shares
-only `lifecycle.toml` with the reference fold in `ledger/lifecycle.py`.
+The events of each coupon must be distinct and in canonical order: the fold knows nothing of positions or repeats. It
+shares only `lifecycle.toml` with the reference fold in `ledger/lifecycle.py`.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ coupon without events, both are 0 (`none`), and all other columns are null."""
 
 
 def _transition_tables() -> tuple[Int8, Mask]:
+    """Two tables by event type and state before the event: the code of the state after it (`_RESTING`: back to the
+    resting state), and whether the event is illegal."""
     after = np.zeros((len(TYPES), len(STATES)), dtype=np.int8)
     illegal = np.zeros_like(after, dtype=np.bool_)
     for kind, cells in TRANSITIONS.items():
@@ -83,7 +85,7 @@ def _transition_tables() -> tuple[Int8, Mask]:
 
 
 def _guard_table(name: str) -> Mask:
-    """Whether the guard applies, by event type and by the state before the event."""
+    """A table that says, by event type and state before the event, whether the guard `name` is checked."""
     table = np.zeros((len(TYPES), len(STATES)), dtype=np.bool_)
     events = GUARDS[name]["events"]
     if isinstance(events, dict):
@@ -105,14 +107,14 @@ _FROZEN = np.isin(TYPES, GUARDS["wrong_order"]["frozen"])
 _HOLDING = np.isin(STATES, ["reserved", "used"])
 _ROUNDS: Final = 64
 _FEW: Final = 64
-"""After `_ROUNDS` rounds, fewer remaining coupons than this are folded event by event, since a round of a few coupons
-costs as much as one of hundreds."""
+"""If fewer coupons than this have events left after `_ROUNDS` rounds, these are folded event by event: a round with a
+few coupons costs as much as one with hundreds."""
 _GUARD_NAMES: Final = ("no_owner", "wrong_user", "wrong_order", "outside_validity")
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """The result of a fold. `rows`: the rows after the events, with the columns of `ROW_SCHEMA` replaced.
+    """The result of a fold. `rows`: the given rows, with new values in the columns of `ROW_SCHEMA`.
 
     `violations`: one row per violation, with `event` (row number of the event), `violation`, `state` (name of the state
     before the event), and for a `wrong_user` the event's `user_id` and the coupon's `owner` at that time.
@@ -123,7 +125,7 @@ class Folded:
 
 
 def fold(rows: pl.DataFrame, events: pl.DataFrame) -> Folded:
-    """Advance `rows` (n coupons; `ROW_SCHEMA` columns and any others) by `events`.
+    """Advance `rows` (one per coupon, with the columns of `ROW_SCHEMA` and any others) by `events`.
 
     `events`: the wire columns, with instants in naive UTC, and `coupon` (row number in `rows`). They are sorted by
     `coupon` and then in canonical order, are distinct, and are later than everything that the rows have folded.
@@ -134,9 +136,9 @@ def fold(rows: pl.DataFrame, events: pl.DataFrame) -> Folded:
 
 
 def states_of(events: pl.DataFrame) -> tuple[Int8, Int8]:
-    """Per event, the codes of the states before and after it.
+    """Per event, the codes of the coupon's states before and after it.
 
-    `events`: as for `fold`, with all events of these coupons.
+    `events`: as for `fold`; they must be all events of these coupons.
     """
     coupons = 1 + int(events["coupon"].max() or 0) if events.height else 0  # type: ignore[arg-type]
     nothing = pl.DataFrame(schema=ROW_SCHEMA).clear(coupons).with_columns(pl.col("state", "resting").fill_null(0))
@@ -146,8 +148,13 @@ def states_of(events: pl.DataFrame) -> tuple[Int8, Int8]:
 
 
 class _Rounds:
-    """The working arrays of one fold. Users and orders are stored as references: row numbers in one column of texts
-    each."""
+    """The working arrays of one fold. Users and orders are represented by references: row numbers in a column of texts,
+    `users` or `orders`.
+
+    Per coupon: `state`, `resting`, `owner`, `order`. Per event: `coupon`, `kind` (code of the type), `before`, `after`
+    (codes of the states), `illegal`, `guards` (which it breaks), `went_back` (to the resting state), `owned` (set the
+    owner).
+    """
 
     def __init__(self, rows: pl.DataFrame, events: pl.DataFrame) -> None:
         n, m = rows.height, events.height
@@ -156,7 +163,8 @@ class _Rounds:
         self.kind = events["type"].cast(pl.Enum(list(TYPES))).to_physical().cast(pl.Int64).to_numpy()
         self.state: Int8 = rows["state"].to_numpy().copy()
         self.resting: Int8 = rows["resting"].to_numpy().copy()
-        # A reference below m is an event's user, one from m on a row's owner, and -1 none. The same holds for orders.
+        # A reference below m is the user of an event; one from m on is the owner in a row; -1 is no user. The same with
+        # orders.
         self.users = pl.concat([events["user_id"], rows["owner"]])
         self.orders = pl.concat([events["order_id"], rows["order_id"]])
         self.owner: Int64 = np.where(rows["owner"].is_null().to_numpy(), -1, m + np.arange(n))
@@ -169,11 +177,13 @@ class _Rounds:
         self.went_back = np.zeros(m, dtype=np.bool_)
         self.owned = np.zeros(m, dtype=np.bool_)
         self.other_owner = np.full(m, -1, dtype=np.int64)
-        """Per event that breaks `wrong_user`, the owner at that time."""
+        """Per event, the reference of the coupon's owner at that time if the event breaks `wrong_user`; otherwise
+        -1."""
         self.first = {name: self._first_carrying(name) for name in FIRST_CARRIED}
 
     def _first_carrying(self, name: str) -> Int64:
-        """Per coupon, the event that its value comes from. -1 if it already has a value or gets none."""
+        """Per coupon, the first event that carries the value `name`. -1 if the row already has a value, or if no event
+        carries one."""
         carrying = np.flatnonzero(self.events[name].is_not_null().to_numpy())
         of = self.coupon[carrying]
         first = np.ones(len(of), dtype=np.bool_)
@@ -184,7 +194,8 @@ class _Rounds:
         return source
 
     def _beyond(self, name: str) -> Mask:
-        """Per event, whether it lies before `valid_from` (or after `valid_until`), as known at that event."""
+        """Per event, whether it happened before the coupon's `valid_from`, or after its `valid_until`, with the value
+        from this event and earlier ones. `name`: which of the two."""
         source = self.first[name][self.coupon]
         if name == "valid_until":
             extended = self._extended_by_then()
@@ -201,13 +212,15 @@ class _Rounds:
         return result
 
     def _extended_by_then(self) -> Int64:
-        """Per event, the last legal extension of its coupon up to this event. -1 if there is none."""
+        """Per event, the number of its coupon's last legal `extended` event up to and including this event. -1 if there
+        is none."""
         m = len(self.coupon)
         latest = np.maximum.accumulate(np.where(self.extending, np.arange(m), -1))
         before = latest < np.searchsorted(self.coupon, self.coupon)  # of another coupon
         return np.where(before, -1, latest)
 
     def play(self) -> None:
+        """Fold all events: fill the working arrays."""
         self._play_rounds()
         self.extending: Mask = (self.kind == TYPE["extended"]) & ~self.illegal
         outside = self._beyond("valid_from") | self._beyond("valid_until")
@@ -230,7 +243,7 @@ class _Rounds:
                 starts, sizes = starts[more], sizes[more]
 
     def _round(self, at: Int64) -> None:
-        """Fold one event each of some distinct coupons."""
+        """Fold the events with the numbers `at`, all of different coupons."""
         coupon, kind = self.coupon[at], self.kind[at]
         before = self.state[coupon]
         cell = _AFTER[kind, before]
@@ -252,6 +265,8 @@ class _Rounds:
         self.order[coupon[back]] = -1
 
     def _judge(self, at: Int64, coupon: Int64, kind: Int64, state: Int8) -> Mask:
+        """Check the guards no_owner, wrong_user and wrong_order for these events. Returns per event whether it breaks
+        the last one."""
         owner, order = self.owner[coupon], self.order[coupon]
         self.guards[0, at] = _NO_OWNER[kind, state] & (owner < 0)
         wrong_user = _differ(self.users, at, owner, _WRONG_USER[kind, state] & (owner >= 0))
@@ -262,7 +277,7 @@ class _Rounds:
         return wrong_order
 
     def _one_by_one(self, start: int, end: int) -> None:
-        """Fold these events of one coupon, with the rules of `_round` on plain values."""
+        """Fold the events from number `start` to before `end`, all of one coupon, one after another (`_OneCoupon`)."""
         coupon = int(self.coupon[start])
         held = ((self.users, int(self.owner[coupon])), (self.orders, int(self.order[coupon])))
         owner, order = ((reference, None if reference < 0 else texts[reference]) for texts, reference in held)
@@ -327,8 +342,8 @@ class _Rounds:
         return {name: self._taken(field, first, name) for name, field in fields.items()}
 
     def _instants(self) -> dict[str, pl.Series]:
-        """Instants and their values: of the first event for what happens once in a coupon's life, of the latest for
-        what can happen again."""
+        """The columns about entering a state: the instant, and what else that event sets. From the first event for
+        states that a coupon enters once in its life; from the latest event for states that it can enter again."""
         entered = (self.after != self.before) & ~self.went_back
         created, issued, claimed, reserved, used = (
             entered & (self.after == STATE[s]) for s in ("created", "issued", "claimed", "reserved", "used")
@@ -350,7 +365,8 @@ class _Rounds:
         }
 
     def _first(self, events: Mask, unless: str) -> Int64:
-        """Per coupon, the first of these events. -1 if there is none, or if the row already has a value."""
+        """Per coupon, the number of the first of these events. -1 if there is none, or if the row already has a value
+        in the column `unless`."""
         first = np.full(self.rows.height, -1, dtype=np.int64)
         at = np.flatnonzero(events)[::-1]
         first[self.coupon[at]] = at
@@ -358,6 +374,7 @@ class _Rounds:
         return first
 
     def _latest(self, events: Mask) -> Int64:
+        """Per coupon, the number of the last of these events. -1 if there is none."""
         latest = np.full(self.rows.height, -1, dtype=np.int64)
         at = np.flatnonzero(events)
         latest[self.coupon[at]] = at
@@ -371,7 +388,8 @@ class _Rounds:
         return taken.set(pl.Series(cleared), None)
 
     def _taken(self, field: str, source: Int64, name: str | None = None) -> pl.Series:
-        """Per coupon, the value of the event that `source` names, or the row's value if it names none."""
+        """Per coupon, the value of `field` in the event whose number is in `source`. Where `source` is -1, the row's
+        value in the column `name` (default: `field`)."""
         old = self.rows[name or field]
         here = np.flatnonzero(source >= 0)
         if not here.size:
@@ -385,7 +403,8 @@ class _Rounds:
 
 
 class _OneCoupon:
-    """The state of one coupon between its events. `owner`, `order`: a reference as in `_Rounds`, and its text."""
+    """Folds the events of one coupon one after another, with the rules of `_Rounds._round` on plain values. `owner`,
+    `order`: a reference as in `_Rounds`, and its text."""
 
     def __init__(self, state: int, resting: int, owner: tuple[int, str | None], order: tuple[int, str | None]) -> None:
         self.state, self.resting, self.owner, self.order = state, resting, owner, order
@@ -395,9 +414,9 @@ class _OneCoupon:
         self._frozen, self._holding = _FROZEN.tolist(), _HOLDING.tolist()
 
     def step(self, at: int, kind: int, user: str | None, order: str | None) -> tuple[int, ...]:
-        """Fold the event numbered `at`. Returns the codes of the states before and after it; the reference of the owner
-        if the user is wrong, otherwise -1; whether the event was illegal, whether it led back to the resting state and
-        whether it set the owner; and whether it broke the guards no_owner, wrong_user and wrong_order."""
+        """Fold event number `at`. Returns nine values: the codes of the states before and after it; the reference of
+        the owner if the event breaks wrong_user, otherwise -1; whether the event is illegal, leads back to the resting
+        state, and sets the owner; and whether it breaks the guards no_owner, wrong_user and wrong_order."""
         before = self.state
         no_owner = self._no_owner[kind][before] and self.owner[0] < 0
         wrong_user = self._wrong_user[kind][before] and self.owner[0] >= 0 and user != self.owner[1]
@@ -423,7 +442,8 @@ class _OneCoupon:
 
 
 def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:
-    """Whether the two texts differ. Checked only in `where`. A reference of -1 differs from everything."""
+    """Per event, whether the texts with the references `left` and `right` differ. False where `where` is false. A
+    reference of -1 in `right` differs from every text."""
     result: Mask = np.zeros(len(left), dtype=np.bool_)
     here = np.flatnonzero(where)
     if here.size:
@@ -433,6 +453,7 @@ def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:
 
 
 def _referred(texts: pl.Series, reference: Int64) -> pl.Series:
+    """The texts with these references. Null for -1."""
     rows = pl.Series(reference)
     return texts.gather(rows.set(rows < 0, None))
 

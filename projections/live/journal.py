@@ -1,7 +1,7 @@
-"""The journals: one table of distinct events per topic, and one table of its conflicts.
+"""The journals: per topic, one table of distinct events, and one table of conflicts.
 
-A journal has the wire fields of its topic, and when and where the log recorded the event. It has one row per identity
-(key, `event_id`): the content at the earliest position.
+The columns of both are the hash of the key, the wire fields of the topic, and the event's position in the log with its
+`recorded_at`. A journal has one row per identity (key, `event_id`): the content at the earliest position.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ CONFLICTS: Final = {
     CAMPAIGN: "campaign_conflicts",
     USER: "user_conflicts",
 }
-# Ids hardly repeat and hardly compress. Compressing them takes a third of the time of all writing, and reading one row
-# decompresses a whole segment. Uncompressed, they take 45 more bytes per event.
+# Ids hardly repeat, so they hardly compress. Compressing them would take a third of the time of all writing, and
+# reading one row would decompress a whole segment. Without compression, ids take 45 more bytes per event.
 _IDS: Final = ("event_id", "coupon_id", "order_id", "user_id")
 _UNCOMPRESSED: Final = " USING COMPRESSION uncompressed"
 POSITION: Final = ("recorded_at", "log_partition", "log_offset")
 
 
 def wire_fields(topic: str) -> tuple[str, ...]:
-    """The fields of the topic's record, which are the content of an event."""
+    """The names of the fields in the topic's Avro schema, which are the content of an event."""
     return tuple(f["name"] for f in schemas.current(SCHEMA_NAME[topic])["fields"])
 
 
 def later_fields(topic: str) -> frozenset[str]:
-    """The wire fields that the first released version of the record lacks."""
+    """The wire fields that were added after the first released version of the topic's schema."""
     first = {f["name"] for f in schemas.released(SCHEMA_NAME[topic])[0]["fields"]}
     return frozenset(wire_fields(topic)) - first
 

@@ -1,7 +1,8 @@
--- All violations, with two marks. Grain: one violation.
--- `explained`: the two users are the same person (linked ids). The violation counts in no loss and raises no alert.
--- `provisional`: the other topic has not been read past the event that triggered the violation, so a fact that removes
--- it may still be in the log.
+-- All violations, each with two flags. Grain: one violation.
+-- `explained`: for `wrong_user`, whether the event's user and the coupon's owner are the same person (linked ids). Such
+-- a violation counts in no loss and raises no alert. `provisional`: for rules between topics, whether the other topic
+-- has not yet been read past the `recorded_at` of the event that triggered the violation. A fact that removes the
+-- violation may then still be in the log.
 SELECT v.*,
        coalesce(v.violation = 'wrong_user' AND coalesce(a.person, v.user_id) = coalesce(b.person, v.owner), false)
            AS explained,

@@ -1,2 +1,2 @@
--- All acquisitions of some campaigns (`chosen`). Grain: one acquisition.
+-- All acquisitions in the campaigns in `chosen`. Grain: one acquisition.
 SELECT a.* FROM acquisitions a SEMI JOIN chosen c ON a.campaign_hash = c.campaign_hash AND a.campaign_id = c.campaign_id

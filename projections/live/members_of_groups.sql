@@ -1,4 +1,4 @@
--- All acquisitions by some users in some campaigns (`chosen`: campaign and user). Grain: one acquisition.
+-- All acquisitions by the users in `chosen`, each in its campaign. Grain: one acquisition.
 SELECT a.*
 FROM acquisitions a
 SEMI JOIN chosen c ON a.user_hash = c.user_hash AND a.campaign_hash = c.campaign_hash

@@ -1,8 +1,8 @@
-"""The rules between topics: the uses that coupons record against those that orders record.
+"""The rules between topics: they compare the uses in coupon events with what order events say about coupons.
 
-They are evaluated per order: for each order that a batch touches from either side, all violations are computed again. A
-violation that is not due yet is not stored. Its order goes to `awaited`, and is evaluated again when it is due by the
-data's clock.
+They are evaluated per order. When a batch changes an order, or a coupon in use on it, all violations of this order are
+computed again. A violation is due, and stored, once the grace is over by the data's clock. Until then, the order is in
+the table `awaited`, with the instant at which it must be evaluated again.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _AT_ONCE: Final = 50_000
 
 
 def update(store: Store, coupons: Changes | None, orders: Changes | None, clock: datetime) -> Affected:
-    """Update the tables that the rules look up. Returns the orders to evaluate: those that the batch touched, and those
-    in `awaited` that are due."""
+    """Update the tables `coupons_in_use` and `uses` for the changes of a batch. Returns the orders to evaluate: those
+    that the batch affects, and those in `awaited` that are due at `clock` (the data's clock)."""
     touched = [store.frame(sql(__package__, "awaited_until"), {"clock": clock})]
     if orders is not None:
         touched.append(_values(orders.after).select(_ORDER))
@@ -58,7 +58,7 @@ def update(store: Store, coupons: Changes | None, orders: Changes | None, clock:
 
 
 def _update_in_use(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """Update `coupons_in_use`. Returns the coupons that are now in use on these orders."""
+    """Update the table `coupons_in_use`. Returns its rows about these orders. `was`, `now`: from `_changed`."""
     before = _of_orders(store, "coupons_in_use", orders)
     store.delete("coupons_in_use", before.join(was, on=_COUPON, how="semi")["row_id"])
     store.insert("coupons_in_use", now)
@@ -66,7 +66,7 @@ def _update_in_use(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now: p
 
 
 def looked_up(coupons: Changes) -> dict[str, pl.DataFrame]:
-    """The rows of new coupons in the tables that the rules look up, by table."""
+    """By table, the rows of `coupons_in_use` and `uses` for coupons that are all new."""
     (_, now), (_, added) = _changed(coupons), _use_events(coupons)
     return {"coupons_in_use": now, "uses": added}
 
@@ -79,7 +79,7 @@ def _update_uses(store: Store, removed: pl.DataFrame, added: pl.DataFrame) -> No
 
 
 def _values_of(store: Store, orders: pl.DataFrame, changes: Changes | None) -> pl.DataFrame:
-    """The values of these orders, including the changes of the batch."""
+    """The values of these orders, after the changes of the batch."""
     if changes is None:
         return _values(_of_orders(store, "orders", orders, "key_hash"))
     fresh = _values(changes.after)
@@ -94,7 +94,7 @@ def everything(reading: Reading) -> Iterator[Affected]:
 
 
 def as_stored(reading: Reading, orders: pl.DataFrame) -> Affected:
-    """These orders (`order_hash`, `order_id`), with their values from the tables."""
+    """The input for evaluating these orders (`order_hash`, `order_id`), read from the tables."""
     with reading.given(affected=orders):
         rows = reading.frame(sql(__package__, "rows_of_orders"))
         in_use = reading.frame(sql(__package__, "in_use_on_orders"))
@@ -102,7 +102,7 @@ def as_stored(reading: Reading, orders: pl.DataFrame) -> Affected:
 
 
 def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) -> None:
-    """Evaluate these orders, and update their rows in `violations` and `awaited`."""
+    """Evaluate these orders, and update their rows in `violations` and `awaited`. `clock`: the data's clock."""
     orders = affected.orders
     if not orders.height:
         return
@@ -116,7 +116,7 @@ def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) 
 
 
 def settle_new(adding: Adding, affected: Affected, clock: datetime, grace: timedelta) -> None:
-    """Do what `settle` does for orders without stored violations."""
+    """Like `settle`, for orders that have no rows in `violations` and `awaited` yet."""
     due, awaiting = broken(adding, affected, clock, grace)
     violations.add(adding, due)
     adding.insert("awaited", awaiting)
@@ -125,7 +125,8 @@ def settle_new(adding: Adding, affected: Affected, clock: datetime, grace: timed
 def broken(
     reading: Reading, affected: Affected, clock: datetime, grace: timedelta
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The violations that are due, and the orders with violations that are not due yet, with the earliest `due_at`."""
+    """Evaluate these orders. Returns the violations that are due, and the orders with violations that are not due yet,
+    each with the earliest `due_at`."""
     named = _named(affected)
     with reading.given(order_values=affected.values, in_use=affected.in_use, named=named):
         broken = reading.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
@@ -137,7 +138,8 @@ def broken(
 
 
 def _without_held(reading: Reading, due: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
-    """Drop the mismatches of orders that name a coupon which is still reserved for them."""
+    """The violations in `due` without `discount_mismatch` of orders that name a coupon which is still reserved for
+    them. `named`: from `_named`."""
     mismatch = pl.col("violation") == "discount_mismatch"
     held = named.join(due.filter(mismatch).select(_ORDER), on=_ORDER, how="semi")
     if not held.height:
@@ -154,7 +156,7 @@ def _without_held(reading: Reading, due: pl.DataFrame, named: pl.DataFrame) -> p
 
 
 def _with_trigger_of_uses(reading: Reading, due: pl.DataFrame) -> pl.DataFrame:
-    """Add `trigger_recorded_at` for violations that a `used` event triggers."""
+    """Fill in `trigger_recorded_at` for the violations whose grace begins with a `used` event."""
     by_use = due.filter(pl.col("trigger_event_id").is_not_null())
     if not by_use.height:
         return due
@@ -168,7 +170,7 @@ def _with_trigger_of_uses(reading: Reading, due: pl.DataFrame) -> pl.DataFrame:
 
 
 def _named(affected: Affected) -> pl.DataFrame:
-    """Coupons named by paid, uncancelled orders but not in use on them. One row per (order, coupon)."""
+    """The coupons that paid, uncancelled orders name, but that are not in use on them. One row per order and coupon."""
     paid = pl.col("paid_at").is_not_null() & pl.col("cancelled_at").is_null()
     named = affected.values.filter(paid).select(*_ORDER, coupon_id="coupon_ids").explode("coupon_id")
     named = named.drop_nulls("coupon_id").unique().join(affected.in_use, on=[*_ORDER, "coupon_id"], how="anti")
@@ -176,7 +178,8 @@ def _named(affected: Affected) -> pl.DataFrame:
 
 
 def _of_orders(store: Store, table: str, orders: pl.DataFrame, column: str = "order_hash") -> pl.DataFrame:
-    """The rows about these orders, with their `row_id`. `column`: the column with the hashes of orders."""
+    """The rows of `table` that are about these orders, with their `row_id`. `column`: the column with the hash of the
+    order."""
     rows = lookup.of_hashes(store, table, column, orders["order_hash"])
     return rows.join(orders, left_on=[column, "order_id"], right_on=_ORDER, how="semi")
 
@@ -186,8 +189,8 @@ def _values(orders: pl.DataFrame) -> pl.DataFrame:
 
 
 def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The coupons in use whose kept values changed: before the batch, and after it. A coupon may be in only one of the
-    two."""
+    """The coupons with a change in a value that `coupons_in_use` or `coupon_sales` stores: those that were in use
+    before the batch, and those that are in use after it. A coupon may be in one of the two or in both."""
     compared = list(dict.fromkeys(("state", *_USE, *sales.OF_COUPON)))
     before, after = (rows.select(*_COUPON, *compared) for rows in (coupons.before, coupons.after))
     used = pl.col("state") == "used"
@@ -197,7 +200,7 @@ def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _holds_changed(coupons: Changes) -> pl.DataFrame:
-    """The orders for which a coupon was reserved, or is no longer reserved."""
+    """The orders for which a batch reserved a coupon, or for which a coupon is no longer reserved."""
     held = pl.col("state") == "reserved"
     before, after = (
         rows.select("coupon_id", order_id=pl.when(held).then("order_id")) for rows in (coupons.before, coupons.after)
@@ -208,7 +211,7 @@ def _holds_changed(coupons: Changes) -> pl.DataFrame:
 
 
 def _use_events(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The `used` events that are no longer facts, and the new ones."""
+    """The `used` events that the batch removed from the journal, and those that it added."""
     instant = pl.lit(None, pl.Datetime("us"))
     none = coupons.before.clear().select(*_COUPON, "order_id", event_id="order_id", recorded_at=instant)
     added, removed = (
@@ -223,7 +226,8 @@ def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _as_violations(broken: pl.DataFrame) -> pl.DataFrame:
-    """As rows of `violations`. The key is the coupon, or the order if the order breaks the rule."""
+    """The result of between_topics.sql with the columns of `violations.SCHEMA`. The key is the order for a rule about
+    the order as a whole, and for `unrecorded_use`; otherwise it is the coupon."""
     of_order = pl.col("violation").is_in(_OF_ORDER)
     return broken.select(
         "violation",

@@ -1,12 +1,14 @@
--- The tables of the live projection, except the journals, which follow the Avro schemas (journal.py).
+-- The tables of the live projection, except the journals, whose columns follow the Avro schemas (journal.py).
 -- `coupon_state` is an ENUM of the states in lifecycle.toml. Instants are in UTC. `key_hash` is signature.stable_hash
--- of the key; joins use it together with the key. Ids are stored uncompressed, as in the journals. Each row ends with
--- book-keeping columns: `last_type` and `last_event_at` are of the canonically last event folded; `ids_low` and
--- `ids_high` are the id filter (signature.py); no event of the key was recorded before `first_recorded_at`.
+-- of the key; joins use it together with the key. Ids are stored uncompressed, as in the journals. The rows of coupons,
+-- orders, campaigns and users end with book-keeping columns. `last_event_at`, `last_type`: instant and type of the
+-- canonically last event that was folded. `events`, `violations`: the number of distinct events, and of violations
+-- within the key. `ids_low`, `ids_high`: the id filter (signature.py). `first_recorded_at`: no event of the key was
+-- recorded before this instant.
 
--- Grain: one coupon. For the values, see docs/events.md. `acquired_…`: of the first event that set an owner.
--- `used_event_id`: of the event at `used_at`. `extended_at`: of the last legal `extended` event, whose `valid_until`
--- then applies; null if `valid_until` is from the first event that carries one.
+-- Grain: one coupon. For the values, see docs/events.md. `acquired_…`: instant, id and user of the first event that set
+-- an owner. `used_event_id`: the id of the event at `used_at`. `extended_at`: the instant of the last legal `extended`
+-- event, from which `valid_until` is then taken; null if `valid_until` is from the first event that carries one.
 CREATE TABLE coupons (
     key_hash BIGINT NOT NULL,
     coupon_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -46,10 +48,10 @@ CREATE TABLE coupons (
     first_recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one order. Each value is from the canonically last event that carries it. `placed_at`, `paid_at`: of the first
--- event of that type. `cancelled_at`: of the first cancellation that no payment follows, since a later payment makes
--- the order stand again. `repaid_at`: of the first payment after a cancellation. `refunded_minor`: the sum of all
--- refunds, null if there are none.
+-- Grain: one order. Each value is from the canonically last event that carries it. `placed_at`, `paid_at`: the instant
+-- of the first event of this type. `cancelled_at`: the instant of the first cancellation that no payment follows; null
+-- if a payment follows every cancellation, since the order then stands again. `repaid_at`: the instant of the first
+-- payment after a cancellation. `refunded_minor`: the sum of all refunds; null if there are none.
 CREATE TABLE orders (
     key_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -80,8 +82,9 @@ CREATE TABLE orders (
     first_recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one campaign. `status`: the type of the canonically last drafted, published, unpublished or ended.
--- `rule_version`: the event_id of the canonically last drafted, published, unpublished or amended.
+-- Grain: one campaign. `status`: the type of the canonically last event among `drafted`, `published`, `unpublished` and
+-- `ended`. `rule_version`: the event_id of the canonically last event among `drafted`, `published`, `unpublished` and
+-- `amended`. Each other value is from the canonically last event that carries terms and this value.
 CREATE TABLE campaigns (
     key_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,
@@ -116,7 +119,8 @@ CREATE TABLE campaigns (
     first_recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one user. `aliases`: every id linked to it, sorted.
+-- Grain: one user. `aliases`: the ids that `linked` events of this user name, sorted. `touches`: the number of
+-- `touched` events.
 CREATE TABLE users (
     key_hash BIGINT NOT NULL,
     user_id VARCHAR NOT NULL,
@@ -132,14 +136,17 @@ CREATE TABLE users (
     first_recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one violation. `key`: the event's key on its topic. `scope`:
--- - 'coupon': a rule within one key. The violation of one event (`state`: the state before the event), or one content
---   in conflict (`conflicting_duplicate`, without a state).
--- - 'cross': a rule across coupons or between topics. One violation per key, rule and `counterpart`, which is the order
---   of a coupon, or the coupon of an order.
--- `order_hash`: of the order, for rules between topics; look-ups use it. `user_id`, `owner`: for `wrong_user`, the
--- event's user, and the coupon's owner at that time. `trigger_…`: the event from which the grace of a rule between
--- topics counts.
+-- Grain: one violation. `topic`, `key`: the coupon, order, campaign or user that breaks the rule. `event_id`,
+-- `occurred_at`: the event by which it does. This is an event of this key, except that `below_min_after_refund` is a
+-- violation of the coupon by a refund of its order. `scope`:
+-- - 'coupon': a rule within one key, on any topic. Either an event breaks a rule (`state`: the state before the event),
+-- or
+--   a delivery is in conflict (`conflicting_duplicate`; `state` is null).
+-- - 'cross': a rule across coupons or between topics. There is one violation per key, rule and `counterpart`, which is
+--   the order if `key` is a coupon, or the coupon if `key` is an order.
+-- `order_hash`: the hash of the order, only for rules between topics; used for look-ups. `user_id`, `owner`: only for
+-- `wrong_user`: the event's user, and the coupon's owner at that time. `trigger_…`: topic and `recorded_at` of the
+-- event with which the grace of a rule between topics begins.
 CREATE TABLE violations (
     key_hash BIGINT NOT NULL,
     topic VARCHAR NOT NULL,
@@ -157,10 +164,10 @@ CREATE TABLE violations (
     trigger_recorded_at TIMESTAMP
 );
 
--- Narrow tables in which the rules across coupons and between topics look things up. All their data are also in the
--- tables above or in the journals.
+-- The following narrow tables, up to `awaited`, serve look-ups of the rules across coupons and between topics. They are
+-- derived from the tables above and the journals.
 
--- Grain: one coupon of a campaign that was acquired, with its `acquired_…`.
+-- Grain: one coupon that belongs to a campaign and was acquired. `acquired_…`: as in `coupons`.
 CREATE TABLE acquisitions (
     campaign_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,
@@ -172,7 +179,8 @@ CREATE TABLE acquisitions (
     acquired_event_id VARCHAR NOT NULL USING COMPRESSION uncompressed
 );
 
--- Grain: one campaign and instant. The values in force from this instant to the campaign's next one. Null: no value.
+-- Grain: one campaign and instant. The terms that are in force from `since` to the campaign's next `since`. Null: no
+-- event has set this term yet.
 CREATE TABLE campaign_terms (
     campaign_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,
@@ -183,9 +191,10 @@ CREATE TABLE campaign_terms (
     claim_until TIMESTAMP
 );
 
--- Grain: one campaign and a quantity that it has or had. The cut (campaign_rules.py): the first acquisition in the
--- ranking that is over this quantity, or its place if it was removed since. Null if there are fewer acquisitions.
--- `before`: the number of acquisitions before the cut, which is the quantity if there are enough.
+-- Grain: one campaign and one quantity that its terms have at some instant. `acquired_at`, `acquired_event_id`,
+-- `coupon_id`: the cut (campaign_rules.py), that is, the place in the ranking of the first acquisition that is over
+-- this quantity; null if no acquisition is. `before`: the number of acquisitions before the cut: the quantity, or all
+-- acquisitions if there are fewer.
 CREATE TABLE stock_cuts (
     campaign_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,
@@ -211,7 +220,7 @@ CREATE TABLE coupons_in_use (
     percent_off_bp BIGINT
 );
 
--- Grain: one `used` event, legal or not.
+-- Grain: one `used` event of a coupon, legal or not.
 CREATE TABLE uses (
     order_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -221,14 +230,15 @@ CREATE TABLE uses (
     recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one order with a violation between topics that is not due yet, and may not be one when it is due.
+-- Grain: one order that breaks a rule between topics, but the grace is not over, so this violation is not stored. At
+-- `due_at` by the data's clock, the order is evaluated again, and may no longer break the rule.
 CREATE TABLE awaited (
     order_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     due_at TIMESTAMP NOT NULL
 );
 
--- Grain: one record of the log that was not folded.
+-- Grain: one record of the log that cannot be folded.
 CREATE TABLE dead_letters (
     topic VARCHAR NOT NULL,
     log_partition INTEGER NOT NULL,
@@ -240,7 +250,8 @@ CREATE TABLE dead_letters (
     detail VARCHAR NOT NULL
 );
 
--- Grain: one dead letter that an operator discarded. Derived from `coupon.operations`.
+-- Grain: one dead letter that an operator discarded. Derived from the topic `coupon.operations`. `event_id`: the id of
+-- the operation.
 CREATE TABLE discarded (
     topic VARCHAR NOT NULL,
     log_partition INTEGER NOT NULL,
@@ -251,7 +262,8 @@ CREATE TABLE discarded (
     reason VARCHAR NOT NULL
 );
 
--- Grain: one partition of one topic. Always true: read = applied + repeats + conflicts + dead_letters.
+-- Grain: one partition of one topic that was read: its next offset and its account. Always true: read = applied +
+-- repeats + conflicts + dead_letters.
 CREATE TABLE checkpoints (
     topic VARCHAR NOT NULL,
     log_partition INTEGER NOT NULL,
@@ -265,7 +277,8 @@ CREATE TABLE checkpoints (
 );
 
 -- Grain: one partition of one topic of the log. All its records that were recorded at or before `complete_until` have
--- been read. Unlike `checkpoints`, this depends on when the consumer looked, so it is not part of any digest.
+-- been read. Unlike `checkpoints`, this depends on when the consumer asked the log for its ends, so no digest includes
+-- it.
 CREATE TABLE partition_progress (
     topic VARCHAR NOT NULL,
     log_partition INTEGER NOT NULL,
@@ -273,8 +286,9 @@ CREATE TABLE partition_progress (
     PRIMARY KEY (topic, log_partition)
 );
 
--- Grain: the database. `data_clock`: the highest min(occurred_at, recorded_at) of all facts. `batch_…`: of the last
--- commit. `grace_minutes`: the grace with which the rules between topics were evaluated.
+-- Grain: the database. `data_clock`: the highest min(occurred_at, recorded_at) of all facts. `commits`: the number of
+-- commits of the consumer; `committed_at`: the instant of the last one; `batch_…`: records and seconds of its batch.
+-- `grace_minutes`: the grace with which the rules between topics were evaluated.
 CREATE TABLE ledger (
     version INTEGER NOT NULL,
     data_clock TIMESTAMP,
@@ -285,9 +299,9 @@ CREATE TABLE ledger (
     grace_minutes BIGINT NOT NULL
 );
 
--- Grain: one record that the ledger itself still has to append to the log. Written in the transaction of the batch that
--- caused it, and removed once it is in the log. After a crash in between it is appended again; its deterministic id
--- makes the repeat harmless.
+-- Grain: one record that the ledger itself still has to append to the log. It is stored in the transaction of the batch
+-- that caused it, and deleted once it is in the log. If the process crashes in between, the record is appended again.
+-- Its id is deterministic, so it then counts as a repeat.
 CREATE TABLE outbox (
     topic VARCHAR NOT NULL,
     key BLOB NOT NULL,

@@ -1,10 +1,12 @@
 """The id filter of each row: a Bloom filter that says whether the key may have an event with a given id.
 
-The filter has 128 bits (two words), and each id sets four of them. It answers "surely not" or "maybe". A new id gets a
-"maybe" in 0.05% of cases if the key has 5 events, in 0.5% with 10, and mostly with 50. A needless "maybe" costs a look
-into the journal, never a wrong answer. So most new events are folded without reading the journal, however long it is.
+The filter has 128 bits (two words of 64), and each id sets four of them. It answers "surely not" or "maybe". For a new
+id it answers "maybe" in 0.05% of cases if the key has 5 events, in 0.5% if it has 10, and mostly if it has 50. A false
+"maybe" costs a look-up in the journal, never a wrong result. So most new events are folded without reading the journal,
+however long it is.
 
-The hash function is defined here, since hashes are stored: it is the same on every machine and in every version.
+The hash function is defined here and not taken from a library: hashes are stored, so it must be the same on every
+machine and in every version.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ _LOW_BYTES: Final = np.array([(1 << (8 * k)) - 1 for k in range(9)], dtype=np.ui
 
 
 def stable_hash(texts: pl.Series) -> Int64:
-    """A 64-bit hash of each text's UTF-8 bytes: eight bytes at a time, mixed as in splitmix64
-    (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
+    """A 64-bit hash of each text's UTF-8 bytes. Takes eight bytes at a time, and mixes them as splitmix64 does (Steele,
+    Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
     array = texts.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_binary())
     buffers = array.buffers()
     offsets = np.frombuffer(buffers[1], dtype=np.int64)[array.offset : array.offset + len(array) + 1]
@@ -43,7 +45,7 @@ def stable_hash(texts: pl.Series) -> Int64:
 def _hashed(words: UInt64, offsets: Int64) -> UInt64:
     start, left = offsets[:-1], np.diff(offsets)
     state = _mixed(left.astype(np.uint64) * _MULTIPLIER)
-    # Up to the end of the shortest text, all texts are processed, without selecting rows.
+    # Up to the length of the shortest text, all texts have bytes left, so no rows need to be selected.
     for _ in range(int(left.min()) // 8 if left.size else 0):
         state = _mixed((state ^ words[start]) * _MULTIPLIER + _MULTIPLIER)
         start, left = start + 8, left - 8
@@ -64,7 +66,7 @@ def _mixed(x: UInt64) -> UInt64:
 
 
 def bits_of(id_hashes: Int64) -> tuple[Int64, Int64]:
-    """The four bits of each id, as the low and the high word of a filter."""
+    """The four filter bits of each id, as two words: low and high. `id_hashes`: `stable_hash` of the ids."""
     hashes = id_hashes.view(np.uint64)
     low, high = np.zeros_like(hashes), np.zeros_like(hashes)
     for k in range(4):

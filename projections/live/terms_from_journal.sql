@@ -1,6 +1,6 @@
--- Which values are in force from which instant? Grain: one campaign (of `touched`) and an instant with events that
--- carry a value. Each value is from the canonically last event that carries it. $carrying: the types of events that
--- carry terms; $types: all types in canonical order.
+-- Which terms of a campaign are in force from which instant on? Grain: one campaign in `touched` and one instant at
+-- which events carry a term. Each value is from the canonically last event, up to this instant, that carries it.
+-- $carrying: the event types that can carry terms; $types: all types of campaign events in canonical order.
 WITH carried AS (
     SELECT e.key_hash AS campaign_hash, e.campaign_id, e.occurred_at, list_position($types, e.type) AS type_order,
            e.event_id, e.quantity, e.per_user_limit, e.claim_from, e.claim_until

@@ -1,4 +1,4 @@
-"""The views over the live tables, each a `.sql` file of this folder."""
+"""Defines the SQL views over the live tables. Each has its query in a `.sql` file of this folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ VIEWS: Final = ("judged_violations",)
 
 
 def view_statement(name: str) -> str:
+    """The statement that creates the view."""
     return f"CREATE VIEW {name} AS {view(name)}"
 
 

@@ -25,13 +25,13 @@ SCHEMA: Final = {
 
 
 def replace(store: Store, stored: pl.DataFrame, wanted: pl.DataFrame) -> None:
-    """Replace `stored`, rows of `violations` with their `row_id`, by `wanted` (columns of `SCHEMA`). Only the
-    difference is written."""
+    """Replace the rows `stored`, read from the table `violations` with their `row_id`, by `wanted` (columns of
+    `SCHEMA`). Rows that are in both stay as they are."""
     store.replace("violations", stored, _scoped(wanted))
 
 
 def add(adding: Adding, new: pl.DataFrame) -> None:
-    """Add violations that are not stored yet."""
+    """Insert violations (columns of `SCHEMA`) that are not stored yet."""
     adding.insert("violations", _scoped(new))
 
 
