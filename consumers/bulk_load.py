@@ -1,13 +1,13 @@
-"""Loads the whole history of a log into an empty database, faster than batch by batch.
+"""Loads the whole history of a log into an empty database, faster than the consumer does batch by batch.
 
-    scatter   read each topic, decode and validate it (`intake`) unless an archive has it decoded, and write its events
-              to temporary files beside the database, split into slices by key
+    scatter   read each topic, decode and validate its records (`intake`) unless an archive has them decoded, and write
+              the events to temporary files beside the database, split into slices by key
     fold      fold one slice after another (`projections.live.bulk_fold`); the next ones are folded while one is written
-    settle    apply the rules across coupons, and write the accounts
+    settle    apply the rules across coupons and between topics, fill the other tables, and write the accounts
 
 Always true: the tables equal those that the consumer builds from the same records, at the same positions. Until they
 are complete, the database is marked so that it cannot be opened. After an interruption or a kill, the next run
-continues from the last commit (`_Mark`), which loses a few seconds of work at most. Memory does not grow with the log.
+continues from the last commit (`_Mark`), so at most a few seconds of work are lost. Memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ _FILE_RECORDS: Final = 200_000
 _POLL_S: Final = 0.5
 _WORKERS: Final = 2
 _SIDES: Final = 2
-"""Connections that insert rows. DuckDB does most of the work, and one insert keeps one core busy."""
+"""Number of connections that insert rows in parallel. Each keeps one core busy."""
 _AHEAD: Final = 3
-"""Maximum number of pieces of work that are running or wait to be consumed."""
+"""Maximum number of files or slices that are being computed, or are computed and not yet written to the database."""
 _COMMIT_S: Final = 10.0
-"""Time between two commits, from which an interrupted run continues."""
+"""Time between two commits. An interrupted run continues from the last commit."""
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -86,8 +86,9 @@ def fold_whole(
 ) -> int:
     """Fill the empty store from the log, up to these positions. Returns the number of records.
 
-    If an interrupted run can be continued (`records_begun`), it is continued to the positions that it was started with,
-    and its records are counted too.
+    `progress`: in records. `grace`: None leaves the database's as it is. If an interrupted run can be continued
+    (`records_begun`), this continues it, up to the positions with which that run was started. Its records are counted
+    too.
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """
     return _fill(log, store, _begun(store) or _Mark.first(store, INPUT_TOPICS, until), progress, grace)
@@ -103,20 +104,21 @@ def fold_again(log: LogReader, store: Store, topics: Sequence[str], progress: Pr
 
 
 def records_begun(store: Store) -> int | None:
-    """The number of records that an interrupted run has read, which the next run skips. None if there is no such
-    run."""
+    """The number of records that an interrupted run into this database has read, and that the next run does not read
+    again. None if there is no interrupted run that can be continued."""
     mark = _begun(store)
     return None if mark is None else mark.read
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """The state of a run, from which the next run continues. It is stored beside the slices, in a file named after the
-    database commit that it describes, so that the two always match.
+    """How far a run has come, so that the next run can continue it. A mark is stored beside the slices, in a file named
+    after the number of the database commit to which it belongs. So after a crash, the mark of the last commit is found.
 
-    `topics`: the unfinished topics. The first one is in progress: its slices are being folded if `folding`, otherwise
-    its files are being written. `done`: the number of slices or files that are finished. `commits`: the database's
-    number of commits before the run.
+    `made_by`: from `_made_by`. `commits`: the database's number of commits before the run. `topics`: the unfinished
+    topics. The first one is in progress: its slices are being folded if `folding`, otherwise its files are being
+    written. `done`: the number of its slices or files that are finished. `until`: the positions to read to. `clock`:
+    the data's clock of the slices that are folded.
     """
 
     made_by: str
@@ -134,10 +136,12 @@ class _Mark:
 
     @property
     def read(self) -> int:
+        """Number of records read."""
         return sum(account.read for account in self.accounts.values())
 
     @property
     def folded(self) -> int:
+        """Number of records whose outcome is counted in the accounts."""
         return sum(a.applied + a.repeats + a.conflicts + a.dead_letters for a in self.accounts.values())
 
     def text(self) -> str:
@@ -157,8 +161,9 @@ class _Mark:
 
 
 def _begun(store: Store) -> _Mark | None:
-    """The mark of the database's last commit, if an unfinished run of this version made it. None after a reboot, since
-    the temporary files may be incomplete then."""
+    """The mark of the database's last commit, if a run of this version of the code was interrupted and can be
+    continued. None otherwise. A run cannot be continued after a reboot, since the temporary files may then be
+    incomplete."""
     if store.rows("SELECT version FROM ledger") != [(_UNFINISHED,)] or any(differing(written_versions(store))):
         return None
     try:
@@ -178,7 +183,7 @@ def _mark_file(folder: Path, commits: int) -> Path:
 
 
 def _made_by() -> str:
-    """The version of the code, and the boot of the machine."""
+    """A text that identifies all versions of code on which temporary files depend, and the boot of the machine."""
     boot = _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else None
     decoded = [decoded_by(topic) for topic in INPUT_TOPICS]
     return json.dumps([VERSION, dict(VERSIONS), decoded, _LAYOUT, _SLICE_EVENTS, pl.__version__, boot])
@@ -207,8 +212,8 @@ def _fill(log: LogReader, store: Store, mark: _Mark, progress: Progress, grace: 
 
 
 class _Load:
-    """One run. Only the caller's thread uses the log and the store. The pool does the work that needs neither, and the
-    sides insert most rows."""
+    """One run. Only the caller's thread uses the log and the store. The threads of `pool` do the work that needs
+    neither, and `sides` insert most rows over connections of their own."""
 
     def __init__(
         self,
@@ -275,7 +280,7 @@ class _Load:
         return _Slices(self._folder, topic, 1 + sum(self._wanted(topic).values()) // _SLICE_EVENTS)
 
     def _take_back(self) -> None:
-        """Delete the rows that the sides committed after the last mark."""
+        """Delete the rows that the sides of an interrupted run committed after its last mark."""
         with self._store.transaction():
             if not self._mark.topics:
                 bulk_fold.unsettle(self._store)
@@ -295,7 +300,8 @@ class _Load:
         self._sides.commit()
 
     def _in_steps(self, results: Iterator[_Result], take: Callable[[_Result], None]) -> None:
-        """Consume the results, and commit every `_COMMIT_S`, so that the next run can continue from there."""
+        """Call `take` with each result. Every `_COMMIT_S`, commit and write a mark from which the next run can
+        continue."""
         more = True
         while more:
             with self._store.transaction():
@@ -311,7 +317,8 @@ class _Load:
                 self._reach(done=done)
 
     def _reach(self, **where: Any) -> None:
-        """Write the mark for the commit that follows."""
+        """Write the mark that belongs to the commit of the current transaction. `where`: the fields of the mark that
+        change."""
         self._commits += 1
         self._mark = replace(self._mark, accounts=self._accounts, clock=self._clock, **where)
         fresh = self._folder / "mark.new"
@@ -343,7 +350,8 @@ class _Load:
             self._reach(folding=True, done=0)
 
     def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[_Piece]]:
-        """All unread records up to these positions, in groups of about `_FILE_RECORDS`."""
+        """Yield all unread records up to these positions, in groups of at least `_FILE_RECORDS` records (the last one
+        may be smaller)."""
         at = {p: self._accounts.get(p, Account()).next_offset for p in wanted}
         at = {p: offset for p, offset in at.items() if offset < wanted[p]}
         read: list[_Piece] = []
@@ -361,7 +369,8 @@ class _Load:
             yield read
 
     def _next(self, at: dict[TopicPartition, int], wanted: dict[TopicPartition, int]) -> list[_Piece]:
-        """The next records of every partition, so that the journal follows the order of the log."""
+        """The next records of every partition in `at`. All partitions advance together, so that the journal is roughly
+        in the order of recording. `at`: the next offsets; `wanted`: where to stop."""
         pieces: list[_Piece] = []
         if isinstance(self._log, KeepsDecoded) and not RULES.refuse_skewed:  # dead letters need the records' bytes
             share = _FILE_RECORDS // len(at)
@@ -408,6 +417,8 @@ class _Load:
             self._reach(topics=others, folding=False, done=0)
 
     def _account_of(self, partitions: pl.Series, one: bulk_fold.Slice) -> None:
+        """Add the outcomes of a folded slice to the accounts, and advance the clock. `partitions`: of all its
+        events."""
         in_conflict = one.repeats.filter("conflict")
         valid, applied, conflicts = (
             dict(of.value_counts().iter_rows())
@@ -423,8 +434,8 @@ class _Load:
 
 
 class _Sides:
-    """Two connections that insert rows in parallel, each in its own thread and transaction. The store must not use the
-    tables that they insert into until they have committed."""
+    """Two connections (*sides*) that insert rows in parallel, each in its own thread and transaction. While they insert
+    into a table, the store must not use it, until they have committed."""
 
     def __init__(self, store: Store) -> None:
         self._sides = [(store.beside(), ThreadPoolExecutor(1, "side")) for _ in range(_SIDES)]
@@ -432,7 +443,8 @@ class _Sides:
         self._shared: deque[Callable[[Adding], None]] = deque()
 
     def do(self, number: int, what: Callable[[Adding], None]) -> None:
-        """Queue a task for a side. Waits until at most one of its earlier tasks is unfinished."""
+        """Queue the task `what` for side `number` (modulo the number of sides). Waits while that side has more than one
+        unfinished task. Raises the error of an earlier task."""
         adding, thread = self._sides[number % _SIDES]
         under_way = self._under_way[number % _SIDES]
         if len(under_way) > 1:
@@ -440,7 +452,7 @@ class _Sides:
         under_way.append(thread.submit(what, adding))
 
     def share(self, tasks: Iterable[Callable[[Adding], None]]) -> None:
-        """Let the sides share these tasks. Each side takes the next task when it has finished one."""
+        """Distribute these tasks over the sides: each side takes the next task when it has finished one."""
         self._shared = waiting = deque(tasks)
 
         def drain(adding: Adding) -> None:
@@ -459,6 +471,7 @@ class _Sides:
             self.do(number, drain)
 
     def commit(self) -> None:
+        """Wait for all tasks, and commit both sides. Raises the error of a task."""
         for number in range(_SIDES):
             self.do(number, Adding.commit)
         for under_way in self._under_way:
@@ -477,8 +490,9 @@ class _Sides:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The contents of one temporary file. `events`: the valid events; `letters`: all other records, as dead letters;
-    `read`: partition, number of records and next offset; `oddities`: of the events."""
+    """What was read for one temporary file. `events`: the valid events, which were written to it. `letters`: all other
+    records, as dead letters. `read`: per piece, its partition, number of records and next offset. `oddities`: the
+    counts of suspicious events."""
 
     events: pl.DataFrame
     letters: pl.DataFrame
@@ -487,8 +501,8 @@ class _Written:
 
 
 class _Slices:
-    """The events of a topic in temporary files, split by the hashes of their keys. Each file has a piece of every
-    slice."""
+    """The events of a topic in temporary files, split into slices by the hashes of their keys. Each file has a part of
+    every slice. Also stores other frames per slice (`put_aside`)."""
 
     def __init__(self, folder: Path, topic: str, count: int) -> None:
         self.topic = topic
@@ -498,7 +512,8 @@ class _Slices:
         self._nothing = bulk_fold.narrowed(topic, nothing.with_columns(key_hash=pl.lit(0, dtype=pl.Int64)))
 
     def write(self, numbered: tuple[int, list[_Piece]]) -> _Written:
-        """Write the valid events of these pieces to the file with this number."""
+        """Decode and validate these pieces, and write the valid events to a file. `numbered`: the file's number, and
+        the pieces."""
         number, pieces = numbered
         chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
         frames = []
@@ -523,7 +538,7 @@ class _Slices:
         return _Written(events, letters, read, odd.plus(of_bytes))
 
     def read(self, number: int) -> pl.DataFrame:
-        """All events of one slice, in the order in which they were read."""
+        """All events of slice `number`, in the order in which they were read."""
         parts = [self._nothing, *(read_slice(file, number) for file in self._written_files())]
         return pl.concat(parts, how="diagonal", rechunk=True)
 
@@ -531,15 +546,17 @@ class _Slices:
         return sorted(self._folder.glob(f"{self.topic}-[0-9]*"))
 
     def keep(self, files: int) -> None:
-        """Keep the first `files` files, and delete the others, which an interrupted run wrote after its last commit."""
+        """Delete all files but the first `files`: an interrupted run wrote them after its last commit."""
         for file in self._written_files()[files:]:
             file.unlink()
 
     def put_aside(self, what: str, number: int, rows: pl.DataFrame) -> None:
+        """Store a frame about slice `number` under the name `what`."""
         with _room(self._folder):
             rows.write_ipc(self._folder / f"{self.topic}-{what}-{number:06}", compat_level=pl.CompatLevel.oldest())
 
     def put_asides(self, what: str) -> Iterator[pl.DataFrame]:
+        """The frames that were stored under this name, in the order of the slices."""
         return map(pl.read_ipc, sorted(self._folder.glob(f"{self.topic}-{what}-*")))
 
     def remove(self) -> None:
@@ -548,7 +565,7 @@ class _Slices:
 
 
 def _as_validated(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
-    """The events in the form that `validated` returns."""
+    """The decoded events of an archive with the columns that `validated` returns."""
     return events.rename({"offset": "log_offset"}).with_columns(
         pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
         log_partition=pl.lit(stretch.partition, dtype=pl.Int32),
@@ -556,13 +573,13 @@ def _as_validated(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
 
 
 class _Halves:
-    """Reports progress in records: reading a record is half of the work, folding it the other half.
+    """Reports progress in records. Reading a record is half of the work, folding it the other half.
 
-    What an interrupted run did before this one is not counted.
+    The work that an interrupted run did before this run is not counted.
     """
 
     def __init__(self, records: int, progress: Progress, halves: int) -> None:
-        """`records`: of all runs; `halves`: of records, done by the runs before."""
+        """`records`: the number of records of all runs; `halves`: the number of halves that earlier runs did."""
         self._records = records - halves // 2
         self._progress = progress
         self._before = halves // 2
@@ -570,12 +587,12 @@ class _Halves:
         progress(0, self._records)
 
     def add(self, records: int) -> None:
-        """Count half of the work of these records."""
+        """Report that half of the work for this number of records is done."""
         self._halves += records
         self._progress(self._done, max(self._done, self._records))
 
     def end(self) -> None:
-        """Report the end, also if offsets have gaps and there were fewer records than expected."""
+        """Report that all is done. There may have been fewer records than expected, since offsets can have gaps."""
         self._progress(self._done, self._done)
 
     @property
@@ -584,12 +601,12 @@ class _Halves:
 
 
 def _set_version(store: Store, version: int) -> None:
-    """Store the version of the tables."""
+    """Set the version of the tables in the database. `_UNFINISHED` keeps others from opening it."""
     store.execute("UPDATE ledger SET version = $version", {"version": version})
 
 
 def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """The results of `do` for the items, in order. Some are computed ahead of the caller."""
+    """Yield the result of `do` for each item, in order. While the caller uses one result, `pool` computes the next."""
     waiting: deque[Future[_Result]] = deque()
     for item in items:
         waiting.append(pool.submit(do, item))
@@ -601,8 +618,9 @@ def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iter
 
 @contextmanager
 def _spilling(folder: Path, *, keep: bool) -> Iterator[Path]:
-    """A temporary folder. `keep`: keep the files that an interrupted run left in it. The folder is not removed after an
-    interruption, or if the log or its archive fails."""
+    """Yield a folder for temporary files, and remove it after the block. `keep`: keep the files that an interrupted run
+    left in it; otherwise delete them first. After Ctrl-C or an error of the log or its archive, the folder stays, so
+    that the next run can continue."""
     try:
         with _room(folder):
             if not keep:
@@ -619,6 +637,7 @@ def _spilling(folder: Path, *, keep: bool) -> Iterator[Path]:
 
 @contextmanager
 def _room(folder: Path) -> Iterator[None]:
+    """Within the block, replace an `OSError` by a `StoreFull` or `StoreError` that names the folder."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,9 @@
-"""Discards dead letters: closes them without folding them. An operation in `coupon.operations` records which ones, who
-did it and why. The table `discarded` is filled from these operations, so that a rebuilt database hides the same ones.
+"""Discards dead letters: closes them without folding them. An operation in the topic `coupon.operations` records which
+dead letters, who did it and why. The table `discarded` is filled from these operations, so a rebuilt database hides the
+same dead letters.
 
-Nothing is deleted: a discarded dead letter stays in the log, in `dead_letters` and in the account of its partition.
+Nothing is deleted: a discarded dead letter stays in the log, in the table `dead_letters` and in the account of its
+partition.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ from coupon_ledger.projections.dead_letters import Chosen, chosen_letters
 from coupon_ledger.projections.store import Store
 
 PIECE: Final = 10_000
-"""Dead letters per operation. Their positions must fit into one message."""
+"""Maximum number of dead letters per operation, since their positions must fit into one message."""
 DISCARDED: Final = "dead_letters_discarded"
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """Who does an operation, and why."""
+    """The signature of an operation: who does it, and why."""
 
     operator: str
     why: str
@@ -40,10 +42,11 @@ class Signed:
 
 
 def discard(store: Store, log: EventLog, chosen: Chosen, by: Signed, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Discard the chosen dead letters that are open. Returns counts by topic, partition and reason.
+    """Discard the dead letters that match `chosen` and are open. Returns their number by topic, partition and reason
+    (`records`). `dry_run`: only count.
 
-    Raises `NothingChosen`, and `LogUnavailable` if the log does not accept the operation now; it then waits in the
-    outbox.
+    Raises `NothingChosen` if there are none, and `LogUnavailable` if the log does not accept the operations now. These
+    then wait in the outbox.
     """
     counted: list[pl.DataFrame] = []
     chosen = chosen.model_copy(update={"settled": False})
@@ -66,7 +69,8 @@ def discard(store: Store, log: EventLog, chosen: Chosen, by: Signed, *, dry_run:
 
 
 def piece_of(store: Store, chosen: Chosen, after: Position) -> tuple[list[Position], pl.DataFrame] | None:
-    """The next chosen dead letters after a position, with all columns; None if there are none."""
+    """The next `PIECE` dead letters that match `chosen` after a position: their positions, and all columns of
+    dead_letters.sql. None if there are none."""
     frame = pl.concat(list(chosen_letters(store, chosen, limit=PIECE, after=after)))
     if not frame.height:
         return None
@@ -74,7 +78,7 @@ def piece_of(store: Store, chosen: Chosen, after: Position) -> tuple[list[Positi
 
 
 def deliver(store: Store, log: EventLog) -> None:
-    """Deliver the outbox. Raises `LogUnavailable` if records remain in it."""
+    """Append the records in the outbox to the log. Raises `LogUnavailable` if the log does not accept all of them."""
     outbox.deliver(store, log)
     [(waiting,)] = store.rows("SELECT count(*) FROM outbox")
     if waiting:
@@ -85,7 +89,7 @@ def deliver(store: Store, log: EventLog) -> None:
 
 
 def note_discards(store: Store, log: LogReader) -> None:
-    """Update `discarded` from the log's operations."""
+    """Add to the table `discarded` what the operations in the log have discarded."""
     discards = [t.operation for t in operations.read(log) if t.operation.action == DISCARDED]
     if discards:
         with store.transaction():

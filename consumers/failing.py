@@ -1,9 +1,9 @@
 """Finds events that cannot be folded, and turns them into dead letters, so that the consumer can continue.
 
-If folding a batch fails, the whole batch is rolled back. Its events are then tried in the order of the log, in
-transactions that are rolled back too. An event is kept if it can be folded together with all events kept before it, so
-the result does not depend on where batches were cut. Errors of the disk, the memory or the database are not caused by
-events, and are raised unchanged.
+If folding a batch fails, the whole batch is rolled back. Its events are then folded on trial, in the order of the log,
+in transactions that are rolled back too. An event is kept if it can be folded together with all events kept before it.
+So the result does not depend on how the log was split into batches. Errors of the disk, the memory or the database are
+not caused by events, and are raised unchanged.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from coupon_ledger.projections.store import Store
 FOLD_FAILED: Final = "fold_failed"
 Failure = Exception | pl.exceptions.PanicException
 FAILURES: Final = (Exception, pl.exceptions.PanicException)
-"""What a fold may raise."""
+"""The classes of errors that a fold may raise. polars' panics are not subclasses of `Exception`."""
 
 _DETAIL_CHARS: Final = 500
 _ALL: Final = 50
-"""If this many events fail before one is kept, the events are not the cause."""
+"""If this many events fail and none has been kept, something else than the events is the cause."""
 _OF_THE_DATABASE: Final = (
     duckdb.ConnectionException,
     duckdb.FatalException,
@@ -44,15 +44,15 @@ _OF_THE_DATABASE: Final = (
 )
 _logger = logging.getLogger("coupon_ledger.failing")
 _Place = tuple[str, int]
-"""Topic, and row number in the events of that topic."""
+"""Where an event is in the batch: its topic, and its row number among the events of that topic."""
 
 
 class _OnlyTried(Exception):
-    """Rolls back the transaction of a trial."""
+    """Raised at the end of a successful trial, so that its transaction is rolled back."""
 
 
 def of_the_events(error: BaseException) -> bool:
-    """Whether the events caused the error, so that other events could be folded."""
+    """Whether events caused this error, so that the batch could be folded without them."""
     if isinstance(error, ValueOutOfRange):
         return True
     return not isinstance(error, (LedgerError, MemoryError, OSError, *_OF_THE_DATABASE))
@@ -61,7 +61,8 @@ def of_the_events(error: BaseException) -> bool:
 def fold_all(
     store: Store, events: Mapping[str, Prepared], begins: Callable[[str, int], None] = lambda _step, _done: None
 ) -> tuple[dict[str, Counts], datetime | None]:
-    """Fold a batch, inside the caller's transaction. Returns the counts by topic, and the batch's data clock.
+    """Fold a batch, inside the caller's transaction. Returns the counts by topic, and the highest
+    min(occurred_at, recorded_at) of the batch.
 
     `begins`: called at the start of each step, with its name and the number of events folded so far.
     """
@@ -76,10 +77,12 @@ def fold_all(
 
 
 def set_aside(store: Store, chunks: Sequence[Chunk], taken: Intake, error: Failure) -> Intake:
-    """Turn the events of the batch that cannot be folded into dead letters (reason `fold_failed`).
+    """Turn the events of a batch that cannot be folded into dead letters (reason `fold_failed`). Returns the batch with
+    the other events and these dead letters.
 
-    `error`: raised by folding the whole batch. It is raised again if no event causes it. If the first `_ALL` events all
-    fail, the last of their errors is raised.
+    `chunks`: the records of the batch; `taken`: their intake. `error`: the error from folding the whole batch. It is
+    raised again if all events can be folded on trial. If the first `_ALL` events all fail, the last of their errors is
+    raised.
     """
     frames = {topic: _frame(topic, batch) for topic, batch in taken.events.items()}
     places = _in_order_of_the_log(frames)
@@ -96,8 +99,8 @@ def set_aside(store: Store, chunks: Sequence[Chunk], taken: Intake, error: Failu
 
 
 class _Trial:
-    """`kept`: the places of events that can be folded together. `failed`: the other places, each with the error's
-    text."""
+    """The search for the events that cannot be folded. `kept`: the events that can be folded together. `failed`: the
+    others, each with the text of its error."""
 
     def __init__(self, store: Store, frames: Mapping[str, pl.DataFrame]) -> None:
         self._store = store
@@ -106,7 +109,7 @@ class _Trial:
         self.failed: dict[_Place, str] = {}
 
     def search(self, places: Sequence[_Place]) -> None:
-        """Try these events together; if that fails, try each half of them."""
+        """Try to fold these events together. If that fails, search each half of them."""
         if not places:
             return
         error = self._error(places)
@@ -136,6 +139,7 @@ class _Trial:
             return error
 
     def prepared(self, places: Sequence[_Place]) -> dict[str, Prepared]:
+        """These events, prepared for folding, by topic."""
         rows: dict[str, list[int]] = {}
         for topic, row in places:
             rows.setdefault(topic, []).append(row)
@@ -143,7 +147,7 @@ class _Trial:
 
 
 def _frame(topic: str, batch: Prepared) -> pl.DataFrame:
-    """The events in the form that `prepare` takes."""
+    """The events of a prepared batch, in the form that `prepare` takes."""
     return batch.events.select(name for name in journal.columns(topic) if name != "key_hash")
 
 
@@ -162,7 +166,8 @@ def _position(frames: Mapping[str, pl.DataFrame], place: _Place) -> Position:
 
 
 def _words(error: Failure) -> str:
-    """The error's text, without the path of the database, which differs in a rebuild."""
+    """The error's text for the dead letter. It leaves out the path of the database, so that a rebuilt database has the
+    same text."""
     cause = error.__cause__ if isinstance(error, StoreError) and error.__cause__ is not None else error
     lines = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {lines[0] if lines else 'no words'}"[:_DETAIL_CHARS]

@@ -1,4 +1,4 @@
-"""Turns the log's bytes into columns of valid events. Every other record becomes a dead letter; nothing is lost."""
+"""Decodes and validates records of the log. Valid events become columns; every other record becomes a dead letter."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _NO_TIME: Final = ("recorded_at_out_of_range", "the log gives a time of recordin
 
 @dataclass(slots=True)
 class Rules:
-    """How this process treats skewed events, which happened more than `skew` before or after they were recorded. They
-    are counted; with `refuse_skewed`, they become dead letters."""
+    """How this process treats *skewed* events: those that happened more than `skew` before or after they were recorded.
+    They are counted. If `refuse_skewed`, they become dead letters instead."""
 
     skew: timedelta = timedelta(days=400)
     refuse_skewed: bool = False
@@ -35,16 +35,19 @@ RULES: Final = Rules()
 
 
 def use_rules(settings: Settings) -> None:
-    """Apply these settings to `RULES`. Raises `SettingsError`."""
+    """Set `RULES` from these settings. Raises `SettingsError`."""
     RULES.skew, RULES.refuse_skewed = settings.instant_skew, settings.refuses_skewed
 
 
 @dataclass(frozen=True, slots=True)
 class Oddities:
-    """Counts of valid but suspicious events. `other_keys`: the record's key is not the id of the event's coupon, order,
-    campaign or user, so the event may be in a different partition than others of that id. `skewed`: see `RULES`;
-    `in_1970`: skewed events that happened in 1970, typical of producers that write milliseconds or seconds instead of
-    microseconds."""
+    """Counts of valid but suspicious events.
+
+    `other_keys`: events whose record has another key than the id of the event's coupon, order, campaign or user. Such
+    an event may be in another partition than the other events of this id. `skewed`: see `Rules`. `in_1970`: skewed
+    events that happened in 1970, which is typical of producers that write milliseconds or seconds instead of
+    microseconds.
+    """
 
     other_keys: int = 0
     skewed: int = 0
@@ -54,15 +57,15 @@ class Oddities:
         return Oddities(self.other_keys + other.other_keys, self.skewed + other.skewed, self.in_1970 + other.in_1970)
 
     def any(self) -> bool:
+        """Whether any count is not 0."""
         return self != Oddities()
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """A decoded batch. `events`: the valid events by topic, prepared for folding.
-
-    `dead_letters`: all other records, with the columns of the table `dead_letters`. `oddities`: by topic, for topics
-    that have some.
+    """A decoded batch. `events`: the valid events by topic, prepared for folding. `dead_letters`: all other records,
+    with the columns of the table `dead_letters`. `records`: the number of records. `oddities`: by topic, only for
+    topics with suspicious events.
     """
 
     events: dict[str, Prepared]
@@ -73,7 +76,8 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """All chunks of one topic, concatenated. `values`: as stored in the log; `messages`: in the ledger's own format."""
+    """All records of one topic's chunks, as columns. `values`: as stored in the log. `messages`: in the ledger's own
+    format; they differ from `values` if a schema registry is used."""
 
     topic: str
     partitions: Int64
@@ -85,7 +89,7 @@ class _Records:
 
 
 def take_in(chunks: Sequence[Chunk]) -> Intake:
-    """Decode and validate chunks."""
+    """Decode and validate chunks, of any topics, and prepare the valid events for folding."""
     events, letters, oddities = {}, [], {}
     topics = dict.fromkeys(c.topic for c in chunks if len(c))
     for topic in topics:
@@ -100,8 +104,8 @@ def take_in(chunks: Sequence[Chunk]) -> Intake:
 
 
 def validated(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFrame, Oddities]:
-    """Decode and validate chunks of one topic. Returns the valid events, all other records as dead letters, and the
-    events' oddities."""
+    """Decode and validate chunks of one topic. Returns the valid events in the form that `prepare` takes, all other
+    records as dead letters, and the counts of suspicious events."""
     records = _gathered(topic, chunks)
     frame, dead = valid_events(topic, records.messages)
     frame = _recordable(frame, records, dead)
@@ -119,7 +123,7 @@ def validated(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def skewed(occurred_at: pl.Series, recorded_at: Int64) -> Oddities:
-    """Count the skewed events. `recorded_at`: µs since the epoch."""
+    """The counts `skewed` and `in_1970` for these events. `recorded_at`: µs since the epoch."""
     occurred = occurred_at.cast(pl.Int64).to_numpy()
     far = _far(occurred, recorded_at)
     return Oddities(skewed=int(far.sum()), in_1970=int((far & (occurred >= 0) & (occurred < _YEAR_US)).sum()))
@@ -131,7 +135,8 @@ def _far(occurred_us: Int64, recorded_us: Int64) -> npt.NDArray[np.bool_]:
 
 
 def _recordable(frame: pl.DataFrame, records: _Records, dead: dict[int, tuple[str, str]]) -> pl.DataFrame:
-    """Drop the events with unusable instants, and add them to `dead`."""
+    """The events without those that have an unusable `recorded_at`, or are skewed and refused. These are added to
+    `dead` (row number, to reason and detail)."""
     rows = frame["row"].to_numpy()
     recorded = records.recorded_at[rows]
     bad = out_of_range(recorded)
@@ -146,12 +151,14 @@ def _recordable(frame: pl.DataFrame, records: _Records, dead: dict[int, tuple[st
 
 
 def out_of_range(recorded_us: Int64) -> npt.NDArray[np.bool_]:
-    """Per instant: whether it cannot be a time of recording, since it is before 1970 or was clamped by the log."""
+    """Per instant (µs since the epoch), whether it is no possible time of recording: it is before 1970, or so late that
+    the log reader has clamped it."""
     return (recorded_us < 0) | (recorded_us >= LAST_RECORDED_US)
 
 
 def dead_letters_at(chunks: Sequence[Chunk], failed: Mapping[Position, tuple[str, str]]) -> pl.DataFrame:
-    """The records at these positions of the chunks, as dead letters. `failed`: the reason and detail of each."""
+    """The records at the positions in `failed`, as dead letters. `failed`: by position, reason and detail. The records
+    must be in `chunks`."""
     letters = [_dead_letters(_gathered("", []), {})]
     for topic in sorted({position.topic for position in failed}):
         records = _gathered(topic, [c for c in chunks if c.topic == topic])

@@ -1,7 +1,7 @@
-"""Reads the events of some coupons from the log itself, from its start, and decodes record by record.
+"""Reads the events of some coupons directly from the log, from its start, and decodes them record by record.
 
-It shares no code with the consumer's decoding (`consumers/intake.py`), since it is used to verify the consumer. The
-events are kept in a temporary folder, so that memory does not grow with the log.
+It is used to verify what the consumer has folded, so it shares no code with the consumer's columnar decoding
+(`consumers/intake.py`). The events are stored in a temporary folder, so memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _SCHEMA: Final = {
 
 
 class LogContents:
-    """The coupon events of a log with key hashes from `first` to `last`. Use as a context manager."""
+    """The coupon events in a log whose key hashes are from `first` to `last` (inclusive). Use as a context manager,
+    which removes the temporary folder."""
 
     def __init__(self, log: LogReader, first: int, last: int) -> None:
         self._log = log
@@ -57,10 +58,10 @@ class LogContents:
         positions: Mapping[TopicPartition, int],
         set_aside: Set[tuple[int, int]] = frozenset(),
     ) -> dict[str, list[Delivery]]:
-        """The deliveries of the coupons with hashes in this range, by coupon, up to these positions.
+        """By coupon, the deliveries before these positions of the coupons with key hashes from `first` to `last`.
 
-        `set_aside`: partition and offset of valid events that the consumer turned into dead letters. They are left out,
-        as are records with an impossible time of recording.
+        `set_aside`: partition and offset of the valid events that the consumer has turned into dead letters. They are
+        left out, as are records with an impossible time of recording.
         Raises `LogTruncated` if the log does not hold all of these records, `LogUnavailable`.
         """
         self.read_on(positions)
@@ -84,7 +85,8 @@ class LogContents:
         return deliveries_of
 
     def read_on(self, positions: Mapping[TopicPartition, int], progress: Progress = ignore) -> None:
-        """Read at least up to these positions. No record is read twice. `progress`: in records of this call."""
+        """Read the log at least up to these positions, continuing where the last call ended. `progress`: in records of
+        this call. Raises as `of`."""
         ends = {at: end for at, end in positions.items() if at.topic == COUPON}
         there = self._log.end_positions(self._log.partitions([COUPON]))
         for at, end in ends.items():
@@ -109,6 +111,7 @@ class LogContents:
             self._keep(chunks)
 
     def _keep(self, chunks: list[Chunk]) -> None:
+        """Store the events of the wanted coupons in a temporary file."""
         rows, keys = [], []
         for chunk in chunks:
             records = zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True)
@@ -132,7 +135,7 @@ class LogContents:
 
 
 def _event(value: bytes) -> dict[str, Any] | None:
-    """The coupon event in these bytes, valid or not. None if they hold no coupon event."""
+    """The coupon event in these bytes, valid or not. None if they are not an encoded coupon event."""
     try:
         writer, row = decode(value)
     except UndecodableRecord:
@@ -149,5 +152,5 @@ def _valid(event: dict[str, Any]) -> bool:
 
 
 def _naive(event: dict[str, Any]) -> dict[str, Any]:
-    """Make instants naive, as in the tables."""
+    """The event with naive instants, as they are in the tables."""
     return {k: v.replace(tzinfo=None) if isinstance(v, datetime) else v for k, v in event.items()}

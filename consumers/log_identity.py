@@ -1,9 +1,9 @@
-"""Checks that a log is the one that the database was filled from, before the log is folded or appended to
+"""Checks that a log is the one from which the database was filled, before the log is folded or appended to
 (docs/decisions/0023-log-identity.md).
 
-A log is the same if its topics have the same ids as before, and the records that were consumed last are still at their
-offsets. If the ids differ, as for a log restored from its archive, the records decide: if they are the same, the
-database adopts the new ids.
+A log is the same if its topics have the same ids as before, and the last records that were consumed are still at their
+offsets. A log that was restored from its archive has other ids. Then only the records are compared: if they are the
+same, the database stores the new ids.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _REMEDY: Final = f"{_RIGHT_LOG}; or fill a new database from this log: `coupon-l
 
 
 def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path | None = None) -> EventLog:
-    """Open the log that a database is filled from. `path`: the path of the database if `database` is a `ReadLog`.
-    Raises what `open_log` raises, and `LogReplaced` if the log was read before and no longer exists."""
+    """Open the log from which a database is filled. `path`: the path of the database, if `database` is a `ReadLog`.
+    Raises what `open_log` raises, and `LogReplaced` if the log does not exist although the database has read from
+    it."""
     try:
         return open_log(settings)
     except LogMissing as error:
@@ -42,9 +43,9 @@ def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path |
 
 
 def check(store: Store, log: LogReader) -> None:
-    """Refuse a log other than the one that this database was filled from. Store the ids of the topics.
+    """Check that the log is the one from which this database was filled, and store the ids of its topics.
 
-    Raises `LogReplaced`, and what reading a log raises.
+    Raises `LogReplaced` if it is another log, and what reading a log raises.
     """
     known = read_log(store)
     refuse(known, log, store.path)
@@ -58,12 +59,12 @@ def refuse(known: ReadLog, log: LogReader, database: Path) -> None:
 
 
 def of_source(source: Source) -> ReadLog:
-    """The log that a database was filled from, read from its file or through its owner."""
+    """The identity of the log from which a database was filled, asked of the database or of its owner."""
     return ReadLog.of_rows(row for frame in source.ask("log-identity").frames for row in frame.iter_rows(named=True))
 
 
 def difference(known: ReadLog, log: LogReader) -> str | None:
-    """How this log differs from the one that was read, in words. None if it is the same."""
+    """A text that says how this log differs from the one that the database has read. None if it is the same log."""
     if not known.next_offsets:
         return None
     missing = [topic for topic in known.topics if not _has(log, topic)]
@@ -81,13 +82,14 @@ def difference(known: ReadLog, log: LogReader) -> str | None:
 
 
 def _other_records(known: ReadLog, log: LogReader, there: Sequence[TopicPartition]) -> str | None:
+    """Compare the last records, and the ids of topics that no longer hold them. Returns what `difference` returns."""
     ids, earliest = log.identities(), log.earliest_positions(there)
     held = {tp: last for tp, last in known.last.items() if last.offset >= earliest[tp]}
     stored = log.records_at({tp: last.offset for tp, last in held.items()})
     for tp, last in sorted(held.items()):
         record = stored.get(tp)
         if record is None and _same_id(known, ids, tp.topic):
-            continue  # compacted, or a transaction marker: the topic's id proves that the log is the same
+            continue  # compacted away, or a transaction marker; the topic's id proves that the log is the same
         if record is None:
             return f"{_place(tp)} has no record at offset {last.offset}, where one was read"
         if not last.is_(record):
@@ -133,7 +135,8 @@ def _place(tp: TopicPartition) -> str:
 
 
 def gone(error: LogError, database: Path | None, known: ReadLog) -> LogError:
-    """The error for a missing log or topic: `LogReplaced` if the database has read it."""
+    """The error to raise for a missing log or topic: `LogReplaced` if the database has read records from the log,
+    otherwise the given `error`."""
     if not known.next_offsets:
         return error
     what = str(error).partition("; ")[0]

@@ -1,7 +1,7 @@
-"""The outbox: records that the ledger itself appends to the log.
+"""The outbox: records that the ledger itself still has to append to the log.
 
-They are stored in a table, in the transaction of the batch that caused them, and appended to the log afterwards, at
-least once. Their ids are deterministic, so a repeat is harmless.
+A record is stored in the table `outbox`, in the transaction of the batch that caused it. Afterwards it is appended to
+the log, at least once. Its id is deterministic, so a second delivery counts as a repeat.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _logger = logging.getLogger(__name__)
 
 
 def put_dead_letters(store: Store, letters: pl.DataFrame) -> None:
-    """Queue these dead letters for their topic, inside the caller's transaction."""
+    """Put these dead letters into the outbox, as records of the topic of dead letters, inside the caller's
+    transaction."""
     if not letters.height:
         return
     rows = letters.rename({"log_partition": "partition", "log_offset": "offset"}).with_columns(
@@ -36,7 +37,7 @@ def put_dead_letters(store: Store, letters: pl.DataFrame) -> None:
 
 
 def put(store: Store, records: Sequence[Record]) -> None:
-    """Queue these records, inside the caller's transaction."""
+    """Put these records into the outbox, inside the caller's transaction."""
     frame = pl.DataFrame(records, schema={"topic": pl.String, "key": pl.Binary, "value": pl.Binary}, orient="row")
     store.insert("outbox", frame)
 
@@ -47,15 +48,17 @@ def _dead_letter(row: dict[str, object]) -> Record:
 
 
 def deliver(store: Store, log: EventLog) -> None:
-    """Append the queued records. Records that the log does not accept stay queued; a warning is logged."""
+    """Append the records in the outbox to the log. Those that the log does not accept stay in the outbox, and a warning
+    is logged."""
     if problem := _append(store, log):
         _logger.warning("outbox: %s", problem)
 
 
 class Delivery:
-    """Delivers the outbox of a long-running process. Retries with growing pauses what the log does not accept.
+    """Appends the outbox of a long-running process to the log. If the log does not accept records, tries again after
+    pauses that grow.
 
-    Logs one warning when records begin to wait, and one when all have been appended.
+    Logs one warning when records begin to wait, and one when all of them have been appended.
     """
 
     def __init__(self, store: Store, log: EventLog) -> None:
@@ -66,14 +69,14 @@ class Delivery:
         self._next = 0.0
 
     def __call__(self) -> None:
-        """Append the queued records, unless the pause after a refusal is not over."""
+        """Append the records in the outbox. After a failure, does so only once the pause is over."""
         if self._since is None:
             self._attempt()
         else:
             self.again()
 
     def again(self) -> None:
-        """Try again if records wait and the pause is over."""
+        """Append the records that the log did not accept before, if there are any and the pause is over."""
         if self._since is not None and time.monotonic() >= self._next:
             self._attempt()
 
@@ -92,7 +95,8 @@ class Delivery:
 
 
 def _append(store: Store, log: EventLog) -> str | None:
-    """Append the queued records. Returns why some are still queued, or None."""
+    """Append the records in the outbox to the log, and delete them from the outbox. Returns why some are left; None if
+    none are."""
     while True:
         rows = store.frame(
             "SELECT rowid AS row_id, topic, key, value FROM outbox ORDER BY rowid LIMIT $n", {"n": _BATCH}

@@ -1,5 +1,5 @@
-"""The process that owns a database. One thread consumes, sweeps, repairs and switches to other generations, one step
-after the other."""
+"""The work of the process that owns a database: it consumes, sweeps, repairs and switches to other generations, one
+step after another, in one thread."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ _logger = logging.getLogger("coupon_ledger.owner")
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The result of a switch to another generation. `records`: number of records folded to catch up. `seconds`: how
-    long nothing was consumed. `previous`: the file of the generation that was live before."""
+    """The result of a switch to another generation. `file`, `previous`: the names of the files that are live now, and
+    were live before. `records`: the number of records that the new generation folded to catch up. `seconds`: how long
+    nothing was consumed."""
 
     file: str
     previous: str
@@ -41,7 +42,7 @@ class Succeeded:
 class Owner:
     """Consumes one log into the live generation of one database. `run` may be called once.
 
-    Takes ownership of store and log: `close` closes the log and the live generation.
+    `close` closes the log and the live generation, so the caller must not.
     """
 
     def __init__(
@@ -59,7 +60,8 @@ class Owner:
         self.sweeper = Sweeper(store, log, sweep_every)
         self.repairs = Repairs(store, log)
         self.on_succession: Callable[[Store], None] = Store.close
-        """Called with the generation that was live before. It must close this generation once no reader uses it."""
+        """A function that is called after a switch with the former generation. It must close this generation once no
+        reader uses it."""
         self._log = log
         self._batch_size = batch_size
         self._grace = grace
@@ -83,7 +85,7 @@ class Owner:
         )
 
     def run(self) -> Iterator[Committed]:
-        """Consume as `Consumer.run` does, across switches to other generations."""
+        """Consume as `Consumer.run` does, and continue with the new generation after a switch."""
         while True:
             yield from self._consumer.run()
             if self._stopped or self._requests.empty():
@@ -106,12 +108,14 @@ class Owner:
         return future
 
     def close(self) -> None:
+        """Cancel the requests that wait, and close the live generation and the log."""
         while not self._requests.empty():
             self._requests.get()[0].cancel()
         self.store.close()
         self._log.close()
 
     def _answer(self, future: Future[Succeeded], file: Path) -> None:
+        """Switch to the generation `file`, and set the result of the future. After an error, nothing has changed."""
         if not future.set_running_or_notify_cancel():
             return
         started = time.monotonic()
@@ -131,7 +135,7 @@ class Owner:
 
 
 def waiting(path: Path, *, back: bool) -> Path:
-    """The generation to switch to: the rebuilt one, or with `back` the previous one.
+    """The file of the generation to switch to: the rebuilt one, or if `back`, the previous one.
 
     Raises `StoreNotInitialised` if there is none.
     """
@@ -145,7 +149,8 @@ def waiting(path: Path, *, back: bool) -> Path:
 def take_place(
     path: Path, log: EventLog, batch_size: int, *, back: bool, reached: Boundary = lambda _: None
 ) -> Succeeded:
-    """Switch to the generation from `waiting`, for a database without an owner. Raises `StoreOwned`."""
+    """Switch to the generation that `waiting` returns, if no process owns the database. Raises `StoreOwned`, and what
+    `waiting` and `succeed` raise."""
     started, file = time.monotonic(), waiting(path, back=back)
     if not path.exists():
         generations.make_room(path)
@@ -167,11 +172,11 @@ def _succeeded(store: Store, records: int, started: float) -> Succeeded:
 def succeed(
     before: Store, file: Path, log: EventLog, batch_size: int, reached: Boundary = lambda _: None
 ) -> tuple[Store, int]:
-    """Bring a generation to the positions of `before`, and make it live. Returns its store, owned by this process, and
-    the number of records folded.
+    """Bring the generation `file` to the positions of the live one (`before`), and make it live. Returns its store,
+    owned by this process, and the number of records that were folded.
 
     Nothing may be consumed into `before` during the call. `before` stays open for its readers, and its outbox is
-    copied. If this raises, nothing has changed.
+    copied. If this raises, `before` is still live, and `file` can be switched to later.
 
     `reached`: called with the name of each step: added, caught up, and those of `generations.make_live`.
     """
@@ -208,7 +213,8 @@ def _catch_up(store: Store, before: Store, log: EventLog, batch_size: int) -> in
 
 
 def _hand_over(before: Store, after: Store) -> None:
-    """Copy the outbox, and continue the count of commits, which answers show."""
+    """Copy the outbox, and set the number of commits above that of `before`: answers show this number, so it must not
+    fall."""
     waiting = before.frame("SELECT * FROM outbox")
     [(commits,)] = before.rows("SELECT commits FROM ledger")
     with after.transaction():

@@ -16,18 +16,19 @@ _MMAP_THRESHOLD: Final = -3
 _MEGABYTE: Final = 1 << 20
 _KEPT: Final = 1200 * _MEGABYTE
 
-# The allocator of polars reads this when it is loaded, so this module must be imported before polars. Freed columns are
-# kept for ten seconds. The default, half a second, can be less than the time between two batches; a twelfth of the
-# processor time then goes into clearing new pages.
+# The allocator of polars (jemalloc) reads this variable when it is loaded, so this module must be imported before
+# polars. With it, memory of freed columns stays with the process for ten seconds. The default, half a second, can be
+# less than the time between two batches. Then the system has to clear new pages for each batch, which takes a twelfth
+# of the processor time.
 os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:10000,muzzy_decay_ms:10000")
 
 
 def tune_process() -> None:
-    """Call once, before the first batch.
+    """Make Python collect garbage rarely, and the C library keep freed memory. Call once, before the first batch.
 
-    Batches hold hundreds of thousands of small objects and no reference cycles, and searching for cycles costs a tenth
-    of the rate. Freed columns stay with the process, since the next batch needs as much memory: returning it to the
-    system and requesting it again costs a sixth of the processor time in page faults.
+    A batch has hundreds of thousands of small objects and no reference cycles, and the search for cycles makes a
+    consumer a tenth slower. The next batch needs as much memory as the last one: returning it to the system and
+    requesting it again costs a sixth of the processor time in page faults.
     """
     gc.set_threshold(100_000, 50, 100)
     tune = _of_libc("mallopt")
@@ -37,8 +38,8 @@ def tune_process() -> None:
 
 
 def keep_small() -> None:
-    """Call between batches. Above a limit, returns all free memory to the system, including the gaps between live
-    objects, which would otherwise grow for hours."""
+    """If the process uses more memory than a limit, return all free memory to the system. This includes the gaps
+    between live objects, which would otherwise grow for hours. Call between batches."""
     trim = _of_libc("malloc_trim")
     if trim is not None and resident() > _KEPT:
         trim(0)
@@ -51,5 +52,5 @@ def resident() -> int:
 
 
 def _of_libc(name: str) -> Any:
-    """A function that only the GNU C library has. None on other systems."""
+    """The function `name` of the GNU C library. None on systems with another C library."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
