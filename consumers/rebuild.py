@@ -1,11 +1,11 @@
-"""Builds a new database, proves it equal to the live one, and puts it in its place (docs/decisions/0014-rebuild.md).
+"""Builds a new database, compares it with the live one, and makes it the live one (docs/decisions/0014-rebuild.md).
 
     build     fold the log (or its archive, and the log after it) into another file, up to the live database's positions
-    compare   compare the digests of every table at the same positions, while the live database is consumed into
-    succeed   bring the new database to the live one's latest positions, and put it in its place (`owner.succeed`)
+    compare   compare the digests of all tables at the same positions; meanwhile the owner continues to consume
+    succeed   fold up to the live database's latest positions, and make the new one live (`owner.succeed`)
 
-Always true: until the last step, the live database is only read. The last step atomically changes what its name points
-to. A rebuild that is interrupted or killed at any moment continues from its last commit when it is run again.
+Always true: until the last step, the live database is only read. The last step atomically changes the file to which its
+name points. If a rebuild is interrupted or killed at any moment, the next run continues from its last commit.
 """
 
 from __future__ import annotations
@@ -40,21 +40,22 @@ from coupon_ledger.projections.versions import VERSIONS, differing, written_vers
 from coupon_ledger.questions.asking import AsOf, Source
 
 Asking = Callable[[], AbstractContextManager[Source]]
-"""Opens the source that answers questions about the live database."""
+"""A function that opens the source that answers questions about the live database."""
 Copy = Callable[[Path], object]
-"""Copies the live database to this file."""
+"""A function that copies the live database to the given file."""
 Positions = Mapping[TopicPartition, int]
 
 _logger = logging.getLogger("coupon_ledger.rebuild")
 _MINUTE: Final = timedelta(minutes=1)
 _NEAR: Final = 20_000
-"""Once a fold had fewer records than this, databases are compared: the rest takes less than a second."""
+"""`build` ends with a fold of fewer records than this. Folding what has arrived meanwhile then takes less than a
+second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The state of the live database. `versions`: of the projections that filled it. `digests`: by table; empty if not
-    requested, or if the tables have another version and cannot be compared."""
+    """The state of the live database. `positions`: its next offsets. `versions`: by projection, the version that filled
+    it. `digests`: by table, without tables of projections that another version filled, and empty if not requested."""
 
     positions: Positions
     grace: timedelta
@@ -64,7 +65,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A table that differs in the rebuilt database."""
+    """A table whose digests differ, with its digests in the live and in the rebuilt database."""
 
     table: str
     live: Digest
@@ -73,8 +74,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class DifferentRow:
-    """A row that only one database has, or that has different `fields` (live, rebuilt). `row`: its identifying
-    columns."""
+    """A row that differs between the databases. `row`: the columns that identify it. `where`: `live` or `rebuilt` if
+    only this database has it, otherwise `both`. `fields`: for a row in both, the values (live, rebuilt) that differ."""
 
     table: str
     row: Mapping[str, Any]
@@ -84,8 +85,9 @@ class DifferentRow:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The result of comparing both databases at the same positions. `equal`: tables with equal full digests.
-    `other_versions`: projections that have another version in the live database."""
+    """The result of comparing the live and the rebuilt database at the same positions. `equal`: the tables with equal
+    digests; `different`: the others. `other_versions`: the projections that another version filled in the live
+    database. `facts`: the digest of all facts of the rebuilt database."""
 
     equal: tuple[str, ...]
     different: tuple[Difference, ...]
@@ -94,21 +96,22 @@ class Compared:
 
 
 class LiveDatabase:
-    """The live database, read through its owner, or from its file if it has no owner. Never changed."""
+    """The live database, which is only read: through its owner, or from its file if it has no owner."""
 
     def __init__(self, path: Path, asking: Asking) -> None:
         self.path = path
         self._asking = asking
 
     def ask(self, question: str, **parameters: Any) -> tuple[list[dict[str, Any]], Positions]:
-        """The rows of the answer, and the positions at which they were read."""
+        """The rows of the answer, and the next offsets of the state that it is of."""
         with self._asking() as source:
             answer = source.ask(question, **parameters)
             rows = [row for frame in answer.frames for row in frame.iter_rows(named=True)]
         return rows, _positions(answer.as_of)
 
     def standing(self, *, compare: bool = False) -> Standing | None:
-        """The database's state. None if there is no database. `compare`: with digests, all of one committed state."""
+        """The state of the database. None if there is no database. `compare`: also the digests; positions and digests
+        are then of the same committed state."""
         try:
             [row], at = self.ask("standing")
             digest_rows: list[dict[str, Any]] = []
@@ -122,7 +125,7 @@ class LiveDatabase:
         return Standing(at, row["grace_minutes"] * _MINUTE, versions, {d["table"]: Digest(**d) for d in digest_rows})
 
     def read_log(self) -> ReadLog | None:
-        """The log that the database was filled from. None if there is no database."""
+        """The identity of the log from which the database was filled. None if there is no database."""
         try:
             with self._asking() as source:
                 return log_identity.of_source(source)
@@ -133,7 +136,8 @@ class LiveDatabase:
                 return read_log(store)
 
     def _of_other_code(self, *, compare: bool) -> Standing:
-        """The state of a database that another version filled, as far as it can be read and compared."""
+        """The state of a database that another version of the code filled, read from its file. `compare`: also the
+        digests of the projections whose versions are equal."""
         with Store.open_generation(self.path, generations.file_of(self.path)) as store:
             versions = written_versions(store)
             same = [table for name in TABLES if versions.get(name) == VERSIONS[name] for table in TABLES[name]]
@@ -148,9 +152,9 @@ def _positions(as_of: AsOf) -> Positions:
 
 
 class Rebuild:
-    """Rebuilds the live database in a file beside it. Use as a context manager; it owns the file that is being built.
+    """A rebuild of the live database in a file beside it. Use as a context manager, which closes that file.
 
-    Raises `StoreOwned` if another process is rebuilding.
+    The constructor opens the file for writing. It raises `StoreOwned` if another process is rebuilding.
     """
 
     def __init__(
@@ -165,8 +169,8 @@ class Rebuild:
         copy: Copy | None = None,
         anew: bool = False,
     ) -> None:
-        """`only`: rebuild only these projections, in a copy of the live database that `copy` makes. `anew`: start over,
-        even if an interrupted run can be continued. `progress`: in records."""
+        """`only`: rebuild only these projections, in a copy of the live database; `copy` makes this copy. `anew`: start
+        over, even if an interrupted run can be continued. `progress`: in records. `at_boundary`: see `Boundary`."""
         self._only = only
         self._copy = copy
         self._anew = anew
@@ -188,8 +192,9 @@ class Rebuild:
             generations.remove(self._file)  # such a run is never continued
 
     def _begun(self) -> Store:
-        """The store of an interrupted run if it can be continued, otherwise an empty store. With `only`: a copy of the
-        live database, marked so that no later run mistakes it for a complete rebuild."""
+        """Open the file to rebuild in. It has the tables of an interrupted run if that can be continued, and is empty
+        otherwise. With `copy`, it is a new copy of the live database; a marker file says so, since a later run must not
+        continue it as a complete rebuild."""
         mark = generations.copied_mark(self._file)
         if self._anew or self._copy is not None or mark.exists():
             self._remove()
@@ -204,7 +209,7 @@ class Rebuild:
             return self._half_way() or self._emptied()
 
     def _half_way(self) -> Store | None:
-        """The store of an interrupted bulk load, if it can be continued."""
+        """Open the file if it has an interrupted bulk load that can be continued. None otherwise."""
         store = Store.open_generation(self._file, self._file, read_only=False)
         try:
             if records_begun(store) is not None:
@@ -217,7 +222,7 @@ class Rebuild:
         return None
 
     def _remove(self) -> None:
-        """Remove the file, unless another rebuild is building it. Raises `StoreOwned`."""
+        """Remove the file. Raises `StoreOwned` if another process is rebuilding in it."""
         try:
             with held(self._file):
                 generations.remove(self._file)
@@ -225,11 +230,14 @@ class Rebuild:
             raise disk_failed(f"database {self._file}: cannot be made anew", error) from error
 
     def _emptied(self) -> Store:
+        """Replace the file by an empty database, and open it."""
         self._remove()
         create_database(self._file)
         return open_database(self._file)
 
     def _copied(self) -> Store:
+        """Open the copy of the live database. Raises `StoreVersionMismatch` if another version of the code filled a
+        projection that is not rebuilt."""
         store = Store.open_generation(self._file, self._file, read_only=False)
         try:
             others = [name for name, _, _ in differing(written_versions(store)) if name not in self._only]
@@ -247,13 +255,13 @@ class Rebuild:
 
     @property
     def already(self) -> int:
-        """Number of records that an interrupted run has folded."""
+        """Number of records that an interrupted run has read, and this run does not read again."""
         read = sum(account.read for account in checkpoints.load(self._store).values())
         return records_begun(self._store) or read
 
     def build(self) -> int:
-        """Fold up to the live database's positions, and repeat until few records are left. Returns the number of
-        records.
+        """Fold the log up to the live database's positions. Meanwhile these move on, so repeat until a fold has few
+        records. If there is no live database, fold to the end of the log. Returns the number of records.
 
         Raises `LogReplaced` if the live database was filled from another log.
         """
@@ -269,6 +277,7 @@ class Rebuild:
                 return records
 
     def _fold_only(self) -> int:
+        """Rebuild only the chosen projections, up to the positions of the copy. Returns the number of records."""
         wanted = {topic for name in self._only for topic in TOPICS[name]}
         try:
             records = fold_again(self._log, self._store, [t for t in INPUT_TOPICS if t in wanted], self._report)
@@ -286,9 +295,9 @@ class Rebuild:
         return records
 
     def compare(self) -> Compared | None:
-        """Fold to exactly the positions of the live database's digests, and compare the digests.
+        """Ask the live database for its digests, fold exactly up to their positions, and compare the digests.
 
-        None if there is no live database.
+        Returns None if there is no live database.
         """
         standing = self._live.standing(compare=True)
         if standing is None:
@@ -307,7 +316,8 @@ class Rebuild:
         )
 
     def different_rows(self, table: str, at_most: int) -> Iterator[DifferentRow]:
-        """At most `at_most` rows of a table that differ at the live database's current positions."""
+        """Yield at most `at_most` rows of a table that differ between the databases, at the live database's current
+        positions."""
         live, until = self._live.ask("digest-buckets", table=table)
         self._fold(until, None)
         ours = {b["bucket"]: b for b in buckets(self._store, table).iter_rows(named=True)}
@@ -333,6 +343,11 @@ class Rebuild:
             yield DifferentRow(table, row, where, fields if where == "both" else {})
 
     def _fold(self, until: Positions, standing: Standing | None) -> int:
+        """Fold the log up to exactly these positions. Returns the number of records. `standing`: the state of the live
+        database, whose grace is used.
+
+        Raises `StoreError` if the rebuilt database is already past a position, `LogTruncated` if the log ends before.
+        """
         reached = {partition: account.next_offset for partition, account in checkpoints.load(self._store).items()}
         if ahead := [p for p, offset in reached.items() if offset > until.get(p, 0)]:
             raise StoreError(
@@ -352,8 +367,8 @@ class Rebuild:
             except failing.FAILURES as error:
                 if not failing.of_the_events(error):
                     raise
-                # Fold batch by batch, as the live database was: the consumer sets the events aside that cannot be
-                # folded.
+                # Fold batch by batch instead. The consumer makes dead letters of the events that cannot be folded, as
+                # it did for the live database.
                 _logger.warning("rebuild: some event cannot be folded (%s); the log is folded batch by batch", error)
                 self._store.close()
                 self._store = self._emptied()
@@ -387,5 +402,6 @@ def _written(mark: Path) -> None:
 
 
 def _by_identity(table: str, rows: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The rows (JSON) as dictionaries, by the values of their identifying columns as JSON."""
     parsed = (json.loads(row) for row in rows)
     return {json.dumps([row[name] for name in IDENTITY[table]]): row for row in parsed}

@@ -1,8 +1,8 @@
-"""Replays dead letters: after a schema or the ledger was fixed, decodes them again and folds them at their original
+"""Replays dead letters: decodes them again, after a schema or the ledger was fixed, and folds them at their original
 positions.
 
-Always true afterwards: the tables, including the accounts, equal those of a consumer that reads these records for the
-first time, with the present ledger, at their original positions and times of recording.
+Always true afterwards: the tables, including the accounts, equal those of a consumer that, with the present ledger,
+reads these records for the first time at their original positions and times of recording.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ from coupon_ledger.projections.store import Store
 REPLAYED = "dead_letters_replayed"
 Rows = list[dict[str, Any]]
 Step = Callable[[Store, EventLog], Rows | None]
-"""A step of a repair. The last step returns the outcome of the whole repair; earlier steps return None."""
+"""A function that does one step of a repair. The last step returns the outcome of the whole repair; earlier steps
+return None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The outcome for the chosen dead letters of a partition. `applied`, `repeats`, `conflicts`: changes of its
-    account. `applied` is less than the number folded if one of them replaced a delivery that was applied before."""
+    """The outcome of a replay for one partition. `records`: the number of chosen dead letters. `applied`, `repeats`,
+    `conflicts`: the changes of its account. `dead_letters`: how many stay dead letters. A replayed event that has an
+    earlier position than the applied delivery of the same event takes its place; the one is then added to `applied`,
+    the other subtracted."""
 
     topic: str
     partition: int
@@ -52,7 +55,7 @@ class Replayed:
 
 
 class _OnlyAsIf(Exception):
-    """Rolls back the transaction of a dry run."""
+    """Raised at the end of a dry run, so that its transaction is rolled back."""
 
 
 def replay(
@@ -65,13 +68,14 @@ def replay(
     reached: Boundary = lambda _: None,
     progress: Progress = ignore,
 ) -> Rows:
-    """Fold the chosen dead letters. Returns the outcome by partition. A record that still cannot be folded stays a dead
-    letter, with the new reason.
+    """Fold the dead letters that match `chosen`. Returns the outcome by partition, with the fields of `Replayed`. A
+    record that still cannot be folded stays a dead letter, with the new reason.
 
-    Works in pieces: the rows, the accounts and the operation that names the records are committed together. `dry_run`:
-    do the same, but commit nothing (an event that occurs in two pieces then counts as new in both). `progress`: in dead
-    letters.
-    Raises `NothingChosen`, what folding raises, and `LogUnavailable` if the log does not accept the operations now.
+    Works in pieces. For each piece, the rows, the accounts and the operation that names its records are committed
+    together. `by`: who does it, and why. `dry_run`: do the same, but commit nothing; an event that occurs in two pieces
+    then counts as new in both. `progress`: in dead letters.
+    Raises `NothingChosen` if no dead letter matches, what folding raises, and `LogUnavailable` if the log does not
+    accept the operations now.
     """
     step = Replay(chosen, by, dry_run=dry_run, reached=reached, progress=progress)
     while (rows := step(store, log)) is None:
@@ -80,8 +84,8 @@ def replay(
 
 
 class Replay:
-    """`replay` in steps, each in its own transaction, so that the consumer can continue between two steps. Records that
-    become dead letters after the first step are not replayed."""
+    """Does what `replay` does in steps (`Step`), one transaction each, so that the consumer can continue between two
+    steps. Records that become dead letters after the first step are not replayed."""
 
     def __init__(
         self,
@@ -104,11 +108,12 @@ class Replay:
         self._outcomes: dict[TopicPartition, Replayed] = {}
 
     def stop(self) -> None:
-        """Make the next step the last one, without folding more. Callable from any thread."""
+        """Make the next step the last one, which folds nothing more. Callable from any thread."""
         self._stopped = True
 
     def __call__(self, store: Store, log: EventLog) -> Rows | None:
-        """Replay one piece. Returns None, or the outcome of all pieces when none is left. Raises as `replay`."""
+        """Replay the next piece and return None. If no piece is left, return the outcome of all pieces. Raises what
+        `replay` raises."""
         if self._read is None:
             self._read = checkpoints.load(store)
             counted = chosen_letters(store, self._chosen, "count(*) AS n")
@@ -125,6 +130,8 @@ class Replay:
         return None
 
     def _next(self, store: Store) -> pl.DataFrame | None:
+        """The next piece of the chosen dead letters, without those that were read after the first step. None if none is
+        left."""
         piece = piece_of(store, self._chosen, self._after)
         if piece is None:
             return None
@@ -197,7 +204,8 @@ def _folded(
 
 
 def _chunks(letters: pl.DataFrame, accounts: Mapping[TopicPartition, Account]) -> list[Chunk]:
-    """The records as chunks of the log, with the next offsets of the accounts."""
+    """The records of dead letters as chunks, as if they were read from the log. Their next offsets are those of the
+    accounts, so that replaying does not change these."""
     chunks = []
     for (topic, partition), mine in letters.group_by("topic", "partition", maintain_order=True):
         at = TopicPartition(str(topic), int(str(partition)))
@@ -213,15 +221,15 @@ def _lengths(chunks: list[Chunk]) -> dict[TopicPartition, int]:
 
 
 def _without(account: Account, letters: int) -> Account:
-    """The account without these dead letters, as if they had not been read yet."""
+    """The account as if this number of dead letters (`letters`) had not been read yet."""
     return replace(account, read=account.read - letters, dead_letters=account.dead_letters - letters)
 
 
 def _outcomes(
     moved: Mapping[TopicPartition, Account], unread: Mapping[TopicPartition, Account], chunks: list[Chunk]
 ) -> list[Replayed]:
-    """One outcome per partition with a changed account. A partition without chosen dead letters is included if one of
-    its deliveries was replaced."""
+    """The outcomes from the accounts after (`moved`) and before (`unread`) the replay. A partition without chosen dead
+    letters has an outcome too if a replayed event took the place of one of its deliveries."""
     lengths = _lengths(chunks)
     outcomes = []
     for p, account in sorted(moved.items()):
@@ -232,7 +240,8 @@ def _outcomes(
 
 
 def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, outcomes: list[Replayed]) -> None:
-    """Put the operation into the outbox, and count the commit."""
+    """Put the operation about these dead letters into the outbox, and count the commit, inside the caller's
+    transaction. `letters`: those that were replayed; `dead`: those that stay dead letters."""
     place = ["topic", "log_partition", "log_offset"]
     tried = letters.select("topic", log_partition=pl.col("partition").cast(pl.Int32), log_offset="offset")
     folded = [Position(*row) for row in tried.join(dead, on=place, how="anti").iter_rows()]
@@ -249,8 +258,8 @@ def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, o
 
 
 class Repairs:
-    """Repairs that operators request from the owner of the database. The owner's thread runs them between batches, step
-    by step."""
+    """The queue of repairs that operators request from the owner of the database. The owner's thread does them step by
+    step, between batches."""
 
     def __init__(self, store: Store, log: EventLog) -> None:
         self._store = store
@@ -259,7 +268,7 @@ class Repairs:
         self._under_way: tuple[Future[Rows], Step] | None = None
 
     def use(self, store: Store) -> None:
-        """Repair another generation of the database from now on."""
+        """From now on, run repairs on another generation of the database."""
         self._store = store
 
     def ask(self, step: Step) -> Future[Rows]:
@@ -269,8 +278,8 @@ class Repairs:
         return future
 
     def __call__(self) -> bool:
-        """Run one step of a repair. Returns whether it ran one; accounts may have changed, and more steps may
-        follow."""
+        """Run the next step of a repair, if one is requested. Returns whether it ran one. If so, accounts may have
+        changed, and there may be more steps."""
         if self._under_way is None:
             if self._requests.empty():
                 return False

@@ -1,7 +1,8 @@
-"""The consumer: poll a batch, decode it, fold it, and commit rows and offsets together.
+"""The consumer: polls a batch, decodes it, folds it, and commits rows and offsets together.
 
 A background thread polls and decodes the next batch while the current one is folded. Only the caller's thread uses the
-database. After a kill at any moment, the next run continues from the last commit: nothing is lost or counted twice.
+database. If the process is killed at any moment, the next run continues from the last commit: nothing is lost or
+counted twice.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ from coupon_ledger.projections.live.apply import Counts
 from coupon_ledger.projections.store import Store
 
 Boundary = Callable[[str], None]
-"""Called with the name of each step as it is reached: poll, decode, begin, fold, offsets, commit."""
+"""A function that is called with the name of each step when it is reached. The consumer's steps: poll, decode, begin,
+fold, offsets, commit."""
 
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
 _ENDS_AGAIN_S: Final = 10.0
 _FIRST_BATCH: Final = 25_000
 _SMALL_BATCH: Final = 10_000
-"""Records. A smaller batch means that there is no backlog: DuckDB gets all cores, and the next batch is polled after
-the commit."""
+"""A batch with fewer records than this means that there is no backlog. DuckDB then uses all cores, and the next batch
+is polled only after the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +56,18 @@ class Committed:
     dead_letters: int
     seconds: float
     lag: int
-    """Records between the committed positions and the last known end of the log."""
+    """Number of records between the committed positions and the last known end of the log."""
     lags: Mapping[TopicPartition, int] = field(default_factory=dict)
     changes: Mapping[TopicPartition, Account] = field(default_factory=dict)
-    """By partition that the batch touched: what it added to the account, with the next offset."""
+    """By partition, for partitions whose account the batch changed: what it added, with the next offset."""
     late: Mapping[str, int] = field(default_factory=dict)
-    """By topic: the number of events of keys that were refolded."""
+    """By topic: the number of events in the batch whose keys were refolded."""
     newest_recorded_at: float | None = None
     """The latest `recorded_at` of the batch's records, in seconds since the epoch."""
     data_clock: datetime | None = None
-    """The highest min(occurred_at, recorded_at) of the batch."""
+    """The highest min(occurred_at, recorded_at) of the events that the batch added to journals."""
     oddities: Mapping[str, Oddities] = field(default_factory=dict)
-    """By topic, for topics that have some."""
+    """The counts of suspicious events by topic, only for topics with such events."""
 
 
 class Consumer:
@@ -88,17 +90,21 @@ class Consumer:
     ) -> None:
         """`outlet`: the log to which dead letters are appended; None if another consumer of the same log appends them.
 
+        `grace`: None leaves the database's as it is.
+
+        `follow`: do not stop at the end of the log, and wait through outages of the log.
+
         `until`: stop at these positions instead of the log's current end.
 
         `caught_up`: called between batches, in the thread of `run`, whenever the whole log is folded.
 
-        `between`: called between batches, and repeatedly while no batch waits, until it returns False. It returns
-        whether it changed accounts.
+        `between`: called between batches, in the thread of `run`; again as long as it returns True and no batch waits.
+        It returns whether it has changed accounts.
 
-        `progress`: in records since the start; `total` adds those that wait in the log.
+        `progress`: done: the records since the start; total: these and the records that wait in the log.
         """
         self._stop = threading.Event()
-        # When following, the consumer survives outages: it repeats what the log does not answer for now.
+        # A consumer that follows survives outages: it repeats calls while the log does not answer.
         self._patience = Patience(self._stop) if follow else None
         self._log = log if self._patience is None else PatientLog(log, self._patience)
         self._ends = _Ends(log, self._patience)
@@ -119,7 +125,7 @@ class Consumer:
         self._stop.set()
 
     def run(self) -> Iterator[Committed]:
-        """Consume to the log's current end, or for ever with `follow`. Yields after each commit.
+        """Consume to the log's current end, or to `until`, or until `stop` with `follow`. Yields after each commit.
 
         Raises `LogReplaced`, `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. With `follow`, waits
         while the log does not answer (brokers are down, leaders change) or the schema registry is down.
@@ -127,7 +133,7 @@ class Consumer:
         try:
             yield from self._consume()
         except LogNotAnswering:
-            # Stopped while it waited for the log. Everything committed so far is valid.
+            # `stop` was called while the consumer waited for the log. That is no error.
             if self._patience is None or not self._stop.is_set():
                 raise
 
@@ -214,7 +220,8 @@ class Consumer:
         beside: _Beside,
         started: float,
     ) -> tuple[dict[str, Counts], datetime | None]:
-        """Write rows and offsets in one transaction. `accounts` is updated only if it commits."""
+        """Fold a batch, and write rows, accounts and everything in `beside` in one transaction. Returns what
+        `failing.fold_all` returns. `accounts` is updated only after the commit."""
         with self._store.transaction():
             self._reached("begin")
             counts, clock = failing.fold_all(
@@ -268,7 +275,8 @@ class Consumer:
 def checked_ends(
     log: LogReader, wanted: Mapping[TopicPartition, int], partitions: list[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """The ends of the log's partitions. Raises `LogTruncated` if the log does not hold the wanted positions."""
+    """The ends of these partitions. `wanted`: the next offset of each; raises `LogTruncated` if one is before the
+    earliest offset or after the end of its partition."""
     earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
     for outside in checkpoints.outside({p: Account(wanted[p]) for p in partitions}, earliest, ends):
         raise LogTruncated(f"{outside}; nothing is skipped: restore the log, or check --log and --database")
@@ -281,7 +289,8 @@ def accounts_after(
     counts: Mapping[str, Counts],
     accounts: Mapping[TopicPartition, Account],
 ) -> dict[TopicPartition, Account]:
-    """The accounts after the batch, for the partitions that it changes."""
+    """The accounts that a batch changes, as they are after it. `chunks`: its records; `taken`: their intake; `counts`:
+    the result of folding it, by topic; `accounts`: all accounts before it."""
     dead = {
         (topic, partition): n
         for topic, partition, n in taken.dead_letters.group_by("topic", "log_partition").len().iter_rows()
@@ -319,8 +328,11 @@ def _changes(
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What a commit writes besides rows and accounts. `ends`: of the log's partitions, looked up after the batch was
-    read; `lag`: the number of records that waited before the batch."""
+    """What a commit writes besides rows and accounts (`complete`, `last`), and what it needs for that.
+
+    `ends`: the ends of the log's partitions, looked up after the batch was read. `lag`: the number of records in the
+    log that were not folded before the batch.
+    """
 
     complete: Completeness
     ends: Mapping[TopicPartition, int]
@@ -329,6 +341,7 @@ class _Beside:
 
 
 def _last_recorded(chunks: list[Chunk]) -> dict[TopicPartition, datetime]:
+    """By partition, the latest `recorded_at` (naive UTC) in these chunks."""
     last: dict[TopicPartition, datetime] = {}
     for chunk in chunks:
         if len(chunk):
@@ -340,16 +353,19 @@ def _last_recorded(chunks: list[Chunk]) -> dict[TopicPartition, datetime]:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
+    """The error that ended the thread of `_ReadAhead`."""
+
     error: BaseException
 
 
 _Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
-"""The chunks, their intake, and the end of every partition, looked up after the chunks were read. A partition whose
-next offset is its end had no other record that was recorded before these chunks."""
+"""The chunks, their intake, and the end of every partition, looked up after the chunks were read. If the next offset of
+a partition equals its end, all its records that were recorded before these chunks have been read."""
 
 
 class _Ends:
-    """The ends of a log's partitions. If the log does not answer, more records are assumed, so that nothing blocks."""
+    """Looks up the ends of a log's partitions. While the log does not answer, assumes that every partition has more
+    records, so that batches that were read can be folded."""
 
     def __init__(self, log: LogReader, patience: Patience | None) -> None:
         self._log = log
@@ -359,7 +375,8 @@ class _Ends:
     def after(
         self, positions: Mapping[TopicPartition, int], before: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
-        """The current ends, never below these next offsets. `before`: the last known ends."""
+        """The current ends of the partitions in `positions` (next offsets). `before`: the last known ends. If the log
+        does not answer, each end is at least one after the next offset."""
         started = time.monotonic()
         if self._patience is None or started >= self._again_at:
             try:
@@ -377,9 +394,11 @@ class _Ends:
 
 
 class _ReadAhead:
-    """Polls and decodes in a thread, one batch ahead of the fold. A second batch would cost memory and save no time.
+    """Polls and decodes batches in a thread, one batch ahead of the fold. Two batches ahead would cost memory and save
+    no time.
 
-    Once caught up, it polls only after the commit, since records that arrive during a fold would only wait.
+    Once a batch is small (`_SMALL_BATCH`), the next one is polled only after the commit: a batch that was polled at the
+    start of the fold would lack the records that arrive during the fold, and would have to wait for its end anyway.
     """
 
     def __init__(
@@ -417,11 +436,11 @@ class _ReadAhead:
 
     @property
     def ready(self) -> bool:
-        """Whether the next batch is ready."""
+        """Whether the next batch is decoded and waits to be folded."""
         return not self._queue.empty()
 
     def batches(self) -> Iterator[_Batch | None]:
-        """Yield the batches, and None when none has arrived for a while."""
+        """Yield the batches, and None whenever no batch has arrived for `_POLL_S`. Raises the error of the thread."""
         while True:
             try:
                 item = self._queue.get(timeout=_POLL_S)
@@ -465,7 +484,8 @@ class _ReadAhead:
                 chunks = self._log.read(wanted, size, _POLL_S)
                 self.idle = not chunks
             except RegistryUnavailable:
-                # The remaining records wait for the registry, and stay in the log. The log wrapper reports the outage.
+                # The registry is needed to read on, so the next records stay in the log. `PatientLog` reports the
+                # outage.
                 if self._target is not None:
                     raise
                 self._closed.wait(_POLL_S)
@@ -486,6 +506,7 @@ class _ReadAhead:
             yield chunks, taken, ends
 
     def _wanted(self) -> dict[TopicPartition, int]:
+        """The next offsets of the partitions from which to read on."""
         if self._target is None:
             return self._positions
         return {p: o for p, o in self._positions.items() if o < self._target.get(p, 0)}

@@ -1,8 +1,9 @@
 """Sweeps: appends the ledger's own events for coupons that have expired and for holds that are over
 (`projections.due`).
 
-The events go to the outbox in a transaction, from there to the log, and are folded when they are read back, like any
-other event. A sweep may be killed at any moment, and several may run on one log: an event appended twice counts once.
+The events are written to the outbox in a transaction, appended from there to the log, and folded like any other event
+when they are read from the log. A sweep may be killed at any moment, and several may run on one log: an event that is
+appended twice counts once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from coupon_ledger.projections.due import SOURCE, due
 from coupon_ledger.projections.store import Store
 
 _AT_ONCE: Final = 20_000
-"""Coupons swept at once. The consumer waits for them."""
+"""Maximum number of coupons that a `Sweeper` sweeps between two batches. The consumer waits meanwhile."""
 
 _logger = logging.getLogger("coupon_ledger.sweep")
 
@@ -38,7 +39,8 @@ Swept = Counter[str]
 
 
 def over(until: datetime | None) -> datetime | None:
-    """The instant in naive UTC. Raises `StillToCome` if it is in the future."""
+    """Check an instant up to which to sweep, and return it in naive UTC. Raises `StillToCome` if it is in the
+    future."""
     if until is None:
         return None
     if until > datetime.now(UTC):
@@ -51,9 +53,11 @@ def over(until: datetime | None) -> datetime | None:
 def sweep(
     store: Store, log: EventLog, until: datetime, events: Callable[[pl.DataFrame], None] = lambda _: None
 ) -> Swept:
-    """Append all events due at `until` (naive UTC), in pieces. The database must have folded the whole log.
+    """Append all events due at `until` (naive UTC), in pieces. Returns their number by reason. The database must have
+    folded the whole log. `events`: called with each piece that was appended (columns of `due`).
 
-    Raises `LogUnavailable` if the log does not accept them; the next consumer or sweep delivers them from the outbox.
+    Raises `LogUnavailable` if the log does not accept them. They stay in the outbox, and the next consumer or sweep
+    appends them.
     """
     swept: Swept = Counter()
     _deliver(store, log)
@@ -82,10 +86,12 @@ def expire(
 ) -> Swept:
     """Fold the log to its end and sweep, and repeat until nothing is due.
 
-    A sweep must see everything that has happened, and one sweep can lead to another: once a coupon is released, an
-    event that was illegal before can reserve it again. `until`: naive UTC; None for the data's clock.
+    A sweep must see everything that has happened, so the log is folded first. A sweep can make another one necessary:
+    once a coupon is released, an event that was illegal before can reserve it again.
 
-    Raises what consuming and `sweep` raise.
+    `consumer`: makes a consumer for one run to the end of the log. `until`: naive UTC; None for the data's clock.
+    `committed`: called after each commit. Returns the number of events by reason. Raises what consuming and `sweep`
+    raise, and `ConservationBroken` if two sweeps in a row append the same events, so that the first changed nothing.
     """
     swept: Swept = Counter()
     before = None
@@ -94,7 +100,7 @@ def expire(
         for commit in consumer().run():
             committed(commit)
         fingerprint = _Fingerprint()
-        # The data's clock moves with what was folded.
+        # Folding moves the data's clock, so it is read again in each round.
         upto = until or clock(store)
         round_ = sweep(store, log, upto, fingerprint.add) if upto else Swept()
         if not round_:
@@ -109,7 +115,7 @@ def expire(
 
 
 class _Fingerprint:
-    """A fingerprint of a set of events, independent of their order."""
+    """A checksum over the ids of some events, independent of their order."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -119,7 +125,8 @@ class _Fingerprint:
 
 
 class Sweeper:
-    """Sweeps between a consumer's batches: up to the data's clock every `every` (None: never), and on request."""
+    """Sweeps between a consumer's batches: on request, and at intervals of `every` (None: never) up to the data's
+    clock."""
 
     def __init__(self, store: Store, log: EventLog, every: timedelta | None = None) -> None:
         self._store = store
@@ -130,19 +137,20 @@ class Sweeper:
         self._requests: SimpleQueue[tuple[Future[Swept], datetime | None]] = SimpleQueue()
 
     def use(self, store: Store) -> None:
-        """Sweep another generation of the database from now on."""
+        """From now on, sweep another generation of the database."""
         self._store = store
         self._delivery = outbox.Delivery(store, self._log)
 
     def ask(self, until: datetime | None) -> Future[Swept]:
-        """Request a sweep of all that is due at `until` (naive UTC; None for the data's clock). Callable from any
-        thread."""
+        """Request a sweep of everything that is due at `until` (naive UTC; None for the data's clock). Callable from
+        any thread."""
         future: Future[Swept] = Future()
         self._requests.put((future, until))
         return future
 
     def __call__(self) -> None:
-        """Sweep if one is due or requested. Called by the owner's thread when the whole log has been folded."""
+        """Do a sweep if one is requested or its time has come. The owner's thread calls this when the whole log has
+        been folded."""
         if not self._requests.empty():
             self._answer(*self._requests.get())
         elif self._every_s is not None and time.monotonic() >= self._next:
@@ -159,6 +167,7 @@ class Sweeper:
             future.set_exception(error)
 
     def _sweep_some(self) -> None:
+        """Sweep one piece of coupons. While records wait in the outbox, only try to append these."""
         until = clock(self._store)
         if until is None:
             return
@@ -169,13 +178,14 @@ class Sweeper:
             _put(self._store, piece)
             self._delivery()
             _logger.info("swept", extra={"events": piece.height, "until": until.isoformat() + "Z"})
-            # The rest is swept after these have been folded.
+            # The next call sweeps on at once. It comes when these events have been folded.
             self._next = 0.0
             return
 
 
 def clock(store: Store) -> datetime | None:
-    """The data's clock, or the present if that is earlier: the log's clock may be ahead of ours."""
+    """The data's clock in naive UTC, but at most the present, since the clock of the log's brokers may be ahead. None
+    if the database has no events."""
     [(at,)] = store.rows("SELECT data_clock FROM ledger")
     return None if at is None else min(at, datetime.now(UTC).replace(tzinfo=None))
 
