@@ -417,8 +417,8 @@ class _Load:
             self._reach(topics=others, folding=False, done=0)
 
     def _account_of(self, partitions: pl.Series, one: bulk_fold.Slice) -> None:
-        """Add the outcomes of a folded slice to the accounts, and advance the clock. `partitions`: of all its
-        events."""
+        """Add the outcomes of a folded slice to the accounts, and advance the clock. `partitions`: the
+        partition of each of its events."""
         in_conflict = one.repeats.filter("conflict")
         valid, applied, conflicts = (
             dict(of.value_counts().iter_rows())
@@ -579,7 +579,7 @@ class _Halves:
     """
 
     def __init__(self, records: int, progress: Progress, halves: int) -> None:
-        """`records`: the number of records of all runs; `halves`: the number of halves that earlier runs did."""
+        """`records`: the number of records of all runs; `halves`: the work that earlier runs did, in half records."""
         self._records = records - halves // 2
         self._progress = progress
         self._before = halves // 2

@@ -103,7 +103,7 @@ class LiveDatabase:
         self._asking = asking
 
     def ask(self, question: str, **parameters: Any) -> tuple[list[dict[str, Any]], Positions]:
-        """The rows of the answer, and the next offsets of the state that it is of."""
+        """The rows of the answer, and the next offsets of the committed state from which they were read."""
         with self._asking() as source:
             answer = source.ask(question, **parameters)
             rows = [row for frame in answer.frames for row in frame.iter_rows(named=True)]

@@ -58,6 +58,7 @@ class Committed:
     lag: int
     """Number of records between the committed positions and the last known end of the log."""
     lags: Mapping[TopicPartition, int] = field(default_factory=dict)
+    """The same by partition."""
     changes: Mapping[TopicPartition, Account] = field(default_factory=dict)
     """By partition, for partitions whose account the batch changed: what it added, with the next offset."""
     late: Mapping[str, int] = field(default_factory=dict)

@@ -112,7 +112,7 @@ class Completeness:
         return cls({TopicPartition(topic, partition): until for topic, partition, until in rows})
 
     def save(self, store: Store) -> None:
-        """Store it, inside the caller's transaction."""
+        """Store these instants, inside the caller's transaction."""
         rows = [(*partition, until) for partition, until in self.complete_until.items()]
         if rows:
             places = ", ".join(["(?, ?, ?)"] * len(rows))

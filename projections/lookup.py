@@ -35,9 +35,9 @@ class Known(Cache):
     """Caches for tables in which hashes are looked up.
 
     `filters`: by table and column, a filter with all hashes that are in the column or were in it since the filter was
-    built. With a hash too many, the answers stay right; with one missing, rows would be lost. So inserts add to a
-    filter, and deletes do not change it. A rollback drops all filters: a filter that was built after the transaction
-    deleted rows lacks their hashes. `no_rows`: by table, the empty result.
+    built. Extra hashes in a filter are harmless, but a missing hash would lose rows. So inserts add to a filter, and
+    deletes do not change it. A rollback drops all filters: a filter that was built after the transaction had deleted
+    rows lacks their hashes. `no_rows`: by table, the empty result.
     """
 
     def __init__(self) -> None:

@@ -29,8 +29,8 @@ CREATE TEMP MACRO rated_cost(net_minor, category, rates) AS
 CREATE TEMP MACRO line_cost(line, rates) AS
     coalesce(line.cost_minor, rated_cost(line.net_minor, line.category, rates));
 
--- Cost of an order's goods before refunds: the order's own figure (`own_minor`); otherwise the sum of its lines' costs;
--- for an order without lines, by the rate of ''. Null if the cost of any line is unknown.
+-- Cost of an order's goods before refunds: the order's own figure (`own_minor`), otherwise the sum of its lines' costs.
+-- For an order without lines, the cost by the rate of ''. Null if the cost of any line is unknown.
 CREATE TEMP MACRO goods_bought(own_minor, lines, net_minor, rates) AS
     coalesce(own_minor, CASE
         WHEN coalesce(len(lines), 0) = 0 THEN rated_cost(net_minor, '', rates)

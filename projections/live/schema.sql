@@ -84,7 +84,7 @@ CREATE TABLE orders (
 
 -- Grain: one campaign. `status`: the type of the canonically last event among `drafted`, `published`, `unpublished` and
 -- `ended`. `rule_version`: the event_id of the canonically last event among `drafted`, `published`, `unpublished` and
--- `amended`. Each other value is from the canonically last event that carries terms and this value.
+-- `amended`. Every other value is from the canonically last event that carries it, of a type in entities.TERM_EVENTS.
 CREATE TABLE campaigns (
     key_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,
@@ -139,9 +139,8 @@ CREATE TABLE users (
 -- Grain: one violation. `topic`, `key`: the coupon, order, campaign or user that breaks the rule. `event_id`,
 -- `occurred_at`: the event by which it does. This is an event of this key, except that `below_min_after_refund` is a
 -- violation of the coupon by a refund of its order. `scope`:
--- - 'coupon': a rule within one key, on any topic. Either an event breaks a rule (`state`: the state before the event),
--- or
---   a delivery is in conflict (`conflicting_duplicate`; `state` is null).
+-- - 'coupon': a rule within one key, on any topic. Either an event breaks the rule (`state`: the state before the
+--   event), or a delivery is in conflict (`conflicting_duplicate`; `state` is null).
 -- - 'cross': a rule across coupons or between topics. There is one violation per key, rule and `counterpart`, which is
 --   the order if `key` is a coupon, or the coupon if `key` is an order.
 -- `order_hash`: the hash of the order, only for rules between topics; used for look-ups. `user_id`, `owner`: only for

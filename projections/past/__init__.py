@@ -1,5 +1,5 @@
-"""Puts the tables of the past in the place of the live ones, for one connection (docs/decisions/0013-past.md). Which
-past is meant is given by an instant of either clock, or by positions of the log (`Cut`).
+"""Puts the tables of the past in the place of the live ones, for one connection (docs/decisions/0013-past.md). A past
+is defined by instants of one or both clocks, or by positions of the log (`Cut`).
 
 On a cursor's connection, temporary tables and views shadow the live ones of the same name, so the same questions are
 answered for the past. They are dropped with the cursor's transaction.
