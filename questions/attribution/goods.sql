@@ -1,5 +1,5 @@
 -- What is the cost of goods of orders that do not state it? Grain: one such order with a cost known from its lines or
--- from the rates (goods_cost of macros.sql). `cost_by`: lines, rate.
+-- from the rates (goods_cost of macros.sql). `cost_by`: where the cost comes from (lines, rate).
 SELECT order_id, goods_cost(NULL, lines, net_minor, refunded_minor, $goods_rates) AS cost_minor,
        goods_cost_by(NULL, lines, net_minor, $goods_rates) AS cost_by
 FROM orders

@@ -1,11 +1,12 @@
 -- Which discounts did orders get, and who bears them? Grain: one discount of one order and one of its funders.
--- Discounts other than coupons: as stated by orders that stand. Coupons: as stated by their use, while in state used;
--- `sold`: the order stands (channel, store and instant are then the order's). If an order states more coupon discount
--- than those uses (or less: negative), the difference is a row without a coupon. The discount of a use that was
--- returned since does not count, whatever the order still states. If an order states no coupon discount, there is
--- nothing to compare: the uses count in addition to what it states (doubt `use_that_order_does_not_tell`). `funder`: by
--- the shares of the coupon's campaign (`funded_by`; null for the unassigned rest), else the one that the order names,
--- even if that order does not stand. The parts of a discount among funders sum to the discount. Input: `given_back`
+-- Discounts of other kinds than coupon are those that standing orders state. A coupon's discount is that of its use,
+-- while the coupon is in state used; `sold`: its order stands (channel, store and instant are then the order's). If an
+-- order states more or less coupon discount than its coupons in use, the difference (negative if it is less) is a row
+-- without a coupon. The discount of a use that was returned since does not count, whatever the order still states. If
+-- an order states no coupon discount, there is nothing to compare: its coupons in use count in addition to what it
+-- states (doubt `use_that_order_does_not_tell`). `funder`: by the shares of the coupon's campaign (`funded_by`; null
+-- for the unassigned rest); without shares, the only funder that the order names for coupon discounts, even if that
+-- order does not stand. The parts of a discount among funders sum to the discount. Input: `given_back`
 -- (given_back.sql).
 WITH in_use AS (
     SELECT coupon_id, order_id, used_at, discount_minor, campaign_id, coupon_type, currency

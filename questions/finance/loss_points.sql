@@ -1,7 +1,8 @@
 -- Which events and coupons lost money to broken rules? Grain: one point of loss and event; an event can be in several
--- points. `lost_minor`: the discount of that event, in the currency of the order, else of the coupon. For a coupon
--- issued or claimed above the stock or a limit: the discount of its use now, if any; for a discount above the coupon's
--- value: the excess. Explained and provisional violations lost nothing (see judged_violations.sql).
+-- points. `lost_minor` is in the currency of the order, else of the coupon. For a `used` event, it is the event's
+-- discount; for a coupon issued or claimed above the stock or a limit, the discount of its use now, if any; for a
+-- discount above the coupon's value, the excess. Explained and provisional violations lost nothing (see
+-- judged_violations.sql).
 WITH counted AS (
     SELECT violation, topic, scope, key_hash, key, event_id, counterpart FROM judged_violations
     WHERE NOT explained AND NOT provisional

@@ -1,8 +1,8 @@
 -- How is each discount spread over categories of goods? Grain: one discount of `taken` (input: discounts.sql) and
--- category of its order's lines; if the order has no lines or is unknown, the whole discount has the category
--- '(no lines)'. A discount is allocated by the discounts that the lines state, if any does; else by what was paid for
--- them; else equally. Units left over by rounding go to the lines with the largest remainders (Hamilton's method), the
--- first line among equals: the parts of a discount sum to it, to the minor unit.
+-- category of its order's lines; if the order has no lines or is unknown, the whole discount has the category '(no
+-- lines)'. A discount is allocated to the lines in proportion to the discounts that the lines state, if any does; else
+-- to what was paid for them; else equally. Units left over by rounding go to the lines with the largest remainders
+-- (Hamilton's method), the first line among equals. So the parts of a discount sum exactly to it.
 -- Uses lists instead of windows, since a year's orders have ten times as many lines.
 WITH numbered AS MATERIALIZED (
     SELECT row_number() OVER () AS number, * FROM taken
