@@ -79,7 +79,7 @@ def experiment(reading: Reading, parameters: Experiment) -> pl.DataFrame:
     `arms` lists size, sales and cost per arm; `effects` the effect per treatment, metric and method (plain, CUPED,
     winsorised, sequential) with interval and p; `returns` the incremental return per treatment; `parts` the effect
     within each value of `by`; `response` the effect by face value; `booked` the booked costs. `srm_p` is the p of a
-    sample ratio mismatch: below 0.001, people are missing from an arm. `conclusions` says the result in words,
+    sample ratio mismatch: below 0.001, people are probably missing from an arm. `conclusions` says the result in words,
     `warnings` what limits it. `over` is false until all orders of the window are known.
 
     Raises `NotThere`, `WrongQuestion`.
@@ -190,7 +190,13 @@ def _arm_rows(control: Arm, treatments: Sequence[Arm], arms: Arms, balance: Sequ
 def _left_out(arms: Sequence[Arm]) -> list[Caveat]:
     if not arms:
         return []
-    return [caveat("arm_too_small", "of {sizes} people no spread can be told: the arm is left out", sizes=_sizes(arms))]
+    return [
+        caveat(
+            "arm_too_small",
+            "{sizes} people are too few to estimate a variance: the arm is left out",
+            sizes=_sizes(arms),
+        )
+    ]
 
 
 def _sizes(arms: Sequence[Arm]) -> str:
@@ -203,8 +209,8 @@ def _checks(srm: float, balance: Sequence[Row]) -> list[Caveat]:
         warnings.append(
             caveat(
                 "sample_ratio",
-                "the arms are not as large as they were drawn (p {p:p}): people are missing from one of them, and no"
-                " figure can be trusted before it is known why",
+                "the sizes of the arms do not match their shares (p {p:p}): people are missing from"
+                " an arm, and no figure can be trusted until the reason is known",
                 p=srm,
             )
         )
@@ -213,9 +219,8 @@ def _checks(srm: float, balance: Sequence[Row]) -> list[Caveat]:
             warnings.append(
                 caveat(
                     "unequal_before",
-                    "{arm:word} and the control differed before the start already (p {p:p}): go by CUPED, and look"
-                    " at how"
-                    " the arms were drawn",
+                    "{arm:word} and the control already differed before the start (p {p:p}): rely on"
+                    " CUPED, and check how the arms were drawn",
                     arm=row["arm"],
                     p=row["p_corrected"],
                 )
@@ -370,8 +375,8 @@ def _weaknesses(
     warnings = [
         caveat(
             "not_randomised",
-            "nobody was assigned by chance: whatever made people be targeted, and is not on record, may be what this"
-            " shows; assign arms next time (`experiment assign`)",
+            "nobody was assigned at random: the difference may come from how people were"
+            " targeted, which is not on record; assign arms next time (`experiment assign`)",
         )
     ]
     if of.row["first_assigned_at"] is not None:
@@ -387,8 +392,8 @@ def _weaknesses(
         warnings.append(
             caveat(
                 "self_selected",
-                "{share:percent} of the coupons were claimed, not given: who wants to buy claims, so the effect looks"
-                " larger than it is",
+                "{share:percent} of the coupons were claimed, not granted: people who want to buy"
+                " claim coupons, so the effect looks larger than it is",
                 share=claimed,
             )
         )
@@ -397,8 +402,8 @@ def _weaknesses(
         warnings.append(
             caveat(
                 "without_history",
-                "{n:count} of {all:count} people with a coupon bought nothing in the time before: they are left out, as"
-                " nobody is known to be like them",
+                "{n:count} of {all:count} people with a coupon bought nothing in the time before:"
+                " they are left out, because no similar people are known",
                 n=unknown,
                 all=holders.height,
             )
@@ -407,15 +412,15 @@ def _weaknesses(
         warnings.append(
             caveat(
                 "placebo_as_large",
-                "before the campaign the same comparison differs by more than half as much, though that may be chance:"
-                " do not build on this figure",
+                "before the campaign, the same comparison shows a difference more than half as large,"
+                " possibly by chance: do not rely on this figure",
             )
         )
     if judged.compared.supported < 1:
         warnings.append(
             caveat(
                 "unlike_others",
-                "{share:percent} of the targeted are like nobody else: left out",
+                "{share:percent} of the targeted people have no similar people among the others: they are left out",
                 share=1 - judged.compared.supported,
             )
         )

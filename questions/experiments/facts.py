@@ -252,12 +252,12 @@ def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) ->
 
 
 _RULES: Final = {
-    "without_cost": "{n:count} orders do not say what their goods cost: no margin and no ROI can be told; give a"
-    " rate with"
-    " --goods-rate 70 (or CATEGORY=70)",
-    "over_refunded": "{n:count} orders were refunded beyond what was paid: they are refunded in full, and so no orders",
-    "of_nothing": "{n:count} orders were paid with nothing: they count as orders, with no sales",
-    "negative_cost": "{n:count} orders have a negative cost of goods: it is taken as told",
+    "without_cost": "{n:count} orders do not state a cost of goods: margin and ROI are unknown; give a"
+    " rate with --goods-rate 70 (or CATEGORY=70)",
+    "over_refunded": "{n:count} orders were refunded by more than was paid: they count as refunded in"
+    " full, and so not as orders",
+    "of_nothing": "{n:count} orders have a payment of zero: they count as orders without sales",
+    "negative_cost": "{n:count} orders have a negative cost of goods: it is used as stated",
 }
 
 
@@ -350,9 +350,8 @@ def _arm_warnings(
         whole = counting.filter(pl.col("arm") == control).height
         yield caveat(
             "contamination",
-            "{n:count} of {whole:count} people in {control:word} got a coupon all the same: they stay in"
-            " {control:word},"
-            " which makes the effect look smaller than it is",
+            "{n:count} of {whole:count} people in {control:word} got a coupon nevertheless: they"
+            " stay in {control:word}, which makes the effect look smaller than it is",
             n=leaked,
             whole=whole,
             control=control,
@@ -366,7 +365,9 @@ def _arm_warnings(
         )
     if not planned:
         yield caveat(
-            "shares_unknown", "with which shares the arms were drawn is not on record: say it with --shares to check it"
+            "shares_unknown",
+            "the shares with which the arms were drawn are not on record: give them with --shares"
+            " to check the arms' sizes",
         )
 
 
@@ -376,9 +377,8 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, so
     if not window.over:
         yield caveat(
             "not_over",
-            "the window lasts until {planned:instant} and the orders on record until {end:instant}: before the end,"
-            " go by"
-            " the sequential interval alone",
+            "the window lasts until {planned:instant} and the orders on record until"
+            " {end:instant}: before the end, rely on the sequential interval only",
             planned=window.planned_end,
             end=window.end,
         )
@@ -386,21 +386,20 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, so
     if first is not None and first > window.before:
         yield caveat(
             "short_history",
-            "orders are on record from {first:instant} only, later than the time before that is compared"
-            " ({before:instant}): CUPED takes out less",
+            "orders are on record only from {first:instant}, but the comparison time begins at"
+            " {before:instant}: CUPED reduces the variance less",
             first=first,
             before=window.before,
         )
     if of.row["first_given_at"] is not None and of.row["first_given_at"] < window.before:
-        yield caveat("given_early", "coupons were out before the time that is compared: check --start")
+        yield caveat("given_early", "coupons were issued before the comparison time began: check --start")
     first_sale: Any = sold.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
     learned = 0 if first_sale is None else arms.people.filter(pl.col("recorded_at") > first_sale + _ONE_APPEND).height
     if learned:
         yield caveat(
             "recorded_late",
-            "the arm of {n:count} people was recorded only when orders of the window were known already: they count,"
-            " but"
-            " nobody can tell a late message from an arm chosen in hindsight",
+            "the arm of {n:count} people was recorded after orders of the window were known: they"
+            " count, but a late message looks the same as an arm chosen in hindsight",
             n=learned,
         )
     with reading.given(chosen=arms.people.select("person")):
@@ -409,9 +408,7 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, so
     if others["people"][0]:
         yield caveat(
             "other_experiments",
-            "{n:count} people were in arms of {campaigns:count} other campaigns at the time: their effects come on"
-            " top of"
-            " one another",
+            "{n:count} people were in arms of {campaigns:count} other campaigns at the time: the effects add up",
             n=others["people"][0],
             campaigns=others["campaigns"][0],
         )
@@ -423,8 +420,8 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, so
         ]
         yield caveat(
             "uses_without_order",
-            "{n:count} coupons are used on orders that are not known as paid, or do not stand (cancelled, refunded in"
-            " full): their discount of {discounts} is left out",
+            "{n:count} coupons are used on orders that are not paid or do not stand (cancelled,"
+            " refunded in full): their discount of {discounts} is left out",
             n=int(lost["coupons"].sum()),
             discounts=amounts,
         )
@@ -465,7 +462,7 @@ def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
     if not kinds:
         warnings.append(caveat("no_cost", "no cost is booked on the campaign: ROI counts the discount alone"))
     elif sum(kinds.values()) < 0:
-        warnings.append(caveat("negative_booked", "the booked cost is negative in sum: ROI cannot be told"))
+        warnings.append(caveat("negative_booked", "the sum of the booked cost is negative: ROI is unknown"))
     return Booked(kinds, tuple(warnings))
 
 

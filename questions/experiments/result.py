@@ -337,9 +337,7 @@ def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, curren
     return Note(_SIZED if shown.sized else _UNSIZED if shown.significant else _OPEN, values)
 
 
-_SAME: Final = (
-    "Incremental {what:label}, {arm:word}: nobody differs from anybody in what they bought; nothing can be said."
-)
+_SAME: Final = "Incremental {what:label}, {arm:word}: all people bought the same; nothing can be said."
 _SIZED: Final = (
     "Incremental {what:label}: {arm:word} brought {total:money} {more} than without it ({span}).{cuped}{return_}"
 )

@@ -111,8 +111,8 @@ def categories(reading: Reading, parameters: Categories) -> pl.DataFrame:
     """Sales, discounts and margin by category of goods: one row per category and currency.
 
     Refunds and order-level amounts are allocated to the lines. What the lines do not explain has the category '(no
-    lines)', so the columns have the same sums as `finance-margin`. `below_cost` counts lines sold below their cost;
-    `lines_without_cost` are left out of the margin. `discount_minor` is the category's part of all discounts,
+    lines)', so `net_sales_minor` has the same sum as in `finance-margin`. `below_cost` counts lines sold below their
+    cost; `lines_without_cost` are left out of the margin. `discount_minor` is the category's part of all discounts,
     `line_discount_minor` what the lines themselves state.
 
     Raises `WrongQuestion`.
@@ -172,7 +172,7 @@ def cash(reading: Reading, parameters: Cash) -> pl.DataFrame:
 def losses(reading: Reading, parameters: Losses) -> pl.DataFrame:
     """Money lost to broken rules: one row per point of loss, campaign and currency.
 
-    An event or coupon counts once per point, and may count in several points, so the rows must not be added up. With
+    An event or coupon counts once per point, and may count in several points, so points must not be added up. With
     `explain`: one row per point and event.
     """
     points, campaign = _query("loss_points"), {"campaign": parameters.campaign}
@@ -219,7 +219,7 @@ def statement(reading: Reading, parameters: Statement) -> pl.DataFrame:
 
 
 def restated(reading: Reading, parameters: Restated) -> pl.DataFrame:
-    """How totals changed since they were first known: one row per line and currency.
+    """How totals changed between what was known at `known_from` and what is known now: one row per line and currency.
 
     The lines are `known_then` (as known at `known_from`), one per cause of a change, and `known_now`. In every column
     but `cases`, known_then plus the causes equals known_now. The columns are orders, sales, margin, discounts, booked
