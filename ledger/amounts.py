@@ -1,7 +1,8 @@
 """Formats amounts, shares and counts for people. All tables, notes, reports and pages use these functions.
 
 The ledger stores amounts as integers in the currency's minor unit. ISO 4217 defines the number of decimals: none for
-JPY, two for CNY, three for KWD. The conversion is decimal; no amount passes through a binary fraction.
+JPY, two for CNY, three for KWD. Amounts are converted in decimal arithmetic, never in
+floating-point numbers.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ _WITHOUT_MINOR_UNIT: Final = frozenset("XAG XAU XBA XBB XBC XBD XDR XPD XPT XSU 
 
 
 def decimals(currency: str | None) -> int | None:
-    """Decimals of the currency's minor unit by ISO 4217. None if the currency is unknown or has no minor unit."""
+    """How many decimals ISO 4217 defines for amounts in `currency`. None if the currency is unknown or has no minor
+    unit."""
     if currency is None or currency not in CURRENCIES or currency in _WITHOUT_MINOR_UNIT:
         return None
     return _DECIMALS.get(currency, 2)
 
 
 def amount(minor: float | Decimal | None, currency: str | None) -> str:
-    """`minor` in major units, without the currency's name: "1,234.50". For a column whose header names the currency.
+    """The amount `minor`, given in minor units, as a text in major units without the currency: "1,234.50". For a column
+    whose header names the currency.
 
-    Fractions of minor units, as statistics produce them, are rounded half to even. If the currency has no known minor
-    unit, the number of minor units is returned. NaN, infinity and None give "–".
+    Fractions of a minor unit, as statistics produce them, are rounded half to even. If the currency has no known minor
+    unit, the text is the number of minor units. NaN, infinity and None give "–".
     """
     if minor is None:
         return NOTHING
@@ -49,10 +52,11 @@ def amount(minor: float | Decimal | None, currency: str | None) -> str:
 
 
 def money(minor: float | Decimal | None, currency: str | None) -> str:
-    """`minor` in major units, with the currency: "1,234.50 CNY". For sentences, and for a column of several currencies.
+    """The amount `minor`, given in minor units, as a text in major units with the currency: "1,234.50 CNY". For
+    sentences, and for a column with several currencies.
 
-    If the currency has no known minor unit: "123,450 minor units", with the currency's code if there is one. Zero
-    without a currency is "0".
+    If the currency has no known minor unit, the text is "123,450 minor units", followed by the currency's code if there
+    is one. Zero without a currency is "0". NaN, infinity and None give "–".
     """
     if minor is None or amount(minor, currency) == NOTHING:
         return NOTHING
@@ -65,8 +69,8 @@ def money(minor: float | Decimal | None, currency: str | None) -> str:
 
 
 def percent(share: float | Decimal | None) -> str:
-    """A ratio as a percentage with one decimal: 0.0356 gives "3.6%". A nonzero ratio that would round to 0.0% gives
-    "<0.1%" or ">-0.1%"."""
+    """The ratio `share` as a percentage with one decimal: 0.0356 gives "3.6%". A nonzero ratio that would be rounded to
+    0.0% gives "<0.1%" or ">-0.1%"."""
     if share is None:
         return NOTHING
     exact = Decimal(share)

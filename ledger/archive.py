@@ -1,18 +1,17 @@
 """The archive: a copy of a log as a folder of Parquet files, readable without a broker and without this program.
 
     FOLDER/manifest.json                                        lists the files, with checksums
-    FOLDER/archive.lock                                         locked by the process that writes
+    FOLDER/archive.lock                                         locked while a process writes or verifies
     FOLDER/topic=T/day=2026-11-11/0-00000000000000000042.parquet   partition 0 from offset 42 on
     FOLDER/topic=T/day=2026-11-11/0-00000000000000000042-00000000000000001042.parquet   merged: up to offset 1041
 
 Always true:
 - A file has consecutive records of one partition, recorded on one day (UTC), in the order of their offsets. Keys and
   values are the bytes of the log.
-- The manifest lists only complete files: they are on disk under their names before it lists them. It is replaced
-  atomically.
+- A file is complete and on disk under its name before the manifest lists it. The manifest is replaced atomically.
 - The files of a partition follow one another without gap or overlap, except for losses that the manifest lists.
 - No record is returned from a file whose bytes have changed.
-- A file may also have the events' fields as columns, decoded from these bytes. The file's metadata says which version
+- A file may also have the events' fields as columns, decoded from the values. The file's metadata says which version
   decoded them (`DECODED`). In the row of a record that is not a valid event, these columns are all null.
 
 `archiver` writes archives; this module reads and verifies them.
@@ -73,7 +72,7 @@ DECODED: Final = b"coupon-ledger.decoded"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Offsets of one partition, from `first_offset` to `next_offset`, exclusive."""
+    """A range of offsets of one partition, from `first_offset` (inclusive) to `next_offset` (exclusive)."""
 
     topic: str
     partition: int
@@ -93,7 +92,8 @@ class ArchivedFile(Span):
     """A file of the archive. `recorded_from`, `recorded_until`: the earliest and latest `recorded_at` of its records,
     in µs since the epoch.
 
-    Its span can hold more offsets than records, since a Kafka partition also holds transaction markers.
+    The file can have fewer records than its range has offsets, since transaction markers in a Kafka partition take
+    offsets too.
     """
 
     path: str
@@ -107,8 +107,8 @@ class ArchivedFile(Span):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The contents of the archive. `topics`: number of partitions by topic. `losses`: offsets that the log no longer
-    had when they were to be archived."""
+    """The contents of the archive. `topics`: the number of partitions of each topic. `losses`: the ranges of offsets
+    that the archive lacks because the log no longer had them when they were to be archived."""
 
     topics: Mapping[str, int] = field(default_factory=dict)
     files: tuple[ArchivedFile, ...] = ()
@@ -118,18 +118,18 @@ class Manifest:
         return sorted(TopicPartition(topic, p) for topic, count in self.topics.items() for p in range(count))
 
     def spans(self) -> dict[TopicPartition, list[Span]]:
-        """Files and losses of each partition, in the order of their offsets."""
+        """Per partition, its files and losses in the order of their offsets."""
         spans_of: dict[TopicPartition, list[Span]] = {tp: [] for tp in self.partitions()}
         for span in sorted((*self.files, *self.losses), key=lambda span: span.first_offset):
             spans_of.setdefault(span.tp, []).append(span)
         return spans_of
 
     def ends(self) -> dict[TopicPartition, int]:
-        """Per partition, the offset at which archiving continues."""
+        """Per partition, the offset at which archiving continues: the one after its last file or loss, or 0."""
         return {tp: spans[-1].next_offset if spans else 0 for tp, spans in self.spans().items()}
 
     def text(self) -> str:
-        """The manifest as JSON: one line per file, with a checksum over everything."""
+        """The manifest as JSON, with one line per file and per loss, and a checksum over all of it."""
         parts = {
             "format": json.dumps(FORMAT),
             "topics": json.dumps(dict(self.topics)),
@@ -146,8 +146,8 @@ def _lines(rows: Iterable[Span]) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest. Raises `ArchiveUnusable` if it is missing, unreadable or of another version,
-    `ArchiveDamaged` if it is altered."""
+    """Read the manifest. Raises `ArchiveUnusable` if it is missing, unreadable or written in another format,
+    `ArchiveDamaged` if it is not as it was written."""
     path = folder / MANIFEST
     try:
         text = path.read_text(encoding="utf-8")
@@ -181,10 +181,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 @contextmanager
 def locked(folder: Path, *, writing: bool) -> Iterator[None]:
-    """Lock the archive within the block: against writers, and with `writing` also against readers that need it
-    unchanged. The lock of a killed process is released.
+    """Within the block, no other process can write the archive. With `writing`, no other process can verify it either.
+    The lock of a killed process is released.
 
-    Raises `ArchiveUnusable` if another process holds a conflicting lock.
+    Raises `ArchiveUnusable` if another process has a conflicting lock.
     """
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT if writing else os.O_RDONLY, 0o644)
@@ -205,7 +205,8 @@ def locked(folder: Path, *, writing: bool) -> Iterator[None]:
 
 @contextmanager
 def being_read(folder: Path) -> Iterator[None]:
-    """Within the block, no file of the archive is removed (`unread`). Writers are not locked out."""
+    """Within the block, this process is a reader of the archive: a merge removes no files (see `unread`). Files can
+    still be added."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
@@ -216,7 +217,8 @@ def being_read(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def unread(folder: Path) -> Iterator[bool]:
-    """Yield whether the archive has no readers. If so, new readers wait until the block ends."""
+    """Yields True if no process reads the archive (see `being_read`), otherwise False. If True, new readers wait until
+    the block ends."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -233,10 +235,12 @@ def unread(folder: Path) -> Iterator[bool]:
 
 
 class ArchiveLog:
-    """The archive in `folder` as a `LogReader`. Records keep the partitions and offsets that they had in the log.
+    """The archive in `folder`, read like a log (`LogReader`). Records have the partitions and offsets that they had in
+    the log.
 
-    An open `ArchiveLog` does not change; records that are archived later are visible only in a new one. For use by one
-    thread at a time. Raises `ArchiveUnusable`, `ArchiveDamaged`.
+    An open `ArchiveLog` does not change: to read records that are archived later, open a new one. Only one thread at a
+    time may use it. Raises `ArchiveUnusable` if there is no readable archive, `ArchiveDamaged` if its manifest or a
+    file is not as it was written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -263,8 +267,8 @@ class ArchiveLog:
         return [tp for tp in self.manifest.partitions() if tp.topic in set(topics)]
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Read as from any log, but equal shares of all partitions, and without waiting, since no records can
-        arrive."""
+        """Like `LogReader.read`, but returns equal shares of all partitions instead of the records that were recorded
+        first. Never waits, since no new records can arrive."""
         self._require([tp.topic for tp in positions])
         for tp, offset in positions.items():
             self._check_held(tp, offset)
@@ -273,7 +277,8 @@ class ArchiveLog:
         return [self._chunk(tp, positions[tp], share) for tp, share in shares.items()]
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The first archived offset, after any losses at the beginning."""
+        """Per partition, the first offset of its first file. If the partition has no file: the offset at which
+        archiving continues."""
         self._require([tp.topic for tp in partitions])
         return {tp: self._files[tp][0].first_offset if self._files[tp] else self._ends[tp] for tp in partitions}
 
@@ -285,7 +290,7 @@ class ArchiveLog:
         return self.end_positions(partitions)
 
     def identities(self) -> dict[str, str]:
-        """Empty: an archive holds the records of a log, not the log itself."""
+        """Always empty: the archive only has copies of the topics, and copies have no ids."""
         return {}
 
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
@@ -298,8 +303,9 @@ class ArchiveLog:
         return records
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
-        """About `count` records from `offset` on, before `end`, whose events are stored decoded. None if the file there
-        is not decoded, or was decoded by another version."""
+        """About `count` records of the partition `tp` whose events the archive stores decoded, from the offset `offset`
+        on and before the offset `end`. None if the file with `offset` has no decoded events, or if another version
+        decoded them."""
         file = self._file_at(tp, offset)
         return None if file is None else self._open(file).decoded(offset, end, count)
 
@@ -310,7 +316,8 @@ class ArchiveLog:
         self._reading.close()
 
     def chunks(self, partitions: Sequence[TopicPartition]) -> Iterator[Chunk]:
-        """All records, partition by partition. Losses are skipped."""
+        """All archived records of these partitions, one partition after the other. Offsets that were lost are
+        skipped."""
         for tp in partitions:
             for file in self._files[tp]:
                 yield from self.chunks_of(file)
@@ -324,7 +331,8 @@ class ArchiveLog:
             yield chunk
 
     def last_record(self, tp: TopicPartition) -> Chunk | None:
-        """The last record of the partition, alone."""
+        """A chunk with only the last archived record of the partition. None if the partition has no archived
+        records."""
         return self._open(self._files[tp][-1]).last() if self._files.get(tp) else None
 
     def _require(self, topics: Sequence[str]) -> None:
@@ -347,7 +355,7 @@ class ArchiveLog:
         )
 
     def _chunk(self, tp: TopicPartition, offset: int, count: int) -> Chunk:
-        """The next records up to the next loss, from several files if needed."""
+        """Up to `count` records from `offset` on, from several files if needed. Ends before the next loss."""
         parts = []
         while count > 0 and (file := self._file_at(tp, offset)) is not None:
             part = self._open(file).take(offset, count)
@@ -375,17 +383,17 @@ class ArchiveLog:
 
 @runtime_checkable
 class KeepsDecoded(Protocol):
-    """A log that also stores some of its events already decoded (the archive)."""
+    """A log that can return some of its events already decoded, since an archive stores them that way."""
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch(Span):
-    """Consecutive records whose events the file at `path` stores decoded. `records`: their number.
+    """Consecutive records of one partition whose events the file at `path` stores decoded. `records`: how many.
 
-    `row`, `end_row`: the file's rows to read (`end_row` exclusive), which are whole row groups. `read` leaves out rows
-    with offsets outside the span.
+    `row`, `end_row`: the range of rows that `read` loads from the file (`end_row` exclusive). It consists of whole row
+    groups, so `read` leaves out rows with offsets outside `first_offset` to `next_offset`.
     """
 
     path: Path
@@ -397,8 +405,9 @@ class Stretch(Span):
         return self.records
 
     def read(self) -> tuple[pl.DataFrame, Chunk]:
-        """Returns the valid events as a frame of wire fields with `offset` and `recorded_at`, and all other records as
-        a chunk. Events whose `recorded_at` is out of range are in the chunk. Callable from any thread."""
+        """Read the records. Returns two things: the valid events as a frame (the fields of their schema, `offset`,
+        `recorded_at`), and all other records as a chunk. An event whose `recorded_at` is out of range is in the chunk.
+        Any thread may call this."""
         rows = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).slice(self.row, self.end_row - self.row)
         events = rows.drop("partition", "key", "value").collect()
         if self.records < events.height:
@@ -433,7 +442,8 @@ _BYTES: Final = {
 
 
 class _OpenFile:
-    """A file whose checksum was verified, with the row group that was read last."""
+    """An open file of the archive, whose checksum was verified. Keeps the last row group in memory that was read from
+    it."""
 
     def __init__(self, folder: Path, file: ArchivedFile) -> None:
         self.file = file
@@ -455,7 +465,7 @@ class _OpenFile:
         self._parquet.close()
 
     def take(self, offset: int, count: int) -> Chunk:
-        """Up to `count` records from `offset` on, within one row group."""
+        """Up to `count` records from the offset `offset` on, all from one row group."""
         group = bisect_left(self._last_offsets, offset)
         if group == len(self._last_offsets):
             return part_of(self._chunk_of(group - 1), 0, 0, self.file.next_offset)
@@ -464,8 +474,8 @@ class _OpenFile:
         return part_of(chunk, start, min(start + count, len(chunk)), chunk.next_offset)
 
     def decoded(self, offset: int, end: int, count: int) -> Stretch | None:
-        """About `count` records from `offset` on, before `end`. None if there are none, or this version did not decode
-        the file."""
+        """About `count` records of this file, from the offset `offset` on and before the offset `end`, with their
+        decoded events. None if there are no such records, or if this version did not decode the file's events."""
         first = bisect_left(self._last_offsets, offset)
         if not self._is_decoded or first == len(self._last_offsets):
             return None
@@ -481,7 +491,7 @@ class _OpenFile:
         return Stretch(*self.file.tp, offset, next_offset, self._path, row, end_row, end_row - row - outside)
 
     def _records_within(self, group: int, start: int, end: int) -> int:
-        """How many records of the row group have offsets from `start` to `end`, exclusive."""
+        """How many records of the row group have an offset from `start` (inclusive) to `end` (exclusive)."""
         if start >= end:
             return 0
         offsets = self._parquet.read_row_group(group, columns=["offset"])["offset"].to_numpy()
@@ -510,8 +520,8 @@ class _OpenFile:
 
 
 def part_of(chunk: Chunk, start: int, end: int, next_offset: int) -> Chunk:
-    """The chunk's records from `start` to `end`, exclusive. `next_offset`: where reading continues after the chunk's
-    last record."""
+    """The chunk's records with the indexes `start` to `end` (exclusive). `next_offset`: where reading continues after
+    the chunk's last record."""
     if start == 0 and end == len(chunk):
         return chunk
     rows = slice(start, end)
@@ -550,11 +560,13 @@ def restore(
     anew: bool = False,
     progress: Progress = ignore,
 ) -> int:
-    """Restore the archive into an empty log. Returns the number of records. `progress`: counts records.
+    """Restore the archive into the empty log `log`. Returns the number of restored records. `progress`: counts records.
 
-    `topics`: the topics to restore; all if empty. `anew`: delete what an interrupted restore left. Raises
-    `LogNotEmpty`; `LogTruncated` for losses between archived records, unless `accept_loss`; and what archive and log
-    raise.
+    `topics`: the topics to restore; all if empty. `accept_loss`: restore even if records after the first archived one
+    were lost. `anew`: first delete what an interrupted restore left.
+
+    Raises `LogNotEmpty` if the log has records, `LogTruncated` if records were lost and this is not accepted, and all
+    that reading the archive and writing the log raise.
     """
     archive = ArchiveLog(folder)
 
@@ -588,16 +600,19 @@ def restore(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem of the manifest or of a file. `file`: its path in the folder."""
+    """A problem that `verify` found. `file`: the file with the problem (or the manifest), as a path within the
+    archive's folder."""
 
     file: str
     problem: str
 
 
 def verify(folder: Path, progress: Progress = ignore) -> list[Finding]:
-    """List all problems: missing, altered, overlapping and unlisted files, and gaps in positions.
+    """List all problems of the archive: files that are missing, altered, overlapping, not in the manifest or different
+    from what it says, and gaps between files.
 
-    Reads every file. `progress`: in records. Raises `ArchiveUnusable`, `ArchiveDamaged` (manifest).
+    Reads every file. `progress`: counts records. Raises `ArchiveUnusable` if there is no readable archive or another
+    process writes it, `ArchiveDamaged` if the manifest is not as it was written.
     """
     with locked(folder, writing=False):
         manifest = read_manifest(folder)
@@ -613,7 +628,8 @@ def verify(folder: Path, progress: Progress = ignore) -> list[Finding]:
 
 
 def altered(folder: Path, file: ArchivedFile) -> str | None:
-    """In words, how the file differs from the one that was written. None if it does not differ."""
+    """What is wrong with the file, in words: it is missing, cannot be read, or has other bytes than were written. None
+    if nothing is wrong."""
     path = folder / file.path
     try:
         size = path.stat().st_size
@@ -629,7 +645,7 @@ def altered(folder: Path, file: ArchivedFile) -> str | None:
 
 
 def _disagreement(folder: Path, file: ArchivedFile) -> str | None:
-    """In words, in what the file's records disagree with the manifest. None if they agree."""
+    """How the file's records differ from what the manifest says about them, in words. None if they do not differ."""
     try:
         with pq.ParquetFile(folder / file.path) as parquet:
             table = parquet.read(columns=["partition", "offset", "recorded_at"])
@@ -651,7 +667,7 @@ def _disagreement(folder: Path, file: ArchivedFile) -> str | None:
 
 
 def _misplaced(manifest: Manifest) -> Iterator[Finding]:
-    """Files that overlap, and gaps between files."""
+    """One finding for each overlap of two files or losses of a partition, and for each gap between them."""
     for tp, spans in manifest.spans().items():
         for before, after in pairwise([Span(*tp, 0, 0), *spans]):
             name = after.path if isinstance(after, ArchivedFile) else MANIFEST
@@ -687,8 +703,8 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def is_left(manifest: Manifest, name: str) -> bool:
-    """Whether a killed run left the file: it is unfinished, or lies past the manifest's end. The next run removes it
-    and archives the same records again."""
+    """Whether a killed run left the file `name`: it is unfinished, or begins where the manifest's last file of its
+    partition ends, or later. The next run removes it and archives its records again."""
     if (parts := NAME.fullmatch(name)) is None:
         return False
     end = manifest.ends().get(TopicPartition(parts["topic"], int(parts["partition"])), 0)
@@ -696,8 +712,8 @@ def is_left(manifest: Manifest, name: str) -> bool:
 
 
 def _holder(manifest: Manifest, name: str) -> ArchivedFile | None:
-    """The listed file that holds the first record of the unlisted file `name`: a merge replaced one by the other, or
-    was to. None if there is none."""
+    """The listed file that has the first record of the unlisted file `name`. None if there is none. A merge leaves such
+    an unlisted file: a small file that it has replaced, or a merged file that the manifest does not list yet."""
     if (parts := NAME.fullmatch(name)) is None:
         return None
     tp, first = TopicPartition(parts["topic"], int(parts["partition"])), int(parts["first"])
@@ -705,5 +721,5 @@ def _holder(manifest: Manifest, name: str) -> ArchivedFile | None:
 
 
 def day_of(recorded_at: int) -> str:
-    """The UTC day of an instant in µs since the epoch: `2026-11-11`."""
+    """The UTC day of `recorded_at` (µs since the epoch), as in `2026-11-11`."""
     return str(np.datetime64(recorded_at // DAY_US, "D"))

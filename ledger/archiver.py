@@ -1,10 +1,12 @@
-"""Writes archives. Each run adds the log's records past the manifest's end as new files. Also merges small files.
+"""Writes archives, and merges their small files. Each run archives the log's records after the manifest's end, as new
+files.
 
 Always true:
 - Each record is archived once: a run removes what a killed run left, and continues where the manifest ends.
 - A file is on disk under its name before the manifest lists it.
 - Nothing is skipped silently: if the log no longer has the next offset, the run fails, or lists the loss.
-- Records of different logs are not mixed in one archive, as far as the last archived record of each partition shows.
+- Records of different logs are not mixed in one archive: each run first compares the log with the last archived record
+  of each partition.
 - A merge does not change the archived records at any moment: replaced files are removed only after the manifest lists
   their replacement.
 """
@@ -75,7 +77,8 @@ _WRITING: Final = {
 
 @dataclass(slots=True)
 class Archived:
-    """The result of a run. `losses`: offsets that the run listed as lost in the manifest."""
+    """The result of one run: how many files, records and bytes it archived. `losses`: the ranges of offsets that it
+    listed in the manifest as lost."""
 
     files: int = 0
     records: int = 0
@@ -84,11 +87,12 @@ class Archived:
 
 
 class Archiver:
-    """Archives one log into one folder, which is created if missing. `run` may be called once.
+    """Archives one log into one folder, which is created if it is missing. `run` may be called once.
 
-    `log`: the log without wrappers (`open_backend`), so that the stored bytes are archived. `decode`: also store the
-    events' fields, decoded, beside their bytes. `progress`: counts records; each offset that is still to be read counts
-    as a record.
+    `log`: the log without wrappers (`open_backend`), so that the stored bytes are archived. `accept_loss`: list records
+    that the log no longer has as lost, instead of raising `LogTruncated`. `decode`: also store the events' fields,
+    decoded, beside their bytes. `progress`: counts records; its total assumes that each offset still to be read has a
+    record.
     """
 
     def __init__(
@@ -117,10 +121,11 @@ class Archiver:
         self._archived = Archived()
 
     def run(self) -> Archived:
-        """Archive up to the log's current end.
+        """Archive all records up to the log's current end.
 
-        Raises `LogTruncated` for offsets that the log no longer holds, `ArchiveUnusable` if the folder cannot be
-        written, is in use or is of another log, `ArchiveDamaged`.
+        Raises `LogTruncated` if the log no longer has records that are not archived yet, unless that is accepted.
+        Raises `ArchiveUnusable` if the folder cannot be written, is in use or has an archive of another log, and
+        `ArchiveDamaged` if the manifest or a file that is read is not as it was written.
         """
         with _writable(self._folder):
             self._folder.mkdir(exist_ok=True)
@@ -152,7 +157,8 @@ class Archiver:
     # --- Preparing
 
     def _manifest(self) -> Manifest:
-        """The folder's manifest. Writes an empty one into an empty folder."""
+        """The folder's manifest. Writes an empty one if the folder is empty. Raises `ArchiveUnusable` if the folder has
+        other files but no manifest."""
         if (self._folder / MANIFEST).exists():
             self._committed = read_manifest(self._folder)
             return self._committed
@@ -166,10 +172,11 @@ class Archiver:
         return self._committed
 
     def _continued(self, manifest: Manifest, partitions: list[TopicPartition]) -> Manifest:
-        """The manifest to continue with: it has the log's current partitions, and lists offsets that the log no longer
-        has as losses.
+        """The manifest that the run continues with. It has the log's current partitions, and lists as losses the
+        offsets that the log no longer has and that are not archived.
 
-        Raises `ArchiveUnusable` if the archive is of another log, `LogTruncated` for losses that are not accepted.
+        Raises `ArchiveUnusable` if the archive was made from another log, `LogTruncated` if there are losses that are
+        not accepted.
         """
         self._check_same_log()
         counts = Counter(tp.topic for tp in partitions)
@@ -196,8 +203,8 @@ class Archiver:
             archive.close()
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
-        """Remove unlisted files that a killed run left: unfinished files, and files past the end. The log still has
-        their records."""
+        """Remove unlisted files that a killed run left: unfinished files, and files of records after the manifest's
+        end. The log still has these records."""
         named = {file.path for file in manifest.files}
         for path in self._folder.rglob("*"):
             name = path.relative_to(self._folder).as_posix()
@@ -207,7 +214,8 @@ class Archiver:
     # --- Records
 
     def _files(self, tp: TopicPartition, start: int, end: int) -> Iterator[ArchivedFile]:
-        """Write the partition's records from `start` to `end` into files. Yields each file when it is complete."""
+        """Write the partition's records into files, from the offset `start` at least up to the offset `end`. Yields
+        each file when it is complete."""
         file: _File | None = None
         next_offset = start
         try:
@@ -234,8 +242,8 @@ class Archiver:
                 file.abandon()
 
     def _chunks(self, tp: TopicPartition, start: int, end: int) -> Iterator[Chunk]:
-        """The partition's records from `start` on, at least up to `end`. While the caller processes some, the next ones
-        are read in the background."""
+        """The partition's records from the offset `start` at least up to the offset `end`. The next chunks are read in
+        the background while the caller processes the current ones."""
         if start >= end:
             return
         count = min(_READ_RECORDS, self._file_records)
@@ -261,8 +269,8 @@ class Archiver:
 
 @dataclass(slots=True)
 class Merged:
-    """The result of a run: `files` small files were merged into `into` files. `kept`: number of leftovers that were not
-    removed, since the archive has readers; the next run removes them."""
+    """The result of one merge: `files` small files with `records` records became `into` files. `kept`: how many
+    leftover files were not removed because the archive has readers. The next merge removes them."""
 
     files: int = 0
     into: int = 0
@@ -273,8 +281,8 @@ class Merged:
 class Merger:
     """Merges consecutive small files of one partition and day. `run` may be called once.
 
-    While the archive has readers, replaced files are kept for them, and the next run removes them. `progress`: counts
-    records.
+    While the archive has readers, the replaced files are kept for them. The next merge removes these files. `progress`:
+    counts records.
     """
 
     def __init__(
@@ -331,8 +339,8 @@ class Merger:
             archive.close()
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
-        """Remove unfinished files, and unlisted files whose records are all in listed files. Keep them if the archive
-        has readers now."""
+        """Remove unfinished files, and unlisted files whose records are all in listed files. If the archive has readers
+        now, remove nothing."""
         leftovers = sorted(path for path in self._folder.rglob("*") if self._is_leftover(path, manifest))
         with unread(self._folder) as removable:
             self._merged.kept = 0 if removable else len(leftovers)
@@ -361,8 +369,8 @@ class Merger:
 
 
 def _small(manifest: Manifest, file_records: int) -> Iterator[list[ArchivedFile]]:
-    """Groups of two or more consecutive files of one partition and day that together have at most `file_records`
-    records."""
+    """The groups of files that can be merged: two or more consecutive files of one partition and day, with at most
+    `file_records` records in all."""
     for spans in manifest.spans().values():
         group: list[ArchivedFile] = []
         for span in spans:
@@ -413,7 +421,7 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 class _File:
-    """A file that is being written, under a temporary name until it is complete."""
+    """A new archive file while it is written. Its name is temporary until it is complete."""
 
     def __init__(
         self,
@@ -454,7 +462,8 @@ class _File:
             self._flush()
 
     def finish(self, next_offset: int) -> ArchivedFile:
-        """Put the file on disk under its name, with all records up to `next_offset`."""
+        """Complete the file: sync it to disk and give it its final name. Returns its entry in the manifest.
+        `next_offset`: where its range of offsets ends (exclusive)."""
         try:
             self._flush()
             self._writer.close()
@@ -494,8 +503,8 @@ class _File:
 
 
 def _table(chunks: list[Chunk], decode: bool) -> pa.Table:
-    """The Arrow table of these records, which belong to one partition. With `decode`, it also has the events' fields,
-    which are null for records that are not valid events."""
+    """The records of `chunks`, all from one partition, as an Arrow table. With `decode`, the table also has the fields
+    of their events. In the row of a record that is not a valid event, these fields are null."""
     values = [value for chunk in chunks for value in chunk.values]
     columns = {
         "partition": np.full(len(values), chunks[0].partition, np.int32),
@@ -518,7 +527,7 @@ def _table(chunks: list[Chunk], decode: bool) -> pa.Table:
 
 @cache
 def _decoded_schema(topic: str) -> pa.Schema:
-    """The columns of `SCHEMA`, followed by the fields of the topic's events."""
+    """The Arrow schema of files with decoded events: the columns of `SCHEMA`, then the fields of the topic's events."""
     nothing, _ = valid_events(topic, [])
     fields = nothing.drop("row").to_arrow(compat_level=pl.CompatLevel.oldest()).schema
     return pa.schema([*SCHEMA, *fields], metadata={DECODED: decoded_by(topic)})
@@ -552,20 +561,20 @@ class _Sink(io.RawIOBase):
         self._file.close()
 
     def discard(self) -> None:
-        """Close the file. Later writes are accepted and dropped."""
+        """Close the file. Later calls of `write` drop their data without an error."""
         with suppress(OSError):
             self._file.close()
 
 
 def _days(chunk: Chunk) -> Iterator[Chunk]:
-    """The chunk's records, split where the day of recording changes."""
+    """The chunk's records, split into one chunk per UTC day on which they were recorded."""
     cuts = np.flatnonzero(np.diff(chunk.recorded_at // DAY_US)) + 1
     for start, end in pairwise([0, *cuts.tolist(), len(chunk)]):
         yield part_of(chunk, start, end, chunk.next_offset)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Sync the folder's entries to disk."""
+    """Sync the folder itself to disk, so that new and renamed files in it survive a crash."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
