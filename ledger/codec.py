@@ -1,8 +1,10 @@
 """Encodes and decodes events one by one, in Avro's single-object encoding.
 
-A message is C3 01, the 8-byte little-endian CRC-64-AVRO fingerprint of its writer's schema, then the Avro body. The
-fingerprint is looked up among all released schemas, so that old messages stay readable for ever, and among the schemas
-of newer releases that `know_writers` has loaded. Decoded rows have the fields of the current schema (`upcasting.py`).
+A message consists of the bytes C3 01, the fingerprint of the schema that it was written with (CRC-64-AVRO, 8 bytes,
+little-endian), and the event in Avro's binary encoding (the body). The fingerprint is looked up among all released
+schemas, so that old messages stay readable for ever, and among the schemas of newer releases that `know_writers` has
+loaded. Decoded rows have the fields of the current schema (`upcasting.py`).
+
 `columns.py` does the same for many messages at once.
 """
 
@@ -55,12 +57,12 @@ class WriterSchema:
 
     @property
     def topic(self) -> str | None:
-        """The input topic whose events it describes; None for other records."""
+        """The input topic whose events this schema describes. None if it describes other records."""
         return TOPIC_OF_SCHEMA.get(self.name)
 
 
 def single_object_header(schema: schemas.Schema) -> bytes:
-    """Marker and fingerprint of a schema (10 bytes)."""
+    """The 10 bytes with which every message of the schema begins: the marker C3 01 and the schema's fingerprint."""
     from fastavro.schema import fingerprint, to_parsing_canonical_form
 
     return MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
@@ -68,7 +70,7 @@ def single_object_header(schema: schemas.Schema) -> bytes:
 
 @cache
 def writer_schemas() -> Mapping[bytes, WriterSchema]:
-    """Every schema that this version can read, by header."""
+    """Every schema that this process can read, by the header of its messages."""
     known: dict[bytes, WriterSchema] = {}
     for name in schemas.NAMES:
         for version, schema in enumerate((*schemas.released(name), schemas.current(name)), start=1):
@@ -81,14 +83,15 @@ _refused_ids: dict[bytes, str] = {}
 
 
 def refuse_id(prefix: bytes, why: str) -> None:
-    """Make this process refuse messages with this prefix (byte 0 and a schema id of a registry). `why` becomes part of
-    the error that `writer_of` raises for them."""
+    """Make this process refuse all messages that begin with `prefix`: a zero byte and the id of a schema in a registry.
+    `why`: the reason, which becomes part of the error that `writer_of` raises for them."""
     _refused_ids[prefix] = why
 
 
 def know_writers(folder: Path) -> None:
-    """Load the schemas of a newer release from `folder` (`NAME.avsc`), so that this process also reads messages written
-    with them. Fields that this release does not know are dropped.
+    """Load the schemas of a newer release from `folder` (files `NAME.avsc`), so that this process can also read
+    messages that were written with them. When it decodes such a message, it drops the fields that this release does not
+    know.
 
     Raises `SettingsError` for a folder or file that cannot be read, `IncompatibleSchema` for a file that is not JSON or
     whose schema is not a compatible later version of the current one (`compatibility.py`).
@@ -118,7 +121,7 @@ def current_writer(name: str) -> WriterSchema:
 
 
 def micros(instant: datetime) -> int:
-    """Microseconds since the epoch, exact."""
+    """The instant in whole microseconds since the epoch."""
     return (instant - EPOCH) // _MICROSECOND
 
 
@@ -130,7 +133,8 @@ def encode(event: Event) -> bytes:
 
 
 def encode_row(name: str, row: Mapping[str, Any]) -> bytes:
-    """Encode a record of the schema `name` as a message. Fields missing from `row` are null; JSON fields are texts."""
+    """Encode a record of the schema `name` as a message. Fields missing from `row` become null. JSON fields must be
+    given as text."""
     out: list[bytes] = [current_writer(name).header]
     for field, write in _fields(name):
         write(row.get(field), out)
@@ -138,10 +142,11 @@ def encode_row(name: str, row: Mapping[str, Any]) -> bytes:
 
 
 def decode(message: bytes) -> tuple[WriterSchema, Row]:
-    """Decode a message into its writer's schema and a row with the fields of the current schema.
+    """Decode a message. Returns the schema that the message was written with, and a row with the fields of the current
+    schema.
 
-    Instants are aware datetimes; JSON fields are still text. Raises `UndecodableRecord` unless the message is exactly
-    one record.
+    In the row, instants are aware datetimes, and JSON fields are still text. Raises `UndecodableRecord` unless the
+    message is exactly one record.
     """
     writer = writer_of(message)
     body = _Body(message, HEADER_BYTES)
@@ -156,8 +161,8 @@ def decode(message: bytes) -> tuple[WriterSchema, Row]:
 
 
 def decode_some(message: bytes) -> tuple[WriterSchema | None, Row]:
-    """Decode what can be read of a message that may be broken: its writer's schema (None if unknown), and the fields
-    before the first unreadable one."""
+    """Decode as much as possible of a message that may be broken. Returns the schema that it was written with (None if
+    unknown), and the fields before the first one that cannot be read."""
     row: Row = {}
     try:
         writer = writer_of(message)
@@ -171,7 +176,8 @@ def decode_some(message: bytes) -> tuple[WriterSchema | None, Row]:
 
 
 def writer_of(message: bytes) -> WriterSchema:
-    """The writer's schema that the message's header names. Raises `UndecodableRecord` if it is unknown."""
+    """The schema that the message was written with, found by the message's header. Raises `UndecodableRecord` if the
+    schema is unknown."""
     writer = writer_schemas().get(message[:HEADER_BYTES])
     if writer is not None:
         return writer
@@ -191,7 +197,7 @@ def writer_of(message: bytes) -> WriterSchema:
 
 
 def event_data(row: Row) -> Row:
-    """Turn a decoded row into the data of an event: nulls dropped, JSON fields parsed.
+    """The data of an event from its decoded row: without nulls, and with JSON fields parsed.
 
     Raises `UndecodableRecord` if a JSON field is not valid JSON.
     """
@@ -207,7 +213,7 @@ def event_data(row: Row) -> Row:
 # Reading: one small function per field, composed once per schema. Stricter than many Avro readers: refuses numbers
 # beyond 64 bits, and negative indexes of branches and symbols.
 class _Body:
-    """A message and `at`, the index up to which it has been read."""
+    """A message that is being decoded. `at`: the index of the next byte to read."""
 
     __slots__ = ("at", "message")
 
@@ -216,7 +222,8 @@ class _Body:
         self.at = at
 
     def long(self) -> int:
-        """A zigzag variable-length integer. Raises `IndexError` if the message ends within it."""
+        """Read the next integer (zigzag, variable length). Raises `IndexError` if the message ends within it,
+        `OverflowError` if it needs more than 64 bits."""
         value = shift = 0
         while (byte := self.message[self.at]) > 0x7F and shift < 63:
             value |= (byte & 0x7F) << shift
@@ -325,7 +332,7 @@ def _fields(name: str) -> tuple[tuple[str, Write], ...]:
 
 
 def varint(value: int) -> bytes:
-    """Zigzag variable-length encoding of a 64-bit integer."""
+    """Encode a 64-bit integer as Avro does: zigzag, variable length."""
     rest = (value << 1) ^ (value >> 63)
     out = bytearray()
     while rest > 0x7F:

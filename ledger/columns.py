@@ -1,8 +1,8 @@
 """Avro single-object encoding of events, by columns: many messages to one Arrow table and back.
 
-The same codec as `codec.py`, vectorised: every field is read for all messages at once. Each message has a cursor that
-never leaves its body, so a message that is too short, too long or otherwise broken is detected by itself and cannot
-shift its neighbours. Such a message goes to the row codec, which decides whether it can be read.
+The same encoding as in `codec.py` (the row codec), but each field is read for all messages at once. Each message has a
+cursor that never leaves its body. So a message that is too short, too long or otherwise broken cannot affect how the
+messages beside it are read. The row codec then decodes the broken message by itself, or refuses it.
 
 The sections Reading and Writing mirror each other: one pair of functions per kind of Avro type.
 """
@@ -51,7 +51,8 @@ third faster than reading a hundred thousand messages at once."""
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """A message that is not a record: its index in the input, and the reason as a code and in words."""
+    """A message that is not a record. `row`: its index in the input. `reason`: a short code. `detail`: the reason in
+    words."""
 
     row: int
     reason: str
@@ -60,10 +61,10 @@ class Undecodable:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Messages of one record name, as columns.
+    """The decoded messages of one schema, as columns. `name`: the schema's name.
 
-    `rows`: int64 (n,), the index in the input of each row's message, ascending. `frame`: n rows with the fields of the
-    record's current schema (`type` as text, instants as UTC microseconds).
+    `frame`: one row per message, with the fields of the current schema (`type` as text, instants as UTC microseconds).
+    `rows`: for each row of `frame`, the index of its message in the input; ascending, int64.
     """
 
     name: str
@@ -72,8 +73,8 @@ class Decoded:
 
 
 def decode_columns(messages: Sequence[bytes]) -> tuple[list[Decoded], list[Undecodable]]:
-    """Decode messages. Returns the records, grouped by name, and the messages that are not records. Every message is in
-    exactly one of the two."""
+    """Decode messages. Returns the records, grouped by the name of their schema, and the messages that are not records.
+    Every message of the input is in exactly one of these two lists."""
     bad: list[Undecodable] = []
     frames: dict[str, list[tuple[Int64, pl.DataFrame]]] = {}
     for writer, rows in _by_writer(messages, bad):
@@ -140,12 +141,12 @@ def _joined(name: str, parts: list[tuple[Int64, pl.DataFrame]]) -> Decoded:
 
 @cache
 def polars_schema(name: str) -> pl.Schema:
-    """The current schema of a record as a Polars schema."""
+    """The current schema `name` as a Polars schema."""
     return frame_schema(schemas.current(name)["fields"])
 
 
 def frame_schema(fields: Sequence[Mapping[str, Any]]) -> pl.Schema:
-    """Avro fields as a Polars schema."""
+    """The Polars schema of a frame that has these Avro fields as columns."""
     frame = pl.from_arrow(_arrow_schema(fields).empty_table())
     assert isinstance(frame, pl.DataFrame)
     return frame.schema
@@ -177,8 +178,9 @@ def arrow_type(kind: Any) -> pa.DataType:
 
 
 class Cursors:
-    """One cursor per row into one buffer. Always `at` ≤ `end`; `bad` marks broken rows, such as those that tried to
-    pass their end."""
+    """How far each of many messages has been read. All messages are in one buffer, and each has a cursor. `at`: per
+    message, the index of the next byte; `end`: per message, the index after its last byte. A cursor never passes its
+    `end`. `bad`: per message, whether it is broken."""
 
     def __init__(self, source: _MessageBytes, at: Int64, end: Int64) -> None:
         self.source = source
@@ -190,8 +192,8 @@ class Cursors:
         return len(self.at)
 
     def move(self, by: Int64) -> None:
-        """Advance each cursor by that many bytes (not negative, up to 64 bits). Rows that would pass their end stop
-        there and become bad."""
+        """Advance each cursor by its number of bytes in `by` (not negative, up to 64 bits). If a cursor would pass the
+        end of its message, it stops there and the message becomes bad."""
         left = self.end - self.at
         self.fail(by > left)
         self.at = self.at + np.minimum(by, left)
@@ -208,7 +210,8 @@ class Cursors:
 
 
 class _MessageBytes:
-    """The bytes of all messages, padded. `words[i]` holds the eight bytes from i on, little-endian."""
+    """The bytes of all messages, joined and padded at the end. `words[i]`: the eight bytes from index i on, as a
+    little-endian integer."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -218,7 +221,8 @@ class _MessageBytes:
 
 
 def _read_messages(writer: WriterSchema, messages: Sequence[bytes]) -> tuple[pl.DataFrame, Mask]:
-    """The valid messages as rows, and a mask over all messages that marks the broken ones."""
+    """Read messages that were written with the schema `writer`. Returns the valid messages as rows of a frame, and a
+    mask that is True for each broken message."""
     lengths = np.fromiter(map(len, messages), dtype=np.int64, count=len(messages))
     end = np.cumsum(lengths)
     source = _MessageBytes(b"".join([*messages, _PADDING]))
@@ -268,7 +272,8 @@ class _Longs:
 
 @dataclass(slots=True)
 class _Texts:
-    """Arrow string views: (n, 2) words, see the Arrow columnar format, "Variable-size Binary View Layout"."""
+    """A column of texts, as Arrow string views. `views`: two 64-bit words per text, in the Arrow columnar format's
+    "Variable-size Binary View Layout"."""
 
     views: UInt64
     source: _MessageBytes
@@ -353,7 +358,7 @@ def _read(kind: Any, cursors: Cursors) -> _Column:
 
 
 def _read_longs(cursors: Cursors) -> Int64:
-    """Zigzag variable-length integers, up to ten bytes each."""
+    """Read the next integer of every message (zigzag, variable length, up to ten bytes)."""
     source, at = cursors.source, cursors.at
     word = source.words[at]
     last = ~word & _HIGH_BITS
@@ -442,10 +447,11 @@ def _read_nullable(kind: Any, cursors: Cursors) -> _Nullable:
 
 
 def _read_arrays(kind: Any, cursors: Cursors) -> _Lists:
-    """Read the first item of every array, then the second item of those that have one, and so on.
+    """Read one array from every message: first the first item of every array, then the second item of every array that
+    has one, and so on.
 
-    Every item takes one round, so the number of rounds is limited: a message whose array is longer than any valid event
-    may have (`MAX_ITEMS`) becomes bad, and goes to the row codec.
+    Each round reads one item per array, so the number of rounds must be limited. A message becomes bad if its array is
+    longer than any valid event may have (`MAX_ITEMS`). The row codec then decodes that message.
     """
     n = len(cursors)
     lengths = np.zeros(n, dtype=np.int64)
@@ -500,7 +506,7 @@ def _read_block_sizes(cursors: Cursors, rows: Int64) -> Int64:
 
 @dataclass(slots=True)
 class _Ragged:
-    """One byte string per row, concatenated in `data`."""
+    """One byte string per row, of any length. `data`: all strings, one after another. `lengths`: the length of each."""
 
     data: UInt8
     lengths: Int64
@@ -510,10 +516,11 @@ class _Ragged:
 
 
 def encode_columns(topic: str, frame: pl.DataFrame) -> list[bytes]:
-    """Encode each row of a frame of wire fields as a message. Fields missing from the frame are null.
+    """Encode each row of `frame` as a message. The columns are fields of the topic's current schema. Fields that have
+    no column become null.
 
-    Rows are not validated: validate those from outside first. Raises `ValueError` for a type or a field unknown to the
-    topic's schema, and for null in a field that is never null.
+    Rows are not validated here: rows that come from outside must be validated first. Raises `ValueError` for a type or
+    a field that the schema does not have, and for null in a field that is never null.
     """
     name = SCHEMA_NAME[topic]
     writer = current_writer(name)
@@ -539,7 +546,8 @@ def encode_columns(topic: str, frame: pl.DataFrame) -> list[bytes]:
 
 
 def _interleaved(pieces: list[_Ragged], n: int) -> _Ragged:
-    """Concatenate the bytes of all pieces, row by row."""
+    """Join the pieces: the byte string of each row consists of that row's byte strings in all `pieces`, in their order.
+    `n`: the number of rows."""
     total = np.zeros(n, dtype=np.int64)
     for piece in pieces:
         total += piece.lengths
@@ -616,7 +624,7 @@ def _write_arrays(kind: Any, column: pl.Series) -> list[_Ragged]:
 
 
 def _varints(values: Int64) -> _Ragged:
-    """Zigzag variable-length encoding of each value."""
+    """Encode each integer as Avro does: zigzag, variable length."""
     rest = (values.astype(np.int64) << 1).view(np.uint64) ^ (values >> 63).astype(np.int64).view(np.uint64)
     size = np.ones(len(rest), dtype=np.int64)
     for k in range(1, 10):

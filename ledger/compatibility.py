@@ -40,7 +40,8 @@ _MAX_SYMBOL_BYTES: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A rule that a schema breaks. `field`: the path of the field (`lines.sku`), empty for the whole record or file."""
+    """A rule that a schema breaks. `record`: the name of the schema. `field`: the path of the field (`lines.sku`);
+    empty if the whole record or file breaks the rule. `rule`: the rule's short name."""
 
     record: str
     field: str
@@ -55,8 +56,8 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A schema that was compared with its released versions. `released`: their number; `adds`: whether the current
-    version differs from the last released one; `new_symbols`: enum symbols that are not released yet."""
+    """A schema that was compared with its released versions. `released`: how many there are. `adds`: whether the
+    current schema differs from the last released version. `new_symbols`: enum symbols that are not released yet."""
 
     name: str
     released: int
@@ -94,7 +95,8 @@ def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
 
 
 def breaches(name: str, newer: Schema, older: Schema) -> Iterator[Breach]:
-    """The rules that `newer` would break if it came after `older` as a new version."""
+    """The rules that `newer` would break if it were released as the next version after `older`. `name`: the name of the
+    schema."""
     yield from _record(name, newer, {len(schemas.released(name)): older})
 
 
@@ -123,7 +125,8 @@ def _versions(folder: Traversable) -> dict[int, Traversable]:
 
 
 def _files(released: Traversable) -> Iterator[Breach]:
-    """Compare released files with their SHA-256 in `SHA256SUMS`, and check that versions are numbered without gaps."""
+    """Compare each released file with its SHA-256 in `SHA256SUMS`, and check that versions are numbered without
+    gaps."""
     recorded = _recorded(released)
     digests = {
         f"{name}/v{version}.avsc": hashlib.sha256(file.read_bytes()).hexdigest()
@@ -188,7 +191,7 @@ def _record(name: str, current: Schema, versions: dict[int, Schema]) -> Iterator
 
 
 def _enums(record: Schema) -> Iterator[tuple[str, Schema]]:
-    """The enums among the record's fields, each with the name of its field."""
+    """The record's fields that are enums: the name and the enum of each."""
     for field in record["fields"]:
         kind = field.get("type")
         kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else kind
@@ -197,7 +200,7 @@ def _enums(record: Schema) -> Iterator[tuple[str, Schema]]:
 
 
 def _since(name: str, current: Schema, versions: dict[int, Schema]) -> Iterator[Breach]:
-    """Compare the `since` of each symbol with the released versions that contain it."""
+    """Check the `since` of each enum symbol: it must name the first version that has the symbol."""
     for path, enum in _enums(current):
         versions_by_symbol = enum.get("since", {})
         for symbol, since in versions_by_symbol.items() if isinstance(versions_by_symbol, dict) else ():
@@ -225,7 +228,7 @@ def _may_be_absent(field: Schema) -> bool:
 
 
 def _against(name: str, current: Schema, version: int, old: Schema) -> Iterator[Breach]:
-    """Compare the current record with one released version, field by field."""
+    """Compare the current record with its released version `version` (`old`), field by field."""
     now = {f["name"]: f for f in current["fields"]}
     for field in old["fields"]:
         path = field["name"]
@@ -260,7 +263,7 @@ def _against(name: str, current: Schema, version: int, old: Schema) -> Iterator[
 
 
 def _kind(name: str, path: str, now: Any, version: int, old: Any) -> Iterator[Breach]:
-    """Compare the type of one field with the released one."""
+    """Compare the current type of a field (`now`) with its type in the released version `version` (`old`)."""
     if _is(now, "enum") and _is(old, "enum"):
         if not _adds_symbols(now, old, version) or now.get("default") != old.get("default"):
             yield Breach(name, path, "symbols", *_symbols(now["symbols"], old["symbols"], version))
@@ -285,7 +288,8 @@ def _kind(name: str, path: str, now: Any, version: int, old: Any) -> Iterator[Br
 
 
 def _adds_symbols(now: Schema, old: Schema, version: int) -> bool:
-    """Whether the enum keeps the symbols of that version, and adds at the end only symbols whose `since` is later."""
+    """Whether the enum `now` keeps all symbols of `old`, its released version `version`, and adds only symbols at the
+    end whose `since` is a later version."""
     since = now.get("since", {})
     added = now["symbols"][len(old["symbols"]) :]
     return bool(now["symbols"][: len(old["symbols"])] == old["symbols"]) and all(
@@ -332,7 +336,7 @@ def _in_words(kind: Any) -> str:
 
 
 def _shape(kind: Any) -> Any:
-    """A type without docs and `since`, which do not affect what can be read."""
+    """The type `kind` without docs and `since`, since these do not affect what can be read."""
     if isinstance(kind, list):
         return [_shape(k) for k in kind]
     if isinstance(kind, dict):
@@ -341,7 +345,8 @@ def _shape(kind: Any) -> Any:
 
 
 def _fields_alone(name: str, record: Schema, path: str) -> Iterator[Breach]:
-    """Check each field by itself, including fields inside other fields."""
+    """Check each field of the record by itself, without earlier versions. Includes the fields of records inside fields.
+    `path`: the path of the record, with which the fields' paths begin."""
     for field in record["fields"]:
         at = path + str(field.get("name"))
         if not field.get("doc"):
@@ -350,7 +355,7 @@ def _fields_alone(name: str, record: Schema, path: str) -> Iterator[Breach]:
 
 
 def _readable(name: str, path: str, kind: Any) -> Iterator[Breach]:
-    """Check that both codecs, by rows and by columns, can read the type."""
+    """Check that both codecs (`codec.py` and `columns.py`) can read the type."""
     if isinstance(kind, list) and len(kind) == 2 and kind[0] == "null" and not isinstance(kind[1], list):
         yield from _readable(name, path, kind[1])
     elif _is(kind, "array") and "items" in kind:

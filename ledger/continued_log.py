@@ -1,4 +1,4 @@
-"""An archive and its log, read as one log: records up to the archive's end come from the archive, later ones from the
+"""Reads an archive and its log as one log: records before the archive's end come from the archive, later ones from the
 log."""
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class ContinuedLog:
     """A log whose archived records are read from its archive. Everything else goes to the log itself. `close` closes
     both.
 
-    Raises `ArchiveUnusable` if the archive was made from another log, `LogTruncated` if the log's earliest records come
-    after the archive's end, so that neither holds the records between them.
+    Raises `ArchiveUnusable` if the archive was made from another log, `LogTruncated` if the log no longer has the
+    records that directly follow the archive's end.
     """
 
     def __init__(self, archive: ArchiveLog, log: EventLog) -> None:
@@ -51,14 +51,15 @@ class ContinuedLog:
         return self._log.partitions(topics)
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Read as from any log. As long as one of the positions lies in the archive, returns archived records only."""
+        """Like `LogReader.read`. While any of the positions is before the archive's end, returns only archived records,
+        and only of those partitions."""
         archived = {tp: offset for tp, offset in positions.items() if offset < self._archived.get(tp, 0)}
         return (
             self._archive.read(archived, max_records) if archived else self._log.read(positions, max_records, timeout_s)
         )
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
-        """Records whose events the archive also stores decoded, as `ArchiveLog.decoded` returns them."""
+        """The same as `ArchiveLog.decoded`: records whose events the archive stores decoded."""
         return self._archive.decoded(tp, offset, end, count)
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -85,8 +86,8 @@ class ContinuedLog:
 
 
 def open_continued(settings: LogSettings, archive: Path) -> EventLog:
-    """Open the log at `settings.url` and its archive in the folder `archive`, as one log. Raises what opening either of
-    them raises."""
+    """Open the log at `settings.url` and its archive in the folder `archive`, as one log. Raises what opening the log
+    or the archive raises."""
     backend = open_backend(settings)
     try:
         log = ContinuedLog(ArchiveLog(archive), backend)
@@ -99,9 +100,9 @@ def open_continued(settings: LogSettings, archive: Path) -> EventLog:
 
 
 def another_log(archive: ArchiveLog, log: LogReader) -> str | None:
-    """The reason why `log` cannot be the log that was archived; None if it may be that log.
+    """Why `log` cannot be the log that was archived, in words. None if it may be that log.
 
-    Compares the partitions, their ends, and the last archived record of each partition if the log still holds it.
+    Compares the partitions, their ends, and the last archived record of each partition if the log still has it.
     """
     archived = {tp: end for tp, end in archive.manifest.ends().items() if archive.manifest.topics}
     partitions = log.partitions(sorted({tp.topic for tp in archived}))
@@ -122,7 +123,8 @@ def another_log(archive: ArchiveLog, log: LogReader) -> str | None:
 
 
 def read_some(log: LogReader, tp: TopicPartition, offset: int, count: int) -> list[Chunk]:
-    """Read up to `count` records from `offset` on. Waits for the first one without a time limit, so it must exist."""
+    """Read up to `count` records of the partition from the offset `offset` on. Waits for the first record without a
+    time limit, so the caller must know that there is one."""
     while not (chunks := log.read({tp: offset}, count, _POLL_S)):
         pass
     return chunks

@@ -8,16 +8,16 @@
     ├── IncompatibleSchema          a schema change that breaks old readers or old data
     ├── NotEnoughMemory             the command needs more memory than this process may use
     ├── OffendersFound              a verification found that something does not hold
-    ├── NotThere                    what a question asks for is not in the database
+    ├── NotThere                    what a question is about is not in the database
     │   └── UnknownCoupon           no event of that coupon was consumed
-    ├── WrongQuestion               a question's parameters do not go together, or one is out of bounds
+    ├── WrongQuestion               a question's parameters contradict each other, or one is out of bounds
     ├── TooFew                      too few people or orders to compare
     ├── UnknownTable                no table of that name has a digest
     ├── UnknownSegment              no segment of that name was defined
     ├── UnknownTemplate             no review layout is kept under that name
     ├── NotAssigned                 nobody is assigned to an arm of the campaign
     ├── NothingChosen               no dead letter matches what was chosen for repair
-    ├── StillToCome                 a sweep up to an instant that the data's clock has not reached
+    ├── StillToCome                 a sweep is to go up to an instant in the future
     ├── PortTaken                   the port for questions cannot be used
     ├── OwnerRefused                the owner of the database reported an error, with its message and exit code
     ├── NoSnapshot                  the owner does not, or no longer, hold a snapshot of that name
@@ -35,13 +35,13 @@
     │   ├── EventsTooLarge          the log will never take some events, because of their size
     │   ├── LogFull                 no room to append
     │   ├── LogNotEmpty             the log to restore into already has records
-    │   ├── ArchiveUnusable         there is no archive, or it is of another log, in use or not writable
+    │   ├── ArchiveUnusable         there is no archive, or it was made from another log, is in use or not writable
     │   └── ArchiveDamaged          an archive's file or manifest is not as it was written
     └── StoreError
         ├── StoreOwned              another process owns the database
         ├── OwnerGone               the owner ended before it answered
-        ├── RebuiltDiffers          the rebuilt database is not the live one
-        ├── QueryStopped            a query exceeded its time limit beside the consumer
+        ├── RebuiltDiffers          the rebuilt database differs from the live one
+        ├── QueryStopped            a query took too long, its client has gone, or the answering process is ending
         ├── StoreNotInitialised     no database there
         ├── StoreVersionMismatch    written by another version of the projections
         ├── StoreFull               no room to commit
@@ -62,13 +62,13 @@ _PASSWORD: Final = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]*(?=@)")
 
 
 def masked(text: str) -> str:
-    """The text with the passwords of addresses masked."""
+    """`text` with asterisks instead of the passwords in addresses (`kafka://user:password@host`)."""
     return _PASSWORD.sub(r"\1:********", text)
 
 
 class LedgerError(Exception):
     """Base class of all errors. The message is one clear sentence: which object, what is wrong, what to do. Passwords
-    in addresses are masked."""
+    of addresses in the message are replaced by asterisks."""
 
     exit_code = 1
 
@@ -91,7 +91,8 @@ class NotEnoughMemory(LedgerError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One broken rule: the field's path (`lines.0.sku`) and the rule in words."""
+    """A rule that an event breaks. `field`: the field's path (`lines.0.sku`); empty if no field is to blame. `rule`:
+    the rule in words."""
 
     field: str
     rule: str
@@ -101,7 +102,7 @@ class Problem:
 
 
 class InvalidEvent(LedgerError):
-    """An event breaks rules. `problems`: all that it breaks, not only the first."""
+    """Raised if an event breaks rules. `problems`: all the rules that it breaks, not only the first."""
 
     exit_code = 3
 
@@ -111,7 +112,7 @@ class InvalidEvent(LedgerError):
 
 
 class UndecodableRecord(LedgerError):
-    """Bytes of the log are not an event. `reason`: the short code that the record's dead letter gets."""
+    """Raised if bytes of the log are not an event. `reason`: the short code that the record's dead letter gets."""
 
     exit_code = 3
 
@@ -165,7 +166,7 @@ class NothingChosen(LedgerError):
 
 
 class StillToCome(LedgerError):
-    """A sweep is refused, since its instant is still to come and an expiry cannot be undone."""
+    """Raised if a sweep is to go up to an instant in the future. An expiry cannot be undone."""
 
     exit_code = 2
 
@@ -214,7 +215,8 @@ class RegistryUnavailable(LogUnavailable):
 
 
 class LogReplaced(LogError):
-    """The address leads to another log, or the log has lost records that were read. Waiting does not help."""
+    """Raised if the address now leads to another log than before, or if the log has lost records that were already
+    read. Waiting does not help."""
 
 
 class LogNotInitialised(LogError):
@@ -226,13 +228,14 @@ class LogTruncated(LogError):
 
 
 class AppendFailed(LogError):
-    """Some records of a batch were not acknowledged. `failures`: by the record's index in the batch, the reason.
+    """Raised if some records of a batch were not acknowledged. `failures`: the reason, by the record's index in the
+    batch.
 
-    A record not listed there is durably in the log. A listed one may or may not be: append it again with the same
-    `event_id`; a repeat is harmless.
+    Records that are not in `failures` are durably in the log. A record in `failures` may or may not be in the log:
+    append it again with the same `event_id`, since a repeat is harmless.
 
-    `too_large`: those of the failures that the log will never accept because of their size, with the size and the
-    limit. They are not in the log; do not append them again.
+    `too_large`: the failures of records that the log will never accept because of their size; each gives the size and
+    the limit. These records are not in the log: do not append them again.
     """
 
     def __init__(self, message: str, failures: dict[int, str], too_large: Mapping[int, str] | None = None) -> None:
@@ -242,7 +245,8 @@ class AppendFailed(LogError):
 
 
 class EventsTooLarge(LogError):
-    """Every other event of the batch is in the log. `event_ids`: the events that are not, and never will be."""
+    """Raised if some events of a batch are too large for the log. `event_ids`: those events. They are not in the log
+    and never will be; all other events of the batch are."""
 
     def __init__(self, message: str, event_ids: tuple[str, ...]) -> None:
         self.event_ids = event_ids
@@ -270,7 +274,7 @@ class StoreError(LedgerError):
 
 
 class StoreOwned(StoreError):
-    """Another process owns the database. `pid`: that process, if known."""
+    """Raised if another process owns the database. `pid`: the id of that process, if known."""
 
     pid: int | None = None
 
@@ -284,7 +288,8 @@ class RebuiltDiffers(StoreError):
 
 
 class QueryStopped(StoreError):
-    """A query exceeded its time limit, or the client that asked has gone."""
+    """Raised if a query was stopped: it exceeded its time limit, the client that asked has gone, or the process that
+    answers it is ending."""
 
 
 class StoreNotInitialised(StoreError):
@@ -308,7 +313,7 @@ class ConservationBroken(StoreError):
 
 
 def alike(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """The known names that resemble any of `names`."""
+    """Those of the `known` names that resemble any of `names`."""
     from difflib import get_close_matches
 
     known = list(known)
