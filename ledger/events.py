@@ -1,7 +1,7 @@
-"""The events that a producer publishes, one frozen model per type. Part of the public API.
+"""The events that a producer publishes, one immutable Pydantic model per type. Part of the public API.
 
-A model reports all problems of an event at once, each with its field and rule. What a type needs, and which values a
-field may take, is defined in `lifecycle.toml` only.
+A model reports all problems of an event at once, each with its field and rule. Only `lifecycle.toml` defines which
+fields a type needs, and which values a field may have.
 
     Used(event_id="e-1", occurred_at="2026-11-11T00:00:01Z", source="shop", coupon_id="c-1",
          user_id="u-1", order_id="o-1", discount_minor=500)
@@ -90,13 +90,15 @@ def _currency(value: str) -> str:
 
 
 def canonical_json(value: object) -> str:
-    """The canonical text of a JSON value: sorted keys, no blanks. Raises `ValueError` for NaN and infinities."""
+    """The canonical text of a JSON value: names in sorted order, no blanks between tokens. Raises `ValueError` for NaN
+    and infinities."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def parse_json(text: str) -> Any:
-    """Parse a JSON text. A whole number with a decimal point (1.0) becomes an integer, so that equal values have one
-    canonical text. Raises `ValueError`, `RecursionError`."""
+    """Parse a JSON text. A whole number that is written with a decimal point (1.0) becomes an integer, so that equal
+    values have the same canonical text. Raises `ValueError` if the text is not JSON, `RecursionError` if it is nested
+    too deeply."""
     return json.loads(text, parse_float=_number)
 
 
@@ -146,7 +148,8 @@ class _Frozen(BaseModel):
 
 
 class Event(_Frozen):
-    """The fields of every event. `topic` and `type` are fixed by the class."""
+    """Base class of all events, with the fields that every event has. A subclass sets `topic`, and a class for one type
+    also sets `type`."""
 
     topic: ClassVar[str]
 
@@ -157,7 +160,8 @@ class Event(_Frozen):
 
     @property
     def key(self) -> str:
-        """The id of the coupon, order, campaign or user concerned: the record's key on its topic."""
+        """The id of the coupon, order, campaign or user that the event is about. It is the key of the event's record in
+        the log."""
         key: str = getattr(self, KEY_FIELD[self.topic])
         return key
 
@@ -178,8 +182,8 @@ class Event(_Frozen):
 
 
 def _lacking(cls: type[Event], data: Mapping[str, Any]) -> dict[str, PydanticCustomError]:
-    """The fields that the type needs and `data` lacks (null and absent are the same), and a wrong `reason` of
-    `expired`; each with its problem."""
+    """By field, the error for each field that the event's type needs and that is null or absent in `data`. Also, for
+    type `expired`, the error for a `reason` that is not allowed."""
     kind = cls.model_fields["type"].default
     if not isinstance(kind, str):  # the base model of a topic, which has no type
         return {}
@@ -203,7 +207,8 @@ def _again(error: Any) -> InitErrorDetails:
 
 
 class CouponEvent(Event):
-    """An event of `coupon.events`. Amounts: minor units of `currency`; rates: basis points; instants: UTC."""
+    """An event of `coupon.events`. Amounts (`…_minor`): in minor units of `currency`. `percent_off_bp`: in basis
+    points. Instants: UTC."""
 
     topic: ClassVar[str] = COUPON
 
@@ -272,7 +277,7 @@ class Extended(CouponEvent):
 
 
 class Discount(_Frozen):
-    """One reduction of an order."""
+    """One reduction of an order's price."""
 
     kind: Annotated[Text, _choice("discount_kind")]
     amount_minor: Amount
@@ -280,7 +285,7 @@ class Discount(_Frozen):
 
 
 class Line(_Frozen):
-    """One product of an order."""
+    """One product of an order, with its quantity and amounts."""
 
     sku: Id
     category: Text | None = None
@@ -291,7 +296,8 @@ class Line(_Frozen):
 
 
 class OrderEvent(Event):
-    """An event of `order.events`. `gross_minor`: list price; `net_minor`: paid; `refund_minor`: this refund alone."""
+    """An event of `order.events`. `gross_minor`: the list price of the order. `net_minor`: what is paid.
+    `refund_minor`: what this refund alone gives back."""
 
     topic: ClassVar[str] = ORDER
 
@@ -328,7 +334,8 @@ class Refunded(OrderEvent):
 
 
 class CampaignEvent(Event):
-    """An event of `campaign.events`. `quantity`: stock cap; `funded_by`: by funder, the share in basis points."""
+    """An event of `campaign.events`. `quantity`: how many coupons of the campaign may be owned. `funded_by`: who pays
+    for the discount; each funder's share in basis points."""
 
     topic: ClassVar[str] = CAMPAIGN
 
@@ -431,9 +438,9 @@ MODELS: Final[Mapping[tuple[str, str], type[Event]]] = MappingProxyType(
 
 
 def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
-    """Parse `data` (JSON names, JSON values) as an event of `topic`.
+    """Parse `data` (names and values as in JSON) as an event of `topic`.
 
-    Raises `InvalidEvent` with every problem: field and rule.
+    Raises `InvalidEvent` with all problems of the event.
     """
     if topic not in INPUT_TOPICS:
         unknown = Problem("topic", f"{_short(topic)} is none of {', '.join(INPUT_TOPICS)}")
@@ -451,8 +458,9 @@ def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
 
 
 def _problems_beside(known: str, model: type[Event], data: Mapping[str, Any]) -> list[Problem]:
-    """The other problems of an event whose topic or type is unknown. Fields that its type would need are not checked.
-    `known`: the field whose problem is already reported (`topic` or `type`)."""
+    """The problems of an event besides its unknown topic or type. Fields that its type would need are not checked.
+    `known`: the field whose problem is already reported (`topic` or `type`). `model`: the model against which the other
+    fields are checked."""
     try:
         model.model_validate({**data, "type": ""} if known == "type" else dict(data))
     except ValidationError as error:
@@ -461,14 +469,14 @@ def _problems_beside(known: str, model: type[Event], data: Mapping[str, Any]) ->
 
 
 def _problems_of_any(data: Mapping[str, Any]) -> list[Problem]:
-    """Problems of the fields that events of every topic have."""
+    """The problems in those fields of `data` that every event has, for an event whose topic is unknown."""
     common = {name: data[name] for name in Event.model_fields if name in data}
     return _problems_beside("topic", Event, common)
 
 
 def parse_with_topic(data: Mapping[str, Any]) -> Event:
-    """Parse `data`, which includes the `topic`, as an event. Objects and lists may also be JSON text, as in a
-    table's cell. Raises `InvalidEvent` like `parse_event`."""
+    """Parse `data` as an event. Its topic is the value of `topic` in `data`. The value of a field for objects or lists
+    may also be a JSON text, as in a table's cell. Raises `InvalidEvent` like `parse_event`."""
     fields = dict(data)
     topic = fields.pop("topic", None)
     if not isinstance(topic, str):
@@ -489,7 +497,7 @@ TEXT_OF: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
-    """Pydantic's errors as problems, in the ledger's own wording."""
+    """Pydantic's errors as a list of problems, in the ledger's own words."""
     return [Problem(".".join(map(str, e["loc"])), _in_words(e)) for e in error.errors()]
 
 

@@ -1,4 +1,5 @@
-"""Libraries that only some commands need, and the extra that installs each of them."""
+"""Libraries that only some commands need. Each belongs to an extra: a group of libraries that `pip` installs
+together."""
 
 from __future__ import annotations
 
@@ -26,24 +27,25 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def absent(extra: str) -> list[str]:
-    """The libraries of the extra that are not installed."""
+    """Those libraries of the extra that are not installed."""
     return [library for library, of in EXTRAS.items() if of == extra and not _is_installed(library)]
 
 
 def is_missing(error: ModuleNotFoundError) -> bool:
-    """Whether the error is about a library of an extra that is not installed."""
+    """Whether the error was raised because a library of an extra is not installed."""
     library = (error.name or "").partition(".")[0]
     return library in EXTRAS and not _is_installed(library)
 
 
 def missing(library: str, what: str = "this command") -> LedgerError:
-    """The error for a library that is not installed. It names what needs the library, and what to install."""
+    """The error to raise if `library` is not installed. Its message says what needs the library (`what`), and how to
+    install it."""
     extra = EXTRAS.get(library.partition(".")[0], "all")
     return LedgerError(f"{what}: the library {library} is not installed; run `{install(extra)}`")
 
 
 def install(extra: str) -> str:
-    """The command that installs the extra."""
+    """The command line that installs the extra."""
     return f"pip install 'coupon-ledger[{extra}]'"
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`level`: ok, warning or error; `object`: what was examined; `remedy`: a command or an instruction."""
+    """One finding of `coupon-ledger doctor`. `level`: ok, warning or error. `object`: what was examined. `finding`:
+    what was found, in words. `remedy`: a command or an instruction; empty if nothing is to be done."""
 
     level: str
     object: str

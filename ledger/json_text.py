@@ -10,8 +10,9 @@ from coupon_ledger.ledger.errors import InvalidEvent, Problem
 
 
 def json_value(text: str, parse_float: Callable[[str], Any] = float) -> Any:
-    """Parse a JSON text. NaN and repeated names in an object are errors. Raises `InvalidEvent`; its problem names a
-    field only if a name is repeated."""
+    """Parse a JSON text. Raises `InvalidEvent` if it is not valid JSON, has NaN, or repeats a name in an object. Only
+    for a repeated name does the error's problem have a field: that name. `parse_float`: converts the text of a number
+    with a decimal point or an exponent."""
     try:
         return json.loads(text, parse_float=parse_float, parse_constant=_no_number, object_pairs_hook=_each_name_once)
     except json.JSONDecodeError as error:
@@ -31,7 +32,8 @@ def _no_number(name: str) -> None:
 
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse repeated names, since it is unknown which value was meant."""
+    """Turn the names and values of a JSON object into a dict. Raises `InvalidEvent` for a repeated name, since it is
+    unknown which value was meant."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]

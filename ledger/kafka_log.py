@@ -1,11 +1,12 @@
 """The log on Apache Kafka, through kafka-python. Only this module, `kafka_reader` and `kafka_restore` use Kafka.
 
-Topics are created with LogAppendTime and without retention limits; `recorded_at` is the broker's clock in milliseconds.
+Topics are created without retention limits, and with LogAppendTime: the broker sets `recorded_at` by its own clock, in
+milliseconds.
 
 Always true:
 - a record is acknowledged only after all in-sync replicas have it (idempotent producer, acks=all);
 - only committed records are read, and each batch's checksum is verified;
-- no client creates topics implicitly; only `create_topics` does;
+- topics are created only by `create_topics` and `restore`, never implicitly by a client;
 - each client is created when it is first needed. Queries (ends, topics) go through the admin client, which any thread
   may use while another thread reads.
 """
@@ -157,7 +158,7 @@ Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 
 
 class KafkaLog:
-    """`EventLog` on the brokers at `kafka://host:port,host:port`."""
+    """The log (`EventLog`) on the Kafka brokers that `settings.url` names, as in `kafka://host:port,host:port`."""
 
     def __init__(self, settings: LogSettings) -> None:
         self.url = settings.url
@@ -232,7 +233,8 @@ class KafkaLog:
     # --- examining
 
     def examine(self) -> list[Finding]:
-        """Check the topics that exist: partitions, replicas, and the configuration that the log's promises rest on."""
+        """Check the ledger's topics that exist: their partitions, replicas and configuration. The log can only keep its
+        promises with the right configuration."""
         names = [self._settings.topic_prefix + topic for topic in ALL_TOPICS]
         with self._errors("describe topics"):
             described = {t["name"]: t for t in self._query(lambda admin: admin.describe_topics(names))}
@@ -280,12 +282,13 @@ class KafkaLog:
         gapless: bool,
         anew: bool = False,
     ) -> None:
-        """Create these topics with these records, each at its own partition, offset and instant (`kafka_restore`).
+        """Create topics with the records of `chunks`, each at its original partition, offset and instant
+        (`kafka_restore`). The arguments are those of `Backend.restore`.
 
-        The topics are created with CreateTime, so that records keep their instants; a header holds each instant's µs,
-        since Kafka's timestamps are in ms. At the end, the topics are switched to LogAppendTime like all others. Until
-        then the topic `RESTORING` exists, and the log cannot be opened. An interrupted restore leaves it and the other
-        topics behind; `anew` deletes them.
+        The topics are created with CreateTime, so that records keep their instants. Since Kafka's timestamps are in ms,
+        each record also gets a header with its instant in µs. At the end, the topics are switched to LogAppendTime,
+        which all other topics have. Until then the topic `RESTORING` exists, and the log cannot be opened. An
+        interrupted restore leaves `RESTORING` and the topics it created; `anew` deletes them.
 
         Raises `LogNotEmpty` if a topic already exists, or another writer appends to one.
         """
@@ -317,7 +320,9 @@ class KafkaLog:
             self._delete([marker])
 
     def _claim(self, marker: str, names: Sequence[str], *, anew: bool) -> None:
-        """Create the marker topic, which only one restore can do. With `anew`, take over the one that exists."""
+        """Create the topic `marker`. Only one restore can create it, so no two restores run at once. With `anew`, a
+        marker that exists is taken over. Raises `LogNotEmpty` if it exists and `anew` is not set, or if any of the
+        topics `names` exists without it."""
         with self._errors("create topics"):
             existing = self._existing([marker, *names])
             if marker in existing:
@@ -352,7 +357,7 @@ class KafkaLog:
         self._query(lambda admin: admin.wait_for_topics(list(topics)))
 
     def _stamp(self, names: Sequence[str]) -> None:
-        """Switch the topics to LogAppendTime: the broker stamps what is appended from now on."""
+        """Switch the topics to LogAppendTime: from now on, the broker sets the timestamps of appended records."""
         stamped = {"message.timestamp.type": _TOPIC_CONFIG["message.timestamp.type"]}
         resources = [ConfigResource(ConfigResourceType.TOPIC, name, stamped) for name in names]
         answers = self._query(lambda admin: admin.alter_configs(resources, raise_on_unknown=False))["topic"]
@@ -400,7 +405,8 @@ class KafkaLog:
         return positions
 
     def _wait_for_answers(self, producer: KafkaProducer) -> None:
-        """Wait until every record sent is acknowledged or refused, at most a little longer than a delivery may take."""
+        """Wait until every record that was sent is acknowledged or refused. Gives up shortly after the delivery
+        timeout."""
         deadline = time.monotonic() + self._options.get("delivery_timeout_ms", DELIVERY_MS) / 1000 + GRACE_S
         while True:
             try:
@@ -419,7 +425,8 @@ class KafkaLog:
     def _send(
         self, producer: KafkaProducer, records: Sequence[Record]
     ) -> tuple[list[Any | None], dict[int, Exception | None]]:
-        """Hand the records to the producer. Returns one future per record, None if it was refused, and the errors."""
+        """Hand the records to the producer. Returns a list with one future per record (None if the producer refused the
+        record), and the errors of refused records by their index."""
         prefix = self._settings.topic_prefix
         errors: dict[int, Exception | None] = {}
         sent: list[Any | None] = []
@@ -433,7 +440,7 @@ class KafkaLog:
         return sent, errors
 
     def _partitions_for(self, producer: KafkaProducer, records: Sequence[Record]) -> list[int]:
-        """Each record's partition, computed for all keys at once."""
+        """The partition of each record. All keys of a topic are hashed at once."""
         rows: dict[str, list[int]] = {}
         for row, record in enumerate(records):
             rows.setdefault(record.topic, []).append(row)
@@ -449,8 +456,8 @@ class KafkaLog:
     def _raise_append_failed(
         self, producer: KafkaProducer, records: Sequence[Record], errors: Mapping[int, Exception | None]
     ) -> None:
-        """Raise `AppendFailed` and drop the producer: its sequence may have a gap now, so the next append creates a
-        new one. `errors`: by the index of the record; None if no answer came."""
+        """Raise `AppendFailed`, and drop the producer: its sequence numbers may have a gap now. The next append creates
+        a new producer. `errors`: the error of each record that failed, by its index; None if no answer came."""
         with self._making:
             self._clients.pop(KafkaProducer, None)
         most_bytes = int(producer.config["max_request_size"])
@@ -463,8 +470,8 @@ class KafkaLog:
     def _too_large(
         self, records: Sequence[Record], errors: Mapping[int, Exception | None], most_bytes: int
     ) -> dict[int, str]:
-        """The records that were refused for their size, with size and limit in words. `most_bytes`: the producer's
-        own limit."""
+        """The records that were refused for their size: by index, the size and the limit in words. `most_bytes`: the
+        producer's own limit."""
         refused = {i for i, error in errors.items() if isinstance(error, _SIZE_ERRORS)}
         limits = {topic: self._message_limit(topic) for topic in {records[i].topic for i in refused}}
         too_large = {}
@@ -487,7 +494,8 @@ class KafkaLog:
         return too_large
 
     def _message_limit(self, topic: str) -> int | None:
-        """The topic's `max.message.bytes`; None without the right to describe its configuration."""
+        """The topic's `max.message.bytes`. None if it cannot be read, for example without the right to describe the
+        topic's configuration."""
         name, key = self._settings.topic_prefix + topic, "max.message.bytes"
         resource = ConfigResource(ConfigResourceType.TOPIC, name, [key])
         try:
@@ -533,7 +541,8 @@ class KafkaLog:
         return self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
 
     def open_transactions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[OpenTransaction]]:
-        """As in the protocol. Empty with brokers before Kafka 3.0, and without the right to describe producers."""
+        """See `Backend.open_transactions`. Empty if the brokers are older than Kafka 3.0, or without the right to
+        describe producers."""
         named = {self._kafka_partition(tp): tp for tp in partitions}
         try:
             answers = self._query(lambda admin: admin.describe_producers(list(named)))
@@ -578,8 +587,8 @@ class KafkaLog:
         return stored
 
     def commit_group(self, positions: Mapping[TopicPartition, int], group: str) -> str | None:
-        """Commit these next offsets for the consumer group `group`. Only lag tools read them. Returns the reason if
-        that fails, otherwise None."""
+        """Commit `positions` as the next offsets of the consumer group `group`. Only tools that show lag read them.
+        Returns the reason if this fails, otherwise None."""
         offsets = {self._kafka_partition(tp): OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items()}
         try:
             with self._errors("commit group offsets"):
@@ -637,10 +646,10 @@ class KafkaLog:
         return LogTruncated(f"log {self.url}: {held}; rebuild from the log's start or restore the log")
 
     def _look(self, chunks: Sequence[Chunk], topics: Iterable[str]) -> None:
-        """Check that the topics of a read were not deleted or recreated. Checks after `chunks` arrived, so that no
-        record of a recreated topic is ever returned.
+        """Check that the topics of a read were not deleted or recreated. The check comes after `chunks` were read and
+        before they are returned, so that no record of a recreated topic is ever returned.
 
-        Raises `LogReplaced`. Ignores brokers that do not answer, which `_notice_silence` handles.
+        Raises `LogReplaced`. If the brokers do not answer, nothing is raised: `_notice_silence` handles that.
         """
         try:
             self._check_topics(topics)
@@ -651,7 +660,7 @@ class KafkaLog:
         self._looked_at = time.monotonic()
 
     def _check_topics(self, topics: Iterable[str]) -> None:
-        """Raises `LogReplaced` if one of these topics, once seen here, was deleted or recreated."""
+        """Raises `LogReplaced` if one of these topics existed earlier and was then deleted or recreated."""
         names = [self._settings.topic_prefix + topic for topic in sorted(topics)]
         deadline = time.monotonic() + CONFIRM_S
         while changed := self._changed(names):
@@ -676,10 +685,10 @@ class KafkaLog:
         return None
 
     def _notice_silence(self, answered: bool, positions: Mapping[TopicPartition, int]) -> None:
-        """While nothing arrives, query the brokers every `PROBE_S`, since the consumer does not report brokers that are
+        """If no records arrive for `PROBE_S`, query the brokers, since the consumer does not report brokers that are
         gone. Raises `LogNotAnswering` if they do not answer.
 
-        If the brokers have more records at two queries in a row and none has arrived, the next read uses a new
+        If two such queries in a row show more records in the log, although none arrived, the next read uses a new
         consumer. `answered`: whether the last read returned something.
         """
         now = time.monotonic()
@@ -742,7 +751,8 @@ class KafkaLog:
             raise SettingsError(f"settings for Kafka: {error}; see kafka-python's options") from error
 
     def _query(self, query: Callable[[KafkaAdminClient], Any]) -> Any:
-        """Send a query through the admin client. Retries for a while if brokers are away or leaders change."""
+        """Call `query` with the admin client, and return the answer. Tries again for a while if brokers are away or
+        leaders change."""
         deadline = time.monotonic() + ANSWER_MS / 1000
         while True:
             try:
@@ -760,8 +770,8 @@ class KafkaLog:
                 return answer
 
     def _give_up_admin(self) -> None:
-        """Drop the admin client, so that the next query starts from the servers in the address: all brokers that the
-        client knows may be gone."""
+        """Drop the admin client, since all brokers that it knows may be gone. The next query starts again with the
+        servers in the address."""
         with self._making:
             admin = self._clients.pop(KafkaAdminClient, None)
             unused = admin is not None and not self._users[admin]
@@ -771,7 +781,8 @@ class KafkaLog:
 
     @contextmanager
     def _admin(self) -> Iterator[KafkaAdminClient]:
-        """The admin client, for as long as this thread needs it. A dropped client is closed by its last user."""
+        """Yields the admin client. Within the block, it is not closed, even if another thread drops it. The last thread
+        that uses a dropped client closes it."""
         admin = self._client(KafkaAdminClient)
         with self._making:
             self._users[admin] += 1
@@ -803,10 +814,11 @@ class KafkaLog:
             raise self._unavailable(doing, error) from error
 
     def _collect_sockets(self) -> None:
-        """Run the garbage collector, which closes the sockets of refused connections that kafka-python leaves open.
+        """Run the garbage collector, at most every `COLLECT_S`. It closes the sockets of refused connections, which
+        kafka-python leaves open.
 
-        While a log is away, the collector rarely runs by itself: a process that waited for half an hour held more than
-        a thousand sockets, and could open no more files.
+        While the brokers are away, the collector rarely runs by itself: a process that waited for half an hour had more
+        than a thousand open sockets, and could open no more files.
         """
         if time.monotonic() - self._collected_at >= COLLECT_S:
             gc.collect()
@@ -821,8 +833,8 @@ class KafkaLog:
         )
 
     def _away(self) -> list[str]:
-        """Problems, in words: brokers that cannot be connected to, and partitions without a leader, as far as the
-        cluster shows them now."""
+        """What is unreachable now, in words: servers that refuse connections, and topics with partitions that have no
+        leader. Includes only what the client knows of the cluster."""
         servers = set(self._servers)
         admin = self._clients.get(KafkaAdminClient)
         if admin is not None:
@@ -839,7 +851,8 @@ class KafkaLog:
         return problems
 
     def _exists_already(self, answer: Mapping[str, Any]) -> bool:
-        """Whether another process created the topic first. Raises `LogUnavailable` if it cannot be created."""
+        """Whether a topic that was to be created exists already, since another process created it first. `answer`: the
+        broker's answer for this topic. Raises `LogUnavailable` if the topic could not be created for another reason."""
         error = for_code(answer["error_code"])
         if error.errno and error is not TopicAlreadyExistsError:
             raise self._unavailable(f"create topic {answer['name']}", error(answer["error_message"]))
@@ -847,7 +860,7 @@ class KafkaLog:
 
 
 def _id_of(topic: Mapping[str, Any]) -> str:
-    """The id of a described topic; empty if the broker gives it none (before Kafka 2.8)."""
+    """The topic's id, from its description by the broker. Empty if the broker gives it none (before Kafka 2.8)."""
     topic_id = str(topic.get("topic_id") or "")
     return topic_id if topic_id.strip("-0") else ""
 
@@ -865,8 +878,9 @@ def _servers_of(url: str) -> list[str]:
 
 
 def _option(name: str, value: Any) -> Any:
-    """The value of a setting, as kafka-python's clients expect it: text is converted to the type of the client's
-    default. Raises `SettingsError`."""
+    """The value of the Kafka option `name` from the settings, as kafka-python's clients expect it. A text is converted
+    to the type of the option's default. Raises `SettingsError` for an unknown option, one that the ledger sets itself,
+    or a value of the wrong type."""
     defaults = [kind.DEFAULT_CONFIG[name] for kind in _FIXED if name in kind.DEFAULT_CONFIG]
     if name in _OWN:
         raise SettingsError(f"settings for Kafka: {name} is set by the ledger itself; leave it out")
@@ -893,7 +907,8 @@ _PARSERS: Final[Mapping[type, Callable[[str], Any]]] = {bool: _boolean, int: int
 
 
 class _LastReason(logging.Handler):
-    """Records why the last attempt to connect failed: kafka-python only logs it and raises 'timed out'."""
+    """A log handler that remembers why the last attempt to connect failed. kafka-python only logs that reason and then
+    raises 'timed out'."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -915,7 +930,7 @@ class _LastReason(logging.Handler):
 
 
 def _abandon(producer: KafkaProducer) -> None:
-    """Close the producer and give up its unsent records. `close` alone would first wait for them, and then raise."""
+    """Close the producer and give up its unsent records. Its own `close` would first wait for them, and then raise."""
     producer._sender.force_close()
     producer._sender.join(ANSWER_MS / 1000)
     with suppress(KafkaTimeoutError):
@@ -923,8 +938,8 @@ def _abandon(producer: KafkaProducer) -> None:
 
 
 def _described(admin: KafkaAdminClient, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The topics' metadata. If a topic's error code stands for a temporary error, raises that error, so that the query
-    is repeated."""
+    """The brokers' descriptions of the topics. If a topic's error code means a temporary error, that error is raised,
+    so that `_query` tries again."""
     topics: list[dict[str, Any]] = admin.describe_topics(list(names))
     for topic in topics:
         error = for_code(topic["error_code"])
@@ -934,12 +949,12 @@ def _described(admin: KafkaAdminClient, names: Sequence[str]) -> list[dict[str, 
 
 
 def _refused_for_now(error: Exception) -> bool:
-    """Whether no broker served the request, and the next attempt may succeed."""
+    """Whether the error means that no broker served the request and that the next attempt may succeed."""
     return isinstance(error, _PASSING) or (isinstance(error, BrokerResponseError) and _may_pass(error))
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same request can succeed later, with the same address and rights."""
+    """Whether the error is temporary: the same request can succeed later, with the same address and rights."""
     if isinstance(error, UnknownTopicOrPartitionError):
         return False
     return isinstance(error, (*_PASSING, OSError)) or bool(getattr(error, "retriable", False))
@@ -955,7 +970,8 @@ def _why_not_connected(server: str) -> str | None:
 
 
 def _failures_in_words(records: Sequence[Record], failures: Mapping[int, str], too_large: Mapping[int, str]) -> str:
-    """The outcome of the batch in words: how many records are too large, and how many others were not acknowledged."""
+    """What went wrong with a batch, in words: how many records are too large, and how many others were not
+    acknowledged."""
     parts = []
     if too_large:
         first = min(too_large)

@@ -1,4 +1,5 @@
-"""Reads Kafka's records as columns. kafka-python's consumer fetches; each record batch is then decoded as a whole.
+"""Reads Kafka's records as columns. kafka-python's consumer fetches the records; this module decodes each record
+batch as a whole.
 
 Each batch's checksum is verified, and only committed records are returned. Only this module, `kafka_log` and
 `kafka_restore` use Kafka.
@@ -44,7 +45,7 @@ CODECS: Final = {
 
 
 def missing_codecs() -> dict[str, str]:
-    """Compressions that cannot be read here, with the package that each needs."""
+    """The compressions that this installation cannot read. The value for each is the package to install."""
     return {codec: package for codec, module, package in CODECS.values() if find_spec(module) is None}
 
 
@@ -53,7 +54,7 @@ _MS_LIMIT: Final = 1 << 61
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """A decoded record batch, as arrays and lists of length n > 0. `recorded_at`: µs since the epoch."""
+    """A decoded record batch, as arrays and lists of the same length n > 0. `recorded_at`: µs since the epoch."""
 
     offsets: Int64Array
     recorded_at: Int64Array
@@ -65,7 +66,7 @@ class _Columns:
 
     @property
     def offset(self) -> int:
-        """The first offset. The client checks whether it lies before the offset that it fetched from."""
+        """The offset of the first record. kafka-python compares it with the offset from which it fetched."""
         return int(self.offsets[0])
 
     def split(self, place: int) -> tuple[_Columns, _Columns]:
@@ -78,10 +79,11 @@ class _Columns:
 
 @dataclass(slots=True)
 class _Buffered:
-    """Records of a partition that were fetched but not returned yet. `next_offset`: where the last read ended.
+    """The records of one partition that were fetched but not returned yet. `next_offset`: where the last read ended.
+    `size`: how many records are buffered.
 
-    `paused`: whether fetching is paused. `passed`: whether the other partitions no longer wait for this one. They wait
-    again once it yields records.
+    `paused`: whether fetching from the partition is paused. `passed`: whether reading goes on without waiting for this
+    partition. It becomes False when records of the partition arrive.
     """
 
     next_offset: int
@@ -96,12 +98,13 @@ class _Buffered:
         self.passed = False
 
     def times(self) -> Int64Array:
-        """`recorded_at` of the buffered records, each raised to the highest one before it, so that none is lower than
-        its predecessor: a topic that others created may hold any timestamps."""
+        """`recorded_at` of the buffered records, in their order. A value that is lower than an earlier one is raised to
+        the highest earlier one, so that the values never decrease. This is needed since a topic that others created may
+        have any timestamps."""
         return np.maximum.accumulate(np.concatenate([_NONE, *(batch.recorded_at for batch in self.batches)]))
 
     def take(self, size: int) -> list[_Columns]:
-        """Take the next `size` of the buffered records."""
+        """Remove the first `size` of the buffered records, and return them."""
         self.size -= size
         taken = []
         while size:
@@ -115,12 +118,12 @@ class _Buffered:
 
 
 class Reader:
-    """A consumer with the records that it has fetched ahead. For use by one thread at a time.
+    """Reads a Kafka consumer, and keeps the records that were fetched ahead. Only one thread at a time may use it.
 
-    Records are returned in the order of `recorded_at` across partitions: none is returned while another partition may
-    still yield an earlier one. Two kinds of partitions are not waited for: those fetched to their end, and, after
-    `HOLD_S`, those that have more records but yield none (their broker is away). So the order is broken only by records
-    that are recorded during a fetch at the log's end, or that were on a broker that was away.
+    Across partitions, records are returned in the order of `recorded_at`: a record is not returned while another
+    partition may still have an earlier one. Two kinds of partitions are not waited for: those that were fetched to
+    their end and, after `HOLD_S`, those that have more records but deliver none (their broker is away). So a record can
+    be out of order only if it is recorded during a fetch at the log's end, or if it was on a broker that was away.
     """
 
     def __init__(self, consumer: KafkaConsumer, prefix: str) -> None:
@@ -132,7 +135,7 @@ class Reader:
         self._record_ends()
 
     def forget(self) -> None:
-        """Drop what was fetched; the next read seeks again."""
+        """Drop all buffered records. The next read fetches again from the positions that it is given."""
         self._buffers.clear()
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float) -> list[Chunk]:
@@ -157,9 +160,9 @@ class Reader:
                 self._consumer.resume(self._kafka_partition(tp))
 
     def _gather(self, max_records: int, timeout_s: float) -> dict[TopicPartition, Int64Array]:
-        """Fetch until enough records can be returned, or nothing more arrives in time.
+        """Fetch until `read` can return enough records, or nothing more arrives in time.
 
-        Returns, per partition, `recorded_at` of the records that can be returned.
+        Returns, per partition, `recorded_at` of the records that `read` can return.
         """
         started, fetched = time.monotonic(), False
         while True:
@@ -182,8 +185,9 @@ class Reader:
     def _ready(
         self, buffered: Mapping[TopicPartition, Int64Array]
     ) -> tuple[dict[TopicPartition, Int64Array], set[TopicPartition]]:
-        """Per partition, `recorded_at` of the buffered records that can be returned, since no record that is still to
-        be fetched can be earlier; and the partitions that have more records to fetch."""
+        """Returns two things. First, per partition, `recorded_at` of the buffered records that `read` can return now,
+        since no record still to be fetched can be earlier. Second, the partitions that still have records to fetch and
+        are waited for."""
         behind = {tp for tp, b in self._buffers.items() if not b.passed and not self._is_at_end(tp)}
         if behind - buffered.keys():
             return {}, behind
@@ -193,7 +197,7 @@ class Reader:
         return {tp: times[: np.searchsorted(times, horizon, side="right")] for tp, times in buffered.items()}, behind
 
     def _is_at_end(self, tp: TopicPartition) -> bool:
-        """Whether everything that the partition had at its last fetch has been fetched."""
+        """Whether all records that the partition had at its last fetch have been fetched."""
         end = self._ends.get(self._kafka_partition(tp))
         return end is not None and self._position(tp) >= end
 
@@ -203,8 +207,8 @@ class Reader:
         ready: Mapping[TopicPartition, Int64Array],
         max_records: int,
     ) -> None:
-        """Pause fetching from partitions that have buffered more than their share and wait for others, so that memory
-        is bounded. Resume the others."""
+        """Pause fetching from each partition that has buffered more than its share, while its records wait for other
+        partitions. Resume fetching from the others. This limits the memory for buffered records."""
         share = max_records // len(self._buffers)
         for tp, b in self._buffers.items():
             ahead = b.size > share and len(ready.get(tp, _NONE)) < len(buffered[tp])
@@ -220,7 +224,8 @@ class Reader:
             self._buffers[tp].add(batches)
 
     def _record_ends(self) -> None:
-        """Make the client's fetcher note, at each fetch, where the partition ends for a reader of committed records."""
+        """Make kafka-python's fetcher store in `_ends`, at each fetch, the end of the partition for a reader of
+        committed records."""
         fetcher = self._consumer._fetcher
         parse = fetcher._parse_fetched_data
 
@@ -265,8 +270,9 @@ class Reader:
 
 
 def _first_recorded(ready: Mapping[TopicPartition, Int64Array], limit: int) -> dict[TopicPartition, int]:
-    """How many records of each partition are among the `limit` earliest. If too many have the same, last instant, the
-    partitions share the remaining places."""
+    """How many records of each partition are among the `limit` records with the earliest `recorded_at`. `ready`:
+    `recorded_at` per partition. If several partitions have records of the latest of these instants, and not all of them
+    fit, the remaining places are shared equally among these partitions."""
     if sum(map(len, ready.values())) <= limit:
         return {tp: len(times) for tp, times in ready.items()}
     last = np.partition(np.concatenate(list(ready.values())), limit - 1)[limit - 1]
@@ -277,10 +283,11 @@ def _first_recorded(ready: Mapping[TopicPartition, Int64Array], limit: int) -> d
 
 
 class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the client has no types
-    """A fetched partition whose "records" are whole batches as columns.
+    """A replacement for kafka-python's class for the fetched records of a partition. It yields whole batches as columns
+    where the original yields single records.
 
-    kafka-python creates two objects of 13 fields for each record; decoding a batch at once costs a fraction. Everything
-    else (which fetch is current, positions, errors in the middle) is left to the client.
+    kafka-python creates two objects of 13 fields for each record; to decode a batch at once takes a fraction of the
+    time. Everything else (which fetch is current, positions, errors in the middle) is left to kafka-python.
     """
 
     def _unpack_records(
@@ -294,8 +301,8 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
             self.drain()
 
     def _columns(self, tp: KafkaPartition, batch: DefaultRecordBatch) -> Iterator[_Columns]:
-        """Yield the batch's records from the fetched offset on. Yields nothing if readers do not see the batch, or all
-        of its records are before that offset."""
+        """Yield the batch as columns, without records before the offset from which the client fetched. Yields nothing
+        if no records are left, or if the batch is not visible (`_is_visible`)."""
         if batch.magic < 2:
             raise UnsupportedVersionError(f"{tp}: record format {batch.magic}, 2 is needed (Kafka 0.11)")
         if not batch.validate_crc():
@@ -313,7 +320,8 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
                 yield columns.split(behind)[1] if behind else columns
 
     def _is_visible(self, batch: DefaultRecordBatch) -> bool:
-        """Whether a reader of committed records sees the batch. Must be called for each batch in order."""
+        """Whether a reader of committed records sees the batch. To be called for every batch, in the order of the
+        batches."""
         if batch.has_producer_id():
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if self._contains_abort_marker(batch):
@@ -324,10 +332,11 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
 
 
 def decode_batch(batch: DefaultRecordBatch) -> _Columns:
-    """Decode a batch of format 2 into columns. Raises `CorruptRecordError`.
+    """Decode a batch of format 2 into columns. Raises `CorruptRecordError`, and `UnsupportedCodecError` like
+    `_uncompress`.
 
-    Format: https://kafka.apache.org/documentation/#recordbatch. Only the records' lengths are read one by one; the
-    fields of all records are then read together. A null key or value is b"".
+    Format: https://kafka.apache.org/documentation/#recordbatch. Only the records' lengths are read one by one; each
+    field is then read for all records at once. A null key or value becomes b"".
     """
     _uncompress(batch)
     data = bytes(memoryview(batch._buffer)[batch._pos :])
@@ -353,8 +362,8 @@ def decode_batch(batch: DefaultRecordBatch) -> _Columns:
 
 
 def _uncompress(batch: DefaultRecordBatch) -> None:
-    """Decompress the batch in place. Raises `UnsupportedCodecError`, whose message names the missing package, and
-    `CorruptRecordError`."""
+    """Decompress the batch in place. Raises `UnsupportedCodecError` if a package is missing, which the message names,
+    and `CorruptRecordError` if the bytes cannot be decompressed."""
     try:
         batch._maybe_uncompress()
     except UnsupportedCodecError as error:
@@ -368,17 +377,20 @@ def _uncompress(batch: DefaultRecordBatch) -> None:
 
 
 def _micros(first_ms: int, deltas_ms: Int64Array) -> Int64Array:
-    """`first_ms` plus each delta, in µs, clamped to what can be shown. Producers may write any 64-bit numbers, so both
-    are clamped before they can overflow."""
+    """`first_ms` plus each of `deltas_ms`, converted to µs and limited to the range of `recorded_at`
+    (`FIRST_RECORDED_US` to `LAST_RECORDED_US`). Producers may write any 64-bit numbers, so both arguments are first
+    limited in order that the sum does not overflow."""
     sums = min(max(first_ms, -_MS_LIMIT), _MS_LIMIT) + np.clip(deltas_ms, -_MS_LIMIT, _MS_LIMIT)
     return np.clip(sums, FIRST_RECORDED_US // 1000, LAST_RECORDED_US // 1000) * 1000
 
 
 def _refine(recorded_at: Int64Array, octets: npt.NDArray[np.uint8], places: Int64Array, ends: Int64Array) -> None:
-    """Replace timestamps in `recorded_at`, exact to the ms, by the exact µs that a restored record carries as its only
-    header, if the two agree on the ms. `places`, `ends`: where each record's headers begin and end.
+    """Make the timestamps of restored records exact, in place. `recorded_at` has timestamps exact to the ms. A restored
+    record has its exact timestamp in µs as its only header. The header's value is used if it agrees with the timestamp
+    on the ms. `places`, `ends`: where the headers of each record begin and end in `octets`.
 
-    No producer can set `recorded_at` this way in the ledger's own topics: there the broker sets the timestamps.
+    No producer can set `recorded_at` this way in the ledger's own topics: there the broker sets the timestamps, and
+    headers are not read.
     """
     length = len(_RESTORED_HEAD) + 8
     rows = np.flatnonzero(ends - places == length)
@@ -391,7 +403,8 @@ def _refine(recorded_at: Int64Array, octets: npt.NDArray[np.uint8], places: Int6
 
 
 def _extents(data: bytes, number: int) -> tuple[Int64Array, Int64Array]:
-    """Where each record's body starts and ends."""
+    """Two arrays: the index in `data` at which each record's body starts, and the index at which it ends. `number`: how
+    many records `data` has."""
     starts, ends = [], []
     place = 0
     for _ in range(number):
@@ -410,7 +423,8 @@ def _extents(data: bytes, number: int) -> tuple[Int64Array, Int64Array]:
 
 
 def _varints(octets: npt.NDArray[np.uint8], places: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """The zigzag varints at these places, and where each ends."""
+    """Two arrays: the zigzag varints that start at the indexes `places` of `octets`, and the index at which each
+    ends."""
     octet = octets[places]
     raw = (octet & 0x7F).astype(np.int64)
     ends = places + 1
@@ -426,7 +440,8 @@ def _varints(octets: npt.NDArray[np.uint8], places: Int64Array) -> tuple[Int64Ar
 
 
 def _slices(data: bytes, octets: npt.NDArray[np.uint8], places: Int64Array) -> tuple[list[bytes], Int64Array]:
-    """The length-prefixed byte strings at these places, and where each ends."""
+    """The byte strings whose lengths, followed by their bytes, start at the indexes `places`; and an array of the
+    indexes at which they end. `data` and `octets` are the same bytes."""
     lengths, starts = _varints(octets, places)
     ends = starts + np.maximum(lengths, 0)  # a null has the length -1
     return [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)], ends

@@ -31,10 +31,10 @@ _POLL_S: Final = 0.005
 
 
 class Placing:
-    """Puts records into empty topics.
+    """Appends records to empty topics so that they get their original offsets.
 
-    `transactions`: a transactional producer, needed if there are gaps. `end_of`: returns the end of a partition, after
-    its last completed transaction.
+    `transactions`: a transactional producer; needed only if there are gaps between offsets. `end_of`: a function that
+    returns the end of a partition, after its last completed transaction.
     """
 
     def __init__(
@@ -52,8 +52,9 @@ class Placing:
     def place(
         self, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk]
     ) -> None:
-        """Fill all partitions, each up to its end. Raises `LogNotEmpty`, `LogUnavailable`, and what the client
-        raises."""
+        """Append the records of `chunks` at their original offsets, and fill each partition up to its offset in `ends`.
+        `begins`: the offset of each partition's first record. Raises `LogNotEmpty`, `LogUnavailable`, and what the
+        Kafka client raises."""
         without = set(ends)
         for tp, mine in groupby(chunks, lambda chunk: TopicPartition(chunk.topic, chunk.partition)):
             without.remove(tp)
@@ -69,7 +70,8 @@ class Placing:
         self._put(before, end)
 
     def _put(self, run: Chunk, next_offset: int) -> None:
-        """Append the run, and fill the offsets from its end to `next_offset` with records that consumers never see."""
+        """Append the records of `run`, which has no gaps. Fill the offsets from its end to `next_offset` (exclusive)
+        with records that consumers never see."""
         tp, at = TopicPartition(run.topic, run.partition), run.next_offset
         if next_offset == at + 1:
             if not len(run):
@@ -87,7 +89,8 @@ class Placing:
             at += size
 
     def _in_transaction(self, run: Chunk, next_offset: int, *, commit: bool) -> None:
-        """Append the run as a transaction, with its marker after it."""
+        """Append the records of `run` in a transaction, and wait for the transaction's marker, which takes the last
+        offset before `next_offset`. `commit`: whether to commit the transaction; otherwise it is aborted."""
         producer = self._transactions
         assert producer is not None, "the archive was said to have no gaps"
         producer.begin_transaction()
@@ -126,7 +129,7 @@ class Placing:
 
 
 def _runs(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """The same records, split where offsets are missing."""
+    """The records of `chunks` as new chunks, which have no gaps between their offsets."""
     for chunk in chunks:
         cuts = np.flatnonzero(np.diff(chunk.offsets) != 1) + 1
         bounds = [0, *cuts.tolist(), len(chunk)]
@@ -149,6 +152,6 @@ def _empties(tp: TopicPartition, start: int, end: int) -> Iterator[Chunk]:
 
 
 def _empty(tp: TopicPartition, start: int, end: int) -> Chunk:
-    """Empty records at these offsets."""
+    """A chunk of empty records with the offsets `start` to `end` (exclusive)."""
     nothing = [b""] * (end - start)
     return Chunk(*tp, np.arange(start, end), np.zeros(end - start, np.int64), nothing, nothing, end)
