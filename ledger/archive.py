@@ -304,8 +304,8 @@ class ArchiveLog:
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
         """About `count` records of the partition `tp` whose events the archive stores decoded, from the offset `offset`
-        on and before the offset `end`. None if the file with `offset` has no decoded events, or if another version
-        decoded them."""
+        on and before the offset `end`. None if no file has `offset`, or if the file there has no decoded events or was
+        decoded by another version."""
         file = self._file_at(tp, offset)
         return None if file is None else self._open(file).decoded(offset, end, count)
 
@@ -406,8 +406,8 @@ class Stretch(Span):
 
     def read(self) -> tuple[pl.DataFrame, Chunk]:
         """Read the records. Returns two things: the valid events as a frame (the fields of their schema, `offset`,
-        `recorded_at`), and all other records as a chunk. An event whose `recorded_at` is out of range is in the chunk.
-        Any thread may call this."""
+        `recorded_at`), and all other records as a chunk. Events that were recorded before 1970, or not before
+        `LAST_RECORDED_US`, are in the chunk. Any thread may call this."""
         rows = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).slice(self.row, self.end_row - self.row)
         events = rows.drop("partition", "key", "value").collect()
         if self.records < events.height:
@@ -442,8 +442,7 @@ _BYTES: Final = {
 
 
 class _OpenFile:
-    """An open file of the archive, whose checksum was verified. Keeps the last row group in memory that was read from
-    it."""
+    """An open file of the archive, whose checksum was verified. The row group that was read last stays in memory."""
 
     def __init__(self, folder: Path, file: ArchivedFile) -> None:
         self.file = file
@@ -565,8 +564,8 @@ def restore(
     `topics`: the topics to restore; all if empty. `accept_loss`: restore even if records after the first archived one
     were lost. `anew`: first delete what an interrupted restore left.
 
-    Raises `LogNotEmpty` if the log has records, `LogTruncated` if records were lost and this is not accepted, and all
-    that reading the archive and writing the log raise.
+    Raises `LogNotEmpty` if the log has records, `LogTruncated` if records were lost and `accept_loss` is not set. Also
+    raises any error of reading the archive or writing the log.
     """
     archive = ArchiveLog(folder)
 

@@ -91,8 +91,8 @@ class NotEnoughMemory(LedgerError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A rule that an event breaks. `field`: the field's path (`lines.0.sku`); empty if no field is to blame. `rule`:
-    the rule in words."""
+    """A rule that an event breaks. `field`: the path of the field (`lines.0.sku`); empty if the problem is not in one
+    field. `rule`: the rule in words."""
 
     field: str
     rule: str

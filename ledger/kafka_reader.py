@@ -118,7 +118,8 @@ class _Buffered:
 
 
 class Reader:
-    """Reads a Kafka consumer, and keeps the records that were fetched ahead. Only one thread at a time may use it.
+    """Reads records through a Kafka consumer, and keeps those that were fetched ahead. Only one thread at a time may
+    use it.
 
     Across partitions, records are returned in the order of `recorded_at`: a record is not returned while another
     partition may still have an earlier one. Two kinds of partitions are not waited for: those that were fetched to
@@ -378,8 +379,8 @@ def _uncompress(batch: DefaultRecordBatch) -> None:
 
 def _micros(first_ms: int, deltas_ms: Int64Array) -> Int64Array:
     """`first_ms` plus each of `deltas_ms`, converted to µs and limited to the range of `recorded_at`
-    (`FIRST_RECORDED_US` to `LAST_RECORDED_US`). Producers may write any 64-bit numbers, so both arguments are first
-    limited in order that the sum does not overflow."""
+    (`FIRST_RECORDED_US` to `LAST_RECORDED_US`). Producers may write any 64-bit numbers. Both arguments are limited
+    before they are added, so that the sum cannot overflow."""
     sums = min(max(first_ms, -_MS_LIMIT), _MS_LIMIT) + np.clip(deltas_ms, -_MS_LIMIT, _MS_LIMIT)
     return np.clip(sums, FIRST_RECORDED_US // 1000, LAST_RECORDED_US // 1000) * 1000
 
