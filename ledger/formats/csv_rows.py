@@ -1,8 +1,9 @@
-"""CSV: one event per row; the first line names the columns.
+"""Reads events from a CSV file: one event per row; the first row has the columns' names.
 
-Double quotes (RFC 4180), UTF-8. The delimiter is the one of , ; | and tab that yields the most known columns, unless it
-is specified. An empty cell is null; amounts are whole numbers without separators; instants are RFC 3339 with a zone, or
-without one if the file's zone is specified; lists and JSON fields are JSON in a cell.
+The file is UTF-8 text with double quotes (RFC 4180). The delimiter is comma, semicolon, vertical bar or tab: if the
+user names none, the one with which the first row has the most known column names. An empty cell means null. Amounts are
+whole numbers without thousands separators. Instants are in RFC 3339, and need no zone if the user names the file's.
+Cells of list and JSON columns contain JSON.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _SEP: Final = re.compile(rb'"?sep=([^"\r])"?\r?')
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row: the line at which it begins, its raw bytes, and its cells or the problem with them."""
+    """A row: the number of its first line, its bytes, its cells, and why the cells could not be read (`problem`; None
+    if they could)."""
 
     line: int
     raw: bytes
@@ -58,8 +60,9 @@ def csv_items(
     delimiter: str | None = None,
     zone: ZoneInfo | None = None,
 ) -> Iterator[Item]:
-    """Read the events of a CSV file. `what`: the file's name in messages. `delimiter`: detected if None. `zone`: the
-    zone of instants that are written without one. Raises `UnusableFile` for a header that does not fit the topic."""
+    """Read the events from the lines of a CSV file. `what`: the file's name in messages. `filling`: values to add to
+    each row. `delimiter`: detected if None. `zone`: the zone of instants that are written without one. Raises
+    `UnusableFile` if the column names do not fit the topic."""
     csv.field_size_limit(MAX_ROW_BYTES)
     source = _Lines(lines)
     names: list[str] | None = None
@@ -84,7 +87,8 @@ def csv_items(
 
 
 def delimiter_of(header: bytes, topic: str) -> str:
-    """The delimiter with which the header names the most columns of the topic; a comma if none matches."""
+    """The delimiter that splits `header` into the most column names that the topic has. A comma if no delimiter yields
+    any."""
     return max(DELIMITERS, key=lambda delimiter: known_columns(header, delimiter, topic))
 
 
@@ -111,7 +115,8 @@ def _item(row: _Row, names: list[str], topic: str, filling: Filling, zone: ZoneI
 
 
 def data_of(topic: str, cells: Mapping[str, str], zone: ZoneInfo | None = None) -> tuple[dict[str, Any], list[Problem]]:
-    """The data in these cells, and the problems of cells that cannot be read."""
+    """Convert a row's cells, by column name, to event data. Returns the data, and a problem for each cell that cannot
+    be converted."""
     data: dict[str, Any] = {}
     problems: list[Problem] = []
     kinds = column_kinds(topic)
@@ -161,8 +166,8 @@ class _Lines:
 
 
 def _row(first: bytes, lines: _Lines, delimiter: str) -> _Row:
-    """Read the row that begins with `first`. If it is not CSV, only its first line is lost: the lines after it are read
-    again as separate rows."""
+    """Read the row whose first line is `first`. If the CSV reader fails, only `first` is refused: the lines after it
+    are read again, as rows of their own."""
     number, taken = lines.number, [first]
     try:
         if len(first) > MAX_ROW_BYTES:
@@ -180,8 +185,8 @@ def _row(first: bytes, lines: _Lines, delimiter: str) -> _Row:
 
 
 def _texts(taken: list[bytes], lines: _Lines) -> Iterator[str]:
-    """The row's first line, then the further lines that the CSV reader requests while a quote is open. They are added
-    to `taken`."""
+    """Yield the lines of one row as text: first `taken[0]`, then a line of `lines` each time the CSV reader asks for
+    more because a quote is still open. Adds those lines to `taken`."""
     yield _text(taken[0])
     left = MAX_ROW_BYTES
     for line in lines:

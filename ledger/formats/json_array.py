@@ -1,4 +1,4 @@
-"""Reads a JSON array of events element by element, with the memory of one event."""
+"""Reads a JSON array of events one element at a time. Memory holds one element, not the whole array."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|["\[\]{},]', re.DOTALL)
 
 
 def json_array_items(source: ByteSource, topic: str | None, what: str) -> Iterator[Item]:
-    """Read the array's elements as events, numbered from 1. `topic`: the topic of elements that name none. `what`: the
-    file's name in messages. Raises `UnusableFile` if the array does not end, or something follows it."""
+    """Read the array's elements as events, numbered from 1. `topic`: the topic of elements that do not name one.
+    `what`: the file's name in messages. Raises `UnusableFile` if the file is not one complete JSON array, or an element
+    is too long."""
     number = 0
     for element in _elements(source, what):
         if element is None:
@@ -30,8 +31,8 @@ def json_array_items(source: ByteSource, topic: str | None, what: str) -> Iterat
 
 
 class _Array:
-    """Splits a JSON array that arrives in pieces into its elements. Holds the bytes of the element that is not complete
-    yet, and the index up to which they were scanned."""
+    """Splits a JSON array into its elements while its bytes arrive in pieces. Between two pieces, it keeps the bytes of
+    the unfinished element, and how many of them were already scanned."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -43,7 +44,7 @@ class _Array:
         self._number = 0
 
     def take(self, piece: bytes) -> Iterator[bytes]:
-        """The elements that end in this piece."""
+        """Add a piece of the file. Yields the elements that are complete with this piece."""
         self._rest += piece
         if not self._begun:
             self._rest = self._rest.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANK)

@@ -1,4 +1,4 @@
-"""NDJSON: one event per line."""
+"""Reads events from NDJSON: one event, as a JSON object, per line."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ByteSource(Protocol):
 
 
 def lines_of(source: ByteSource) -> Iterator[bytes | None]:
-    """Yields lines without their line ends, and None while no more input has arrived. A line that is too long may be
-    truncated, but is still longer than `MAX_ROW_BYTES`."""
+    """Yields the lines without their line ends, and None whenever no more input has arrived yet. A line longer than
+    `MAX_ROW_BYTES` may be cut, but what is left of it is still longer than that."""
     rest, first = b"", True
     while piece := source.read1(_PIECE_BYTES):
         *whole, rest = (rest + piece).split(b"\n")
@@ -40,7 +40,8 @@ def lines_of(source: ByteSource) -> Iterator[bytes | None]:
 
 
 def more_waits(source: ByteSource) -> bool:
-    """Whether more can be read without waiting."""
+    """Whether the next read of `source` returns at once, without waiting for input. True if this cannot be found
+    out."""
     try:
         return bool(select.select([source.fileno()], [], [], 0)[0])
     except (OSError, ValueError):  # `select` cannot wait for this source
@@ -48,7 +49,8 @@ def more_waits(source: ByteSource) -> bool:
 
 
 def ndjson_items(lines: Iterable[bytes | None], topic: str | None, filling: Filling = NOTHING) -> Iterator[Item]:
-    """Read the events of NDJSON lines. `topic`: the topic of lines that name none."""
+    """Read the events from the lines of an NDJSON file. `topic`: the topic of lines that do not name one. `filling`:
+    values to add to each line."""
     number = 0
     for line in lines:
         if line is None:
@@ -60,7 +62,8 @@ def ndjson_items(lines: Iterable[bytes | None], topic: str | None, filling: Fill
 
 
 def json_item(number: int, line: bytes, topic: str | None, filling: Filling = NOTHING) -> Item:
-    """The event in one line or array element as a record; if it is not a valid event, a `Refused` with the problems."""
+    """Convert one line or array element to a `Record`, or to a `Refused` with the problems if it is not a valid event.
+    `number`: the number of the line or element."""
     data: dict[str, Any] = {}
     try:
         data = _json_object(line)

@@ -1,8 +1,9 @@
-"""Parquet: one event per row, read, validated and encoded by columns. The models check rows that may be invalid.
+"""Reads events from a Parquet file: one event per row. Rows are read, validated and encoded by columns; only rows that
+may be invalid are validated one by one, by the event models.
 
-Types of the columns: text, plain or dictionary-encoded, for texts; integers for amounts; timestamps with a time zone
-for instants; lists of structs for `discounts` and `lines`; a list of text for `coupon_ids`; text that holds JSON for
-JSON fields.
+Types of the columns: text (plain or dictionary-encoded) for text fields; integers for amounts; timestamps with a time
+zone for instants; lists of structs for `discounts` and `lines`; lists of text for `coupon_ids`; text that contains JSON
+for JSON fields.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ _WANTED: Final = {
 
 
 class ParquetRows:
-    """The rows of a Parquet file as events of one topic. Raises `UnusableFile` if it cannot be read as such."""
+    """The rows of a Parquet file, read as events of one topic. Raises `UnusableFile` if the file is not Parquet, is
+    broken, or has columns that do not fit the topic."""
 
     def __init__(self, path: Path, topic: str) -> None:
         self._what = f"file {path}"
@@ -78,7 +80,7 @@ class ParquetRows:
             start += len(batch)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        """Batches that are bounded in rows and in memory."""
+        """Yields the file's rows in batches, each limited in the number of rows and in bytes."""
         waiting: list[pa.RecordBatch] = []
         rows = size = 0
         for batch in self._unpacked():
@@ -162,7 +164,7 @@ def _items_schema(topic: str, name: str) -> Any:
 
 @cache
 def _item_fields(topic: str, name: str) -> dict[str, Kind]:
-    """The fields of the list's items, with their kinds; empty if the items are text."""
+    """The fields that each item of the list column `name` has, with their kinds. Empty if the items are plain text."""
     items = _items_schema(topic, name)
     return {} if isinstance(items, str) else {f["name"]: kind_of(f["name"], f["type"]) for f in items["fields"]}
 
@@ -173,7 +175,8 @@ def _needed_in_items(topic: str, name: str) -> tuple[str, ...]:
 
 
 def _items(topic: str, batch: pa.RecordBatch, start: int) -> list[Item]:
-    """The batch's rows in order; the first is row `start` of the file."""
+    """Convert the rows of a batch to items, in the same order. `start`: the number in the file of the batch's first
+    row."""
     unreadable = _not_utf8(batch)
     items: list[Item] = [None] * len(batch)
     for i in unreadable:
@@ -206,7 +209,8 @@ def _is_valid(batch: pa.RecordBatch) -> bool:
 
 
 def _by_columns(topic: str, frame: pl.DataFrame) -> dict[int, Record]:
-    """The rows that are certainly valid, by index. The models check the others."""
+    """Validate and encode the rows by columns. Returns the record of each row that is certainly valid, by the row's
+    index. The caller validates all other rows by the model."""
     wire = _wire(topic, frame).with_row_index("index").filter(~_doubtful(topic, frame))
     valid, _ = split_valid(topic, wire.drop("index"))
     index = wire["index"].gather(valid["row"]).to_list()
@@ -216,7 +220,8 @@ def _by_columns(topic: str, frame: pl.DataFrame) -> dict[int, Record]:
 
 
 def _wire(topic: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with all wire fields, cast to their types. `_doubtful` marks the rows that the cast may change."""
+    """Convert the frame to all fields of the topic's schema, with the schema's types. The conversion may change some
+    values; `_doubtful` finds the rows with such values."""
     columns = []
     for name, dtype in polars_schema(SCHEMA_NAME[topic]).items():
         source = frame.schema.get(name)
@@ -241,8 +246,8 @@ def _struct(topic: str, name: str, source: pl.Struct) -> pl.Expr:
 
 
 def _doubtful(topic: str, frame: pl.DataFrame) -> pl.Series:
-    """A mask of the rows that must be checked by their models: the cast to the wire's types may change them, their type
-    is unknown, or they lack a field that every event needs."""
+    """A mask of the rows that must be validated by the model: rows whose values the conversion by `_wire` may change,
+    rows of an unknown event type, and rows that lack a field that every event needs."""
     doubts = [~pl.col("type").cast(pl.String).is_in(list(NEEDS[topic]))]
     doubts += [pl.col(name).is_null() for name in needed_columns(topic)]
     for name, dtype in frame.schema.items():
@@ -257,7 +262,8 @@ def _doubtful(topic: str, frame: pl.DataFrame) -> pl.Series:
 
 
 def _out_of_reach(name: str, dtype: pl.Datetime) -> pl.Expr:
-    """True for instants that are finer than microseconds, or outside the years 1 to 9999."""
+    """An expression: whether the instant in column `name` is finer than microseconds, or outside the years 1 to
+    9999."""
     value = pl.col(name).to_physical()
     if dtype.time_unit == "ns":  # 64 bits of nanoseconds reach no further than the year 2262
         return value % 1_000 != 0
@@ -266,7 +272,7 @@ def _out_of_reach(name: str, dtype: pl.Datetime) -> pl.Expr:
 
 
 def _lacks_items(topic: str, name: str, dtype: pl.List) -> pl.Expr:
-    """True for lists with an item that is null or lacks a required field."""
+    """An expression: whether the list in column `name` has an item that is null or lacks a required field."""
     item = pl.element()
     if isinstance(dtype.inner, pl.Struct):
         present = {field.name for field in dtype.inner.fields}
@@ -280,8 +286,8 @@ def _lacks_items(topic: str, name: str, dtype: pl.List) -> pl.Expr:
 
 
 def _is_plain_json(text: str) -> bool:
-    """Whether columns and models certainly read this JSON alike. They may read numbers with a decimal point (1.0)
-    differently."""
+    """Whether validation by columns and validation by the model are sure to read this JSON text alike. They may differ
+    in numbers with a decimal point, such as 1.0."""
     try:
         json_value(text, parse_float=_no_fraction)
     except InvalidEvent:

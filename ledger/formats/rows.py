@@ -1,7 +1,7 @@
-"""The common parts of the file formats of `publish`: the items that a source yields, and the meaning of cells.
+"""What the file formats of `publish` share: the items that each format yields, and how cells become event data.
 
-A source yields, in file order, a `Record` for every valid event and a `Refused` for every other row, and None while no
-more input has arrived. An event is encoded to the same bytes, whatever its format.
+Each format yields, in the order of the file, a `Record` for every valid event, a `Refused` for every other row, and
+None whenever no more input has arrived yet. The same event becomes the same bytes in every format.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Kind = Literal["text", "integer", "instant", "json", "list"]
 
 
 class Refused(NamedTuple):
-    """A line or row that is not a valid event: its number (from 1), its text, and every problem."""
+    """A line or row that is not a valid event: its number (from 1), its text, its `event_id` if it has one, and all its
+    problems."""
 
     number: int
     text: str
@@ -41,8 +42,8 @@ Item = Record | Refused | None
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """Values that are added to rows. `made`: values for every row; a row that already has one is refused. `default`:
-    values for rows that lack them."""
+    """Values that are added to every row. `made`: if a row already has one of these fields, the row is refused.
+    `default`: if a row already has one of these fields, it keeps its own value."""
 
     made: Mapping[str, Any] = field(default_factory=dict)
     default: Mapping[str, Any] = field(default_factory=dict)
@@ -52,7 +53,8 @@ class Filling:
         return {*self.made, *self.default}
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Add the values to a row. Raises `InvalidEvent` if it has a field of `made`."""
+        """Returns the row's data with the values added. Raises `InvalidEvent` if the row already has a field of
+        `made`."""
         if brought := [name for name in self.made if data.get(name) is not None]:
             raise InvalidEvent([Problem(name, "is made here; leave it out") for name in brought])
         return {**self.default, **{k: v for k, v in data.items() if v is not None}, **self.made}
@@ -66,9 +68,10 @@ def record_of(event: Event) -> Record:
 
 
 def table_event(topic: str, data: Mapping[str, Any], problems: Sequence[Problem] = ()) -> Event:
-    """The event of a table's row. `problems`: known problems of cells, which are left out of `data`.
+    """Make an event from the data of a table row. `problems`: why some cells could not be converted; `data` lacks these
+    cells.
 
-    Raises `InvalidEvent` with these problems and all that the model finds in other fields.
+    Raises `InvalidEvent` with `problems` and with all that is wrong with the other fields.
     """
     seen = {p.field for p in problems}
     try:
@@ -82,7 +85,7 @@ def table_event(topic: str, data: Mapping[str, Any], problems: Sequence[Problem]
 
 @cache
 def column_kinds(topic: str) -> dict[str, Kind]:
-    """Every column that a table of the topic may have, with the kind of its cells."""
+    """The names of all columns that a table of this topic's events may have, each with the kind of its values."""
     return {f["name"]: kind_of(f["name"], f["type"]) for f in schemas.current(SCHEMA_NAME[topic])["fields"]}
 
 
@@ -99,13 +102,13 @@ def kind_of(name: str, avro: Any) -> Kind:
 
 @cache
 def needed_columns(topic: str) -> tuple[str, ...]:
-    """The columns that every event needs."""
+    """The columns that a table of this topic's events must have, since every event needs them."""
     return tuple(f["name"] for f in schemas.current(SCHEMA_NAME[topic])["fields"] if not isinstance(f["type"], list))
 
 
 def check_columns(what: str, topic: str, names: Sequence[str], filling: Filling = NOTHING) -> None:
-    """Check a table's column names. Raises `UnusableFile`, which names every unknown, repeated or missing column.
-    `what`: the file's name in messages."""
+    """Check the column names of a table. Raises `UnusableFile`, with every unknown, repeated or missing column in its
+    message. A column that `filling` supplies may be missing. `what`: the file's name in messages."""
     known = column_kinds(topic)
     unknown = list(dict.fromkeys(name for name in names if name not in known))
     repeated = list(dict.fromkeys(name for name in names if name in known and names.count(name) > 1))
@@ -131,15 +134,15 @@ def _quoted(name: str) -> str:
 
 
 def not_text(error: UnicodeDecodeError) -> InvalidEvent:
-    """The error for a line that is not UTF-8, or is not text in the file's encoding."""
+    """The error for a line whose bytes are not valid UTF-8, or were not valid in the encoding that the file has."""
     if bytes(error.object[error.start : error.start + len(BROKEN)]) == BROKEN:
         return bad("holds bytes that are no text in the file's encoding")
     return bad(f"not UTF-8 ({error.reason} at byte {error.start + 1})")
 
 
 def in_zone(local: datetime, zone: ZoneInfo | None) -> datetime:
-    """The instant (UTC) at which clocks in that zone show `local`. Raises `InvalidEvent` without a zone, and if
-    clocks skip that time or show it twice."""
+    """Convert the local time `local` in `zone` to an instant (UTC). Raises `InvalidEvent` if `zone` is None, and if
+    clocks in the zone skip that time or show it twice."""
     if zone is None:
         raise bad("must carry a time zone: end it with Z or an offset such as +08:00, or name the file's with --zone")
     first, second = (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1))

@@ -1,8 +1,8 @@
-"""Detects the compression, format and encoding of a file to be published from its first bytes.
+"""Detects, from the first bytes of a file that is to be published, its compression, format and encoding.
 
-A file that cannot be read is reported in one sentence with the remedy. Encodings are not guessed, since a wrong guess
-would change text. UTF-8 is the default; UTF-16 and UTF-32 are recognized by their byte order mark, and UTF-16 also by
-its zero bytes. The user names any other encoding.
+If the file cannot be read, the error says so in one sentence, with the remedy. Text is taken to be UTF-8, unless a byte
+order mark shows UTF-16 or UTF-32, or zero bytes show UTF-16. Any other encoding must be named by the user: it is never
+guessed, since a wrong guess would change the text.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ _MARKUP: Final = re.compile(r"<(\?xml|!doctype|html)\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Sniffed:
-    """A detected file. `kind`: one of `FORMATS`. `source`: its decompressed bytes; if it is text, converted to UTF-8.
-    `empty`: whether it has no bytes."""
+    """What was detected. `kind`: the file's format, one of `FORMATS`. `source`: the file's decompressed bytes; text is
+    converted to UTF-8. `empty`: whether the file has no bytes."""
 
     kind: str
     source: ByteSource
@@ -82,10 +82,10 @@ class Sniffed:
 def sniffed(
     file: Path, opened: IO[bytes], file_format: str | None, encoding: str | None, by_default: str = "ndjson"
 ) -> Sniffed:
-    """Detect the contents of `file`, or of standard input (`-`). `opened` is at its start.
+    """Detect the format of `file`, or of standard input (`-`). `opened`: the opened file, at its start.
 
-    `file_format` and `encoding`: as specified by the user. `by_default`: the format of a text that shows none. Raises
-    `UnusableFile` if the file cannot be read, or is not in the specified format.
+    `file_format` and `encoding`: what the user specified. `by_default`: the format of a text file from which no format
+    can be detected. Raises `UnusableFile` if the file cannot be read, or is not in the specified format.
     """
     what = f"file {file}"
     source = _Ahead(cast(ByteSource, opened))
@@ -111,7 +111,7 @@ def sniffed(
 
 
 def checked_encoding(name: str) -> str:
-    """The encoding's canonical name. Raises `LookupError` if there is no such text encoding."""
+    """The canonical name of an encoding. Raises `LookupError` if there is no text encoding with this name."""
     known = codecs.lookup(name)
     # rot13, base64 and the like turn text into text, or bytes into bytes.
     if not getattr(known, "_is_text_encoding", True) or known.name in ("idna", "punycode", "undefined"):
@@ -127,8 +127,9 @@ def _ending(file: Path, packed: bool) -> str:
 
 
 def _binary(what: str, file: Path, head: bytes, packed: bool) -> str | None:
-    """The kind of a binary file: `parquet` or `xlsx`. None if the file may be text. Raises `UnusableFile` for any other
-    binary file. `packed`: whether it was compressed with gzip."""
+    """The format of a binary file: `parquet` or `xlsx`. None if the file may be text. Raises `UnusableFile` for any
+    other binary file, and for one of these formats in gzip or from standard input. `packed`: whether the file was
+    compressed with gzip."""
     kind = None
     if head.startswith(b"PAR1"):
         kind = "parquet"
@@ -165,8 +166,8 @@ def _is_workbook(what: str, file: Path) -> bool:
 
 
 def _encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 if the byte order mark says so; UTF-16 if zeros are frequent in every second byte, as in
-    Latin text; otherwise None."""
+    """The encoding that the first bytes show: UTF-16 or UTF-32 if they begin with its byte order mark; UTF-16 if about
+    every second byte is zero, as in Latin text. Otherwise None."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
@@ -179,8 +180,8 @@ def _encoding(head: bytes) -> str | None:
 
 
 def _refuse_gb18030(what: str, head: bytes) -> None:
-    """Raises `UnusableFile` if none of the lines beyond ASCII is UTF-8, but all are GB18030 (GBK). Otherwise every one
-    of these lines would be refused."""
+    """Raises `UnusableFile` if the text seems to be in GB18030 (GBK): of the lines that are not plain ASCII, none is
+    valid UTF-8 and all are valid GB18030. Without this check, each of those lines would be refused on its own."""
     lines = head.splitlines() if len(head) < _PIECE_BYTES else head.splitlines()[:-1]
     beyond = [line for line in lines if not line.isascii()]
     if beyond and not any(_decodes(line, "utf-8") for line in beyond) and _decodes(b"\n".join(beyond), "gb18030"):
@@ -213,7 +214,7 @@ def _text_kind(what: str, text: str, ending: str) -> str | None:
 
 
 class _Ahead:
-    """A source with a preview of its first bytes."""
+    """A source whose first bytes can be looked at before they are read."""
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
@@ -221,7 +222,8 @@ class _Ahead:
         self._looked = False
 
     def look(self) -> bytes:
-        """The first piece, which holds at least the first line or `_FIRST_LINE` bytes."""
+        """The first bytes of the source: at least the whole first line, or `_FIRST_LINE` bytes if that line is longer.
+        A later `read1` returns them again."""
         while not self._looked:
             piece = self._source.read1(_PIECE_BYTES)
             self._ahead += piece
@@ -241,7 +243,7 @@ class _Ahead:
 
 
 class _Reader(io.RawIOBase):
-    """A source as a stream, for libraries that read only streams."""
+    """Presents a `ByteSource` as an `io` stream, which `gzip` requires."""
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
@@ -256,7 +258,7 @@ class _Reader(io.RawIOBase):
 
 
 class _Unpacked:
-    """The contents of a gzip file. Raises `UnusableFile` if it is broken or cut off."""
+    """The decompressed bytes of a gzip file. `read1` raises `UnusableFile` if the file is broken or cut off."""
 
     def __init__(self, source: ByteSource, what: str) -> None:
         self._source = source
@@ -274,8 +276,8 @@ class _Unpacked:
 
 
 class _Transcoded:
-    """Converts a text in another encoding to UTF-8. Bytes that cannot be decoded become `BROKEN`, which is not UTF-8,
-    so that only their line is refused."""
+    """The text of a source, converted from its encoding to UTF-8. Bytes that cannot be decoded become `BROKEN`, which
+    is not valid UTF-8. So only the lines with such bytes are refused, not the file."""
 
     def __init__(self, source: ByteSource, encoding: str) -> None:
         self._source = source

@@ -1,8 +1,8 @@
-"""Reads the cells of an XLSX workbook row by row. Memory holds one row, and the texts that rows share.
+"""Reads the cells of an XLSX workbook row by row. Memory holds one row, and the table of texts that rows share.
 
-A workbook is a ZIP of XML files (its parts), and a small one may decompress to any size. So the sizes that the ZIP
-declares are not trusted, and bytes are counted as they are decompressed: of all parts before any cell is read, and
-again of each row while it is parsed. openpyxl interprets the cells; it is given one row at a time.
+A workbook is a ZIP of XML files, called parts. A small ZIP may decompress to any size, and the sizes that it declares
+may be false. So bytes are counted while they are decompressed: for all parts before any cell is read, and again for
+each row while it is parsed. openpyxl interprets the cells; it gets one row at a time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ times."""
 
 
 class Cell(NamedTuple):
-    """`kind`: openpyxl's type of the value, "e" for an error, or `NO_VALUE`. `shown`: the number format, if known."""
+    """A cell. `kind`: openpyxl's code for the type of `value` (such as "e" for an error), or `NO_VALUE`. `shown`: the
+    number format in which spreadsheets show the value; None if it is not known."""
 
     value: Any
     kind: str
@@ -54,7 +55,7 @@ Row = tuple[int, dict[int, Cell]]
 
 
 class Workbook:
-    """The sheets of a workbook. Raises `UnusableFile` if it cannot be read."""
+    """An opened workbook. Raises `UnusableFile` if the workbook cannot be read."""
 
     def __init__(self, path: Path, what: str) -> None:
         self._what = what
@@ -78,7 +79,7 @@ class Workbook:
         return list(self._parts)
 
     def rows(self, sheet: str) -> Iterator[Row]:
-        """The nonempty rows."""
+        """Yields the rows of a sheet that have a nonempty cell."""
         with self._readable():
             source = self._archive.open(self._parts[sheet])
         with source:
@@ -136,7 +137,8 @@ class Workbook:
         return texts
 
     def _number_formats(self) -> list[str | None]:
-        """The number format of each style; a cell's `style_id` is the index. None if the format is not known."""
+        """The number formats of the cell styles: the index is the `style_id` of a cell. None for a format that is not
+        known."""
         own: dict[int, str | None] = {}
         used: list[int] = []
         with self._archive.open(ARC_STYLE) as source:
@@ -167,8 +169,8 @@ class Workbook:
 
 
 class _Archive(zipfile.ZipFile):
-    """The workbook's ZIP. openpyxl reads some parts at once with `read`, which refuses those that are longer than
-    `MAX_ROW_BYTES`."""
+    """The workbook's ZIP. openpyxl reads some parts as a whole, by `read`. It raises `UnusableFile` for a part that is
+    longer than `MAX_ROW_BYTES`."""
 
     def __init__(self, file: IO[bytes], what: str) -> None:
         super().__init__(file)
@@ -184,8 +186,9 @@ class _Archive(zipfile.ZipFile):
 
 
 def _measure(archive: _Archive, what: str) -> None:
-    """Decompress everything once, without keeping it. Raises `UnusableFile` if the total or a cell is too large, or if
-    a size that the ZIP declares is wrong. Afterwards, declared sizes can be trusted."""
+    """Decompress every part once, and discard the bytes. Raises `UnusableFile` if all parts together or one cell are
+    too large, or if a part's size differs from the one that the ZIP declares. After that, the declared sizes can be
+    trusted."""
     too_much = UnusableFile(f"{what}: unpacks to more than {MOST_UNPACKED:,} bytes; save the sheet as CSV")
     parts = archive.infolist()
     if sum(info.file_size for info in parts) > MOST_UNPACKED:
@@ -207,7 +210,8 @@ def _measure(archive: _Archive, what: str) -> None:
 
 
 def _unpacked(archive: _Archive, info: zipfile.ZipInfo) -> Iterator[tuple[bytes, int]]:
-    """Decompress a part. Yields its pieces, each with the number of bytes since the last `<`."""
+    """Decompress a part, whatever size the ZIP declares. Yields pieces, each with the number of bytes from the last `<`
+    so far to the end of the piece, which is the length of an unfinished text or tag."""
     honest = copy(info)
     honest.file_size = MOST_UNPACKED + _PIECE_BYTES  # zipfile would stop where the file says that the part ends
     text = 0
@@ -223,8 +227,8 @@ def _too_long(thing: str) -> str:
 
 
 class _Part:
-    """A part as a stream for the XML parser. `read` raises `UnusableFile` if more bytes than a row may have were read
-    since the last call of `taken`."""
+    """A part, as a stream for the XML parser. `read` raises `UnusableFile` if more than `MAX_ROW_BYTES` bytes were read
+    since the last call of `taken`, which is called after each row or text."""
 
     def __init__(self, source: IO[bytes], too_long: Callable[[int], str]) -> None:
         self._source = source
@@ -244,8 +248,8 @@ class _Part:
 
 
 def _elements(part: _Part, tags: set[str]) -> Iterator[tuple[str, Element]]:
-    """The elements with these tags, each with the tag of its parent. After each element, everything before it is
-    freed."""
+    """Yields the XML elements with these tags, each with its parent's tag. After the caller has used an element, it and
+    all before it are removed from memory."""
     around: list[Element] = []
     for event, element in iterparse(cast(io.BytesIO, part), ("start", "end")):
         if event == "start":
@@ -269,7 +273,8 @@ _DATA: Final = _tag("sheetData")
 
 
 class _Texts:
-    """Texts by number, in one block of memory. As separate objects, short texts would take many times the memory."""
+    """A list of texts in one block of memory. As separate Python strings, short texts would take several times the
+    memory."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -295,8 +300,8 @@ class _Parser(WorkSheetParser):  # type: ignore[misc]  # openpyxl has no types
 
 
 def _lacks_value(element: Element) -> bool:
-    """Whether the cell has a formula that was never calculated. A formula with an empty text as its result is an empty
-    cell."""
+    """Whether the cell has a formula that was never calculated. False if the formula's result is an empty text: such a
+    cell counts as empty."""
     empty_text = element.get("t") == "str" and element.find(VALUE_TAG) is not None
     return not empty_text and element.find(FORMULA_TAG) is not None
 

@@ -1,9 +1,9 @@
-"""XLSX: one event per row of one sheet; the first nonempty row names the columns.
+"""Reads events from one sheet of an XLSX workbook: one event per row; the first nonempty row has the columns' names.
 
 A cell is converted to the type of its field: a whole number to an integer, a date to an instant in the zone that the
-user names, and text as in CSV. Values that a spreadsheet may have changed are refused: ids that are numbers of more
-than 15 digits, amounts with decimals, and errors such as #N/A. So are numbers in text columns whose format shows
-something other than their digits (00019 for 19), and formulas that were never calculated.
+user names, and text as in CSV. Refused are values that a spreadsheet may have changed: ids that are numbers of more
+than 15 digits, amounts with decimals, and errors such as #N/A. Also refused are formulas that were never calculated,
+and numbers in text columns if the number format shows them differently (00019 for 19).
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ _DIGITS: Final = re.compile(r"#+0*|0+")
 
 
 class XlsxRows:
-    """The rows of a workbook's sheet as events of one topic. Raises `UnusableFile` if it cannot be read as such."""
+    """The rows of a workbook's sheet, read as events of one topic. Raises `UnusableFile` if the workbook cannot be
+    read, the sheet is not known, or its columns do not fit the topic."""
 
     def __init__(self, path: Path, topic: str, sheet: str | None = None, zone: ZoneInfo | None = None) -> None:
-        """`sheet`: needed if several sheets have cells. `zone`: the zone of dates, since cells have none."""
+        """`sheet`: the sheet's name; needed if several sheets have cells. `zone`: the zone of dates, since date cells
+        have none."""
         self._what = f"file {path}"
         self._topic = topic
         self._zone = zone
@@ -104,7 +106,8 @@ class XlsxRows:
             return Refused(number, text, data.get("event_id"), error.problems)
 
     def _data(self, name: str, cell: Cell) -> Mapping[str, Any]:
-        """The event data in the cell. Raises `InvalidEvent`; the caller adds the field to its problems."""
+        """The event data in one cell: the field `name` with its value, or nothing. Raises `InvalidEvent` if the cell
+        cannot be converted. The caller then adds the field's name to the problems."""
         if cell.kind == NO_VALUE:
             raise bad(_NOT_CALCULATED)
         if cell.kind == "e":
@@ -141,7 +144,8 @@ class XlsxRows:
 
 
 def shows_digits(code: str | None, number: int) -> bool:
-    """Whether the number format `code` shows `number` as exactly its digits. False for an unknown format (None)."""
+    """Whether the number format `code` shows `number` as exactly its digits. False if the format is not known
+    (None)."""
     if code is None:
         return False
     plain_code = _SHOWS_NOTHING.sub("", _LITERAL.sub("x", code))
