@@ -1,6 +1,7 @@
-"""Names of columns and codes in English and Chinese: the table `labels.toml`.
+"""The labels of columns and codes, in English and Chinese: what people read instead of the names. The labels are in the
+table `labels.toml`.
 
-The table is parsed on first use: a command that shows no names does not pay for it.
+The table is read when a label is first needed, so a command that shows no labels does not read it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column. `number`: the kind of its numbers, if its name does not say it; `of_metric`: `value` or `mean` if they
-    have the unit of the row's metric; `text`: what its texts are (`metric`, `code`, `word`); `personal`:
-    whether it holds personal data. `labels.toml` explains the values."""
+    """The label of a column, and how its values are shown. `number`: the kind of its numbers, if the column's name does
+    not say it. `of_metric`: for numbers in the unit of the metric that the row names, whether they are a single value
+    (`value`) or a mean (`mean`). `text`: what the column's texts are (`metric`, `code` or `word`). `personal`: whether
+    the column has personal data. The head of `labels.toml` explains the values."""
 
     label: Label
     number: str | None = None
@@ -38,7 +40,7 @@ TEXTS: Final = frozenset("metric code word".split())
 
 @cache
 def table() -> Mapping[str, Any]:
-    """The whole of `labels.toml`."""
+    """The contents of `labels.toml`, as parsed."""
     return tomllib.loads(files(__package__).joinpath("labels.toml").read_text(encoding="utf-8"))
 
 
@@ -52,14 +54,14 @@ def _field(en: str, zh: str, **shown: Any) -> Field:
 
 
 def personal_columns() -> frozenset[str]:
-    """The columns with personal data: which user did something, or what is known of a user."""
+    """The names of the columns with personal data: which user did something, or what is known of a user."""
     return frozenset(name for name, field in fields().items() if field.personal)
 
 
 @cache
 def section(name: str) -> Mapping[str, Label]:
-    """The labels of one section of `labels.toml`. `name`: such as `suffixes`, or `codes.events` for a section of
-    codes."""
+    """The labels in one section of `labels.toml`, by column or code. `name`: the section's name, such as `suffixes` or
+    `codes.events`."""
     outer, _, inner = name.partition(".")
     entries = table()[outer][inner] if inner else table()[outer]
     return {key: Label(**entry) for key, entry in entries.items()}
@@ -67,14 +69,14 @@ def section(name: str) -> Mapping[str, Label]:
 
 @cache
 def codes() -> Mapping[str, Label]:
-    """Every code that the table lists. `of_code` also names violations such as `extended_when_used`, which it does not
-    list."""
+    """The label of every code in `labels.toml`, by code. Violations such as `extended_when_used` are not in the file;
+    `of_code` composes their labels."""
     return {code: label for name in table()["codes"] for code, label in section(f"codes.{name}").items()}
 
 
 def of_code(code: str) -> Label | None:
-    """The label of a code. A violation such as `extended_when_used` is named after the event and the state before it.
-    None for unknown codes."""
+    """The label of a code; None if the code is unknown. The label of a violation such as `extended_when_used` is
+    composed of the labels of the event (`extended`) and of the state (`used`)."""
     event, when, state = code.partition("_when_")
     if not when:
         return codes().get(code)
@@ -86,11 +88,11 @@ def of_code(code: str) -> Label | None:
 
 
 def experiment_metrics() -> Mapping[str, str]:
-    """By metric that experiments compare, the column or metric whose label it has."""
+    """For each metric that experiments compare, the name of the column or metric that has the same label."""
     names: Mapping[str, str] = table()["experiment_metrics"]
     return names
 
 
 def in_words(name: str) -> str:
-    """The English words of a column's name, without the unit at its end."""
+    """The name of a column as English words, without the unit at its end: `net_sales_minor` becomes `net sales`."""
     return name.removesuffix("_minor").removesuffix("_bp").replace("_", " ")

@@ -1,14 +1,14 @@
-"""The event log: the protocols that implementations follow, and what they promise.
+"""The event log: the protocols that its implementations follow, and what they promise.
 
-A log has topics, a topic has partitions, a partition is a sequence of records at increasing offsets. Records are
-appended and never changed. Implementations: `sqlite_log` (embedded), `kafka_log`. Both pass the whole of
-`tests/contract/log_contract.py`. An `archive` has only the reading side (`LogReader`).
+A log has topics, a topic has partitions, and a partition is a sequence of records with increasing offsets. Records are
+appended and never changed. There are two implementations: `sqlite_log` (embedded) and `kafka_log`. Both pass all of
+`tests/contract/log_contract.py`. An `archive` can only be read (`LogReader`).
 
 Always true:
-- `append` returns only when the records are durable; it returns their positions, in the same order.
-- a key always goes to the same partition: murmur2 of the key, as Kafka's default partitioner does.
+- `append` returns only when the records are durable. It returns their positions, in the order of the records.
+- Records with the same key always go to the same partition: the one that Kafka's default partitioner chooses (murmur2).
 - `recorded_at` (microseconds since the epoch, UTC) never decreases within a partition.
-- `read` never skips: a position that the log no longer holds raises `LogTruncated`.
+- `read` never skips records. If the log no longer has the records at a position, `read` raises `LogTruncated`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TopicPartition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A record to append. `key` decides the partition."""
+    """A record that is to be appended. The log chooses its partition by `key`."""
 
     topic: str
     key: bytes
@@ -52,12 +52,13 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """Consecutive records of one partition, as columns of equal length n.
+    """Consecutive records of one partition, as columns. Every column has one entry per record.
 
-    `offsets`, `recorded_at` (µs since the epoch, from `FIRST_RECORDED_US` to `LAST_RECORDED_US`): int64 arrays of shape
-    (n,). `values`: n payloads; a record without a value (a Kafka tombstone) is `b""`. `wire`: the payloads as stored in
-    the log, if their format is not the ledger's own; otherwise None. `next_offset`: where reading continues; it can lie
-    beyond `offsets[-1] + 1`, since a Kafka partition also holds transaction markers.
+    `offsets`, `recorded_at`: one-dimensional int64 arrays; `recorded_at` is in µs since the epoch, from
+    `FIRST_RECORDED_US` to `LAST_RECORDED_US`. `values`: the messages; `b""` for a record without a value (a Kafka
+    tombstone). `wire`: the messages as the log stores them, if it stores them in another format than the ledger's;
+    otherwise None. `next_offset`: the offset at which the next read continues. It can be higher than `offsets[-1] + 1`,
+    since some offsets of a Kafka partition belong to transaction markers.
     """
 
     topic: str
@@ -73,7 +74,8 @@ class Chunk:
         return len(self.values)
 
     def before(self, offset: int) -> Chunk:
-        """The chunk without its records from `offset` on, so that reading continues at `offset` at the latest."""
+        """Returns the chunk without the records whose offset is `offset` or higher. If the chunk goes further than
+        `offset`, `next_offset` becomes `offset`."""
         if self.next_offset <= offset:
             return self
         n = int(self.offsets.searchsorted(offset))
@@ -89,89 +91,94 @@ class Chunk:
 
 
 class StoredRecord(NamedTuple):
-    """A record as the log stores it. `recorded_at`: µs since the epoch."""
+    """A record as it is stored in the log. `recorded_at`: when the log recorded it, in µs since the epoch."""
 
     recorded_at: int
     key: bytes
     value: bytes
 
     def digest(self) -> bytes:
-        """SHA-256 of key and value, 32 bytes."""
+        """The SHA-256 digest of key and value together (32 bytes)."""
         return hashlib.sha256(len(self.key).to_bytes(8, "big") + self.key + self.value).digest()
 
 
 class LogReader(Protocol):
-    """The reading side of a log, or of its archive."""
+    """What can be done with every log, and with an archive: read it."""
 
     url: str
 
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
-        """The partitions of these topics, sorted. Raises `LogNotInitialised` if a topic is missing."""
+        """All partitions of these topics, sorted. Raises `LogNotInitialised` if a topic is missing."""
         ...
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Up to `max_records` committed records from these offsets on: those recorded first, across all partitions.
+        """Read up to `max_records` committed records. `positions`: for each partition to be read, the offset of the
+        first record wanted.
 
-        A log returns no record while an earlier one waits in another partition, except for records appended during the
-        read, and partitions that cannot be read for now. Records of one instant come in any order. An archive returns
-        equal shares of all partitions instead.
+        Of all these partitions, the records that were recorded first are returned: no record is returned while an
+        earlier one in another partition is not. Exceptions are records that are appended during the read, and
+        partitions that cannot be read at the moment. Records with the same `recorded_at` are in any order. An archive
+        instead returns equal numbers of records from all partitions.
 
-        Waits up to `timeout_s` for the first record; returns an empty list if there is none. A chunk may also have no
-        records and only a moved `next_offset`. Raises `LogTruncated` if a position lies before the earliest offset held
-        or after the end of its partition.
+        Waits up to `timeout_s` for the first record, and returns an empty list if none arrives. A chunk may have no
+        records if only its `next_offset` has moved. Raises `LogTruncated` if an offset in `positions` is before the
+        earliest one that the log still has, or after the end of its partition.
         """
         ...
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The first offset still held, per partition (the end offset if a partition is empty)."""
+        """For each partition, the lowest offset that the log still has. For an empty partition, its end offset."""
         ...
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset that the next record will get, per partition.
+        """For each partition, the offset that the next record will get.
 
-        If a transaction is open, the end is at its first record, since readers get no further.
+        While a transaction is open, it is the offset of the transaction's first record, since reading stops there.
         """
         ...
 
     def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset after the last acknowledged record, per partition. It is above the end position while records
-        wait behind an open transaction."""
+        """For each partition, the offset after the last acknowledged record. While a transaction is open, this is
+        higher than the end position, since the end position is at the transaction's first record."""
         ...
 
     def identities(self) -> dict[str, str]:
-        """The id of each topic. It is stable as long as the topic exists; a topic that is deleted and created again
-        gets another one. Topics without a known id are left out."""
+        """The id of each topic, by topic. The id stays the same as long as the topic exists. If a topic is deleted and
+        created again, it has another id. Topics whose id is not known are left out."""
         ...
 
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
-        """The records at exactly these offsets. Partitions without a record there are left out."""
+        """The record at each of these positions, by partition. Partitions that have no record at the given offset are
+        left out."""
         ...
 
     def close(self) -> None: ...
 
 
 class EventLog(LogReader, Protocol):
-    """An append-only, partitioned, durable log."""
+    """A durable, partitioned log that can be read and appended to."""
 
     def create_topics(self) -> list[str]:
-        """Create the ledger's missing topics, with partitions and replication from the settings.
+        """Create those of the ledger's topics that do not exist yet. The settings say with how many partitions and
+        replicas.
 
-        Returns the names of those created; a second call creates nothing.
+        Returns the names of the topics that were created; an empty list if all existed.
         """
         ...
 
     def append(self, records: Sequence[Record]) -> list[Position]:
-        """Append durably; return the records' positions in their order.
+        """Append the records durably. Returns their positions, in the order of the records.
 
-        Raises `AppendFailed` with the index and the reason of each record that was not acknowledged, `LogUnavailable`,
-        `LogNotInitialised`, `LogFull`.
+        Raises `AppendFailed` if some records were not acknowledged, with the index of each and the reason. Also raises
+        `LogUnavailable`, `LogNotInitialised` and `LogFull`.
         """
         ...
 
 
 class OpenTransaction(NamedTuple):
-    """A transaction that is neither committed nor aborted, in one partition. `first_offset`: the offset of its first
-    record there; readers get no further. `written_at_ms`: when its producer last wrote there, in ms since the epoch."""
+    """A transaction in one partition that is neither committed nor aborted. `producer_id`: the producer that opened it.
+    `first_offset`: the offset of the transaction's first record in this partition; reading stops there.
+    `written_at_ms`: when the producer last wrote to this partition, in ms since the epoch."""
 
     producer_id: int
     first_offset: int
@@ -179,16 +186,17 @@ class OpenTransaction(NamedTuple):
 
 
 class Backend(EventLog, Protocol):
-    """A log without a wrapper around it: it takes and returns records as they are stored."""
+    """A log as such, without the schema registry: records are returned as they are stored, and stored as they are
+    given."""
 
     def open_transactions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[OpenTransaction]]:
-        """Open transactions by partition, oldest first; partitions without one are left out. Empty if the log cannot
-        tell."""
+        """The open transactions of each partition, oldest first. Partitions without one are left out. Empty if this log
+        cannot say."""
         ...
 
     def examine(self) -> list[Finding]:
-        """Check that the log is stored and configured as it must be. Returns findings for people (`coupon-ledger
-        doctor`). Raises what querying the log raises."""
+        """Check that the log's storage is intact and its configuration is right. Returns the findings that
+        `coupon-ledger doctor` shows. Raises the errors of querying the log."""
         ...
 
     def restore(
@@ -200,11 +208,12 @@ class Backend(EventLog, Protocol):
         gapless: bool,
         anew: bool = False,
     ) -> None:
-        """Fill the log with these records, each at its own partition, offset and instant (`recorded_at`).
+        """Write these records to the log, each with its own partition, offset and time of recording (`recorded_at`).
 
-        `begins`, `ends`: per partition, the earliest offset, and the offset that the next appended record will get.
-        `chunks`: the records, partition by partition in the order of their offsets. `gapless`: whether every offset
-        from begin to end has a record. `anew`: discard what an interrupted restore left; otherwise its remains raise
-        `LogNotEmpty`. Also raises `LogNotEmpty` if the records would mix with others.
+        `begins`: each partition's earliest offset. `ends`: the offset that the next appended record will get, for each
+        partition. `chunks`: the records, one partition after the other, in the order of their offsets. `gapless`:
+        whether every offset from begin to end has a record. `anew`: first discard what an interrupted restore left in
+        the log. Raises `LogNotEmpty` if the log has records with which these would mix, or, without `anew`, the remains
+        of an interrupted restore.
         """
         ...

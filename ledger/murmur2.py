@@ -1,4 +1,4 @@
-"""Kafka's murmur2 of many keys at once, with NumPy."""
+"""Computes Kafka's hash (murmur2) of many keys at once, with NumPy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _R: Final = np.uint32(24)
 
 
 def murmur2(keys: Sequence[bytes]) -> Uint32Array:
-    """Kafka's 32-bit murmur2 of each key, as unsigned numbers of shape (n,).
+    """The 32-bit murmur2 hash of each key, as Kafka computes it: an array of unsigned integers.
 
-    Keys of one length are hashed together, one word of each at a time: the cost is per distinct length and word, not
-    per key.
+    Keys of the same length are hashed together, 4 bytes of each key at a time. So the number of NumPy operations
+    depends on the lengths of the keys, not on the number of keys.
     """
     lengths = np.fromiter(map(len, keys), np.int64, len(keys))
     buffer = np.frombuffer(b"".join(keys), np.uint8)
@@ -32,7 +32,7 @@ def murmur2(keys: Sequence[bytes]) -> Uint32Array:
 
 
 def _murmur2_matrix(keys: npt.NDArray[np.uint8]) -> Uint32Array:
-    """Murmur2 of each row; every row is a whole key."""
+    """The hash of each row of a matrix of bytes. Each row is one key, so all keys have the same length."""
     count, length = keys.shape
     whole = length & ~3
     words = np.ascontiguousarray(keys[:, :whole]).view("<u4").astype(np.uint32, copy=False)

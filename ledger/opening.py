@@ -1,7 +1,7 @@
 """Opens the log at an address.
 
-An implementation is imported when an address of its kind is opened: a process that uses the embedded log does not load
-the Kafka client.
+Each implementation of the log is imported only when an address of its kind is opened. So a process that uses the
+embedded log does not load the Kafka client.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from coupon_ledger.ledger.settings import LogSettings
 def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
     """Open the log at `settings.url`: `sqlite:///path` or `kafka://host:port,host:port`.
 
-    `create`: create the embedded log's file if it is missing (`create_topics` creates topics). With a schema registry,
-    messages are in the Confluent wire format (`registry_log`). Raises `SettingsError` for any other form of address,
-    `LogUnavailable` if nothing answers.
+    `create`: create the embedded log's file if it is missing, but no topics (`create_topics` does that). If the
+    settings name a schema registry, the log's messages are in the Confluent wire format (`registry_log`). Raises
+    `SettingsError` if the address has another form, and `LogUnavailable` if the log cannot be reached.
     """
     if settings.schema_registry:
         from coupon_ledger.ledger.registry_log import RegistryLog
@@ -28,7 +28,8 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
 
 
 def open_backend(settings: LogSettings, *, create: bool = False) -> Backend:
-    """Open the log without the schema registry: it returns messages as they are stored, in whatever format."""
+    """Open the log without the schema registry, even if the settings name one. Messages are returned in the format in
+    which they are stored."""
     if settings.writer_schemas:
         from coupon_ledger.ledger.codec import know_writers
 

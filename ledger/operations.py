@@ -1,10 +1,10 @@
-"""Operations: what operators did, each an event in `coupon.operations` that says who did it and why.
+"""Operations: what operators did. Each is an event in the topic `coupon.operations` that says who did it and why.
 
     operations.append(log, "rebuild_swapped", why="faster disks", operator="mei", details={"generation": 7})
 
-If an action is part of a database transaction, its record (`record_of`) goes to the outbox in that transaction instead.
-In both cases, the record may be appended twice: records with the same `event_id` are one operation, which `read`
-returns once.
+If an action is part of a database transaction, its record (`record_of`) is put in the outbox within that transaction,
+and appended from there. Either way, the same record may be appended twice. Records with the same `event_id` are one
+operation: `read` returns it once.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ Why = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_l
 
 
 class Operation(BaseModel):
-    """One action of an operator. `subject`: the object of the action; `details`: further facts.
+    """One action of an operator. `subject`: what the action was done to, such as a segment's name. `details`: further
+    facts.
 
-    `action`: one of `ACTIONS`, or another that a newer ledger knows.
+    `action`: one of `ACTIONS`. An operation that a newer ledger recorded may have another action.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -66,7 +67,7 @@ class Operation(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RecordedOperation:
-    """An operation with its place in the log."""
+    """An operation that was read from the log, with its position and the time at which the log recorded it."""
 
     operation: Operation
     recorded_at: datetime
@@ -74,7 +75,7 @@ class RecordedOperation:
 
 
 def user_name() -> str | None:
-    """The name of the user who runs this process. None if the system has none."""
+    """The name of the operating system's user who runs this process. None if the user has no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container's user without a name
@@ -90,8 +91,8 @@ def operation(
     details: Mapping[str, Any] | None = None,
     event_id: str | None = None,
 ) -> Operation:
-    """An operation that happens now. `event_id`: random by default; specify it if a repetition of the action must count
-    as the same operation. Raises `InvalidEvent`."""
+    """Make the `Operation` for an action that happens now. `event_id`: random if None. Give one if the action may be
+    repeated and should count only once. Raises `InvalidEvent` if the action is unknown or a value is invalid."""
     if action not in ACTIONS:
         raise InvalidEvent([Problem("action", f"must be one of {', '.join(ACTIONS)}")])
     try:
@@ -123,15 +124,16 @@ def append(
     details: Mapping[str, Any] | None = None,
     event_id: str | None = None,
 ) -> Operation:
-    """Append an operation to the log, durably. Raises `InvalidEvent`, and what appending raises."""
+    """Append an operation to the log, and return it when it is durable. Raises `InvalidEvent`, and the errors of
+    appending to the log."""
     done = operation(action, why=why, operator=operator, subject=subject, details=details, event_id=event_id)
     log.append([record_of(done)])
     return done
 
 
 def read(log: LogReader) -> list[RecordedOperation]:
-    """All operations in the log, each once, in the order of recording. Records that are not operations are skipped with
-    a warning. Raises what reading raises."""
+    """All operations in the log, each once, in the order in which they were recorded. Records that are not valid
+    operations are skipped, with a warning. Raises the errors of reading the log."""
     partitions = log.partitions([OPERATIONS])
     ends, positions = log.end_positions(partitions), log.earliest_positions(partitions)
     records: list[RecordedOperation] = []
@@ -149,8 +151,8 @@ def read(log: LogReader) -> list[RecordedOperation]:
 
 
 def operations_of(settings: LogSettings, action: str) -> list[Operation]:
-    """The operations of one action that have a subject, in the order of recording, so that the last one per subject is
-    in force. Raises what reading raises."""
+    """The operations with this action that have a subject, in the order in which they were recorded. If several have
+    the same subject, the last one is the one in force. Raises the errors of opening and reading the log."""
     log = open_log(settings)
     try:
         return [
@@ -185,8 +187,8 @@ def _decoded(value: bytes) -> Operation:
 
 
 def spans(positions: list[Position]) -> list[list[str | int]]:
-    """Positions as an operation's details store them: topic, partition, first and last offset of each run of
-    consecutive offsets."""
+    """Positions in the form in which the details of an operation store them: for each run of consecutive offsets, a
+    list of topic, partition, first offset and last offset."""
     runs: list[list[Any]] = []
     for topic, partition, offset in sorted(positions):
         if runs and runs[-1][:2] == [topic, partition] and runs[-1][3] == offset - 1:
@@ -197,8 +199,8 @@ def spans(positions: list[Position]) -> list[list[str | int]]:
 
 
 def positions_in(details: Mapping[str, Any]) -> list[Position]:
-    """The positions in details: the inverse of `spans`. Raises `ValueError`, `TypeError`, `KeyError` if they have
-    another form."""
+    """The positions that the details of an operation store: the inverse of `spans`. Raises `ValueError`, `TypeError` or
+    `KeyError` if the details have another form."""
     return [
         Position(str(topic), int(partition), offset)
         for topic, partition, first, last in details["positions"]

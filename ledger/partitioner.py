@@ -1,8 +1,8 @@
-"""Assigns keys to partitions, and shares a read among partitions.
+"""Assigns keys to partitions, and divides a read among partitions.
 
-Always true: `partitions_of` equals Kafka's default partitioner, `toPositive(murmur2(key)) % partitions`
-(org.apache.kafka.clients.producer.internals.BuiltInPartitioner), for every key, including the empty one. So a log can
-move between the embedded backend and Kafka, and every key keeps its partition number.
+Always true: for every key, including the empty one, `partitions_of` returns the same partition as Kafka's default
+partitioner, `toPositive(murmur2(key)) % partitions` (org.apache.kafka.clients.producer.internals.BuiltInPartitioner).
+So if a log moves between the embedded backend and Kafka, every key keeps its partition number.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ K = TypeVar("K")
 
 
 def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
-    """The partition number of each key, from 0. Many keys are hashed together if NumPy is installed."""
+    """The number (from 0) of each key's partition. `partitions`: how many partitions there are. If there are many keys
+    and NumPy is installed, they are hashed together."""
     if len(keys) > _FEW and _has_numpy():
         from coupon_ledger.ledger.murmur2 import murmur2
 
@@ -34,8 +35,9 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
 
 
 def murmur2_of_one(key: bytes) -> int:
-    """Kafka's 32-bit murmur2 of one key, as an unsigned number. Plain Python: `ledger.murmur2` needs NumPy, and loading
-    Kafka's client only to hash takes longer than a short program that publishes to an embedded log."""
+    """The 32-bit murmur2 hash of one key, as Kafka computes it: an unsigned integer. Written in plain Python for small
+    programs that publish to an embedded log: `ledger.murmur2` needs NumPy, and loading Kafka's client takes longer than
+    such a program runs."""
     whole = len(key) & ~3
     value = _SEED ^ len(key)
     for (word,) in _WORD.iter_unpack(key[:whole]):
@@ -50,15 +52,16 @@ def murmur2_of_one(key: bytes) -> int:
 
 @cache
 def _has_numpy() -> bool:
-    """NumPy is optional: a system that only publishes need not have it."""
+    """Whether NumPy is installed. A system that only publishes does not need it."""
     return find_spec("numpy") is not None
 
 
 def fair_shares(available: Mapping[K, int], limit: int) -> dict[K, int]:
-    """The number of records to take from each partition, `limit` in total. `available`: how many each partition has.
+    """How many records to take from each partition, `limit` at most in total. `available`: how many records each
+    partition has.
 
-    Shares are equal; what a partition cannot use of its share goes to the others. Partitions without a share are left
-    out. The sum is min(limit, sum(available)).
+    All partitions get equal shares. What a partition has too few records to use is divided among the others. A
+    partition from which nothing is taken is left out. The total is min(limit, sum(available)).
     """
     shares: dict[K, int] = {}
     waiting = sorted((k for k, n in available.items() if n > 0), key=lambda k: available[k])

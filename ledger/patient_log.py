@@ -1,8 +1,9 @@
-"""Reads a log through outages: requests that the log refuses for now are retried with growing pauses until it answers.
+"""Reads a log through outages: a request that the log does not answer is repeated, with growing pauses, until the log
+answers.
 
 Always true:
-- only `LogNotAnswering` is retried; every other error ends the reading;
-- the start of an outage is logged once, with its cause, and its end once, with its length.
+- Only `LogNotAnswering` leads to a repetition. Every other error is raised.
+- Each outage is logged twice: when it starts, with its cause, and when it ends, with its length.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Answer = TypeVar("Answer")
 
 
 class Patience:
-    """Retries requests while the log does not answer, until `stopped` is set. Usable from several threads."""
+    """Makes requests to the log, and repeats each one until the log answers or `stopped` is set. Several threads may
+    use it at once."""
 
     def __init__(self, stopped: threading.Event) -> None:
         self._stopped = stopped
@@ -34,11 +36,12 @@ class Patience:
 
     @property
     def waiting(self) -> bool:
-        """Whether the last request failed, and none has succeeded since."""
+        """Whether the log is in an outage: a request failed, and none has been answered since."""
         return self._since is not None
 
     def __call__(self, request: Callable[[], Answer]) -> Answer:
-        """The request's answer, however long it takes. Raises `LogNotAnswering` only once `stopped` is set."""
+        """Make the request until the log answers it, however long that takes. Returns the answer. Raises
+        `LogNotAnswering` only if `stopped` is set."""
         pause_s = _FIRST_PAUSE_S
         while True:
             started = time.monotonic()
@@ -51,7 +54,7 @@ class Patience:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def failed(self, error: LogNotAnswering, started: float) -> None:
-        """Note that a request failed. `started`: when it began (`time.monotonic`)."""
+        """Record that a request failed. `started`: when the request was made (`time.monotonic`)."""
         with self._lock:
             if self._since is not None:
                 return
@@ -59,7 +62,7 @@ class Patience:
         _logger.warning("%s. Waiting for it", error, extra={"error": str(error)})
 
     def answered(self) -> None:
-        """Note that the log answered a request."""
+        """Record that the log answered a request."""
         with self._lock:
             if self._since is None:
                 return
@@ -68,7 +71,7 @@ class Patience:
 
 
 class PatientLog:
-    """A `LogReader` that waits while the log does not answer, instead of raising `LogNotAnswering`."""
+    """A `LogReader` that reads `log` and waits out its outages, instead of raising `LogNotAnswering`."""
 
     def __init__(self, log: LogReader, patience: Patience) -> None:
         self.url = log.url

@@ -1,5 +1,5 @@
-"""Converts values to JSON types: instants to RFC 3339 (UTC, microseconds, Z), days to ISO 8601, bytes to
-hexadecimal."""
+"""Converts Python values to JSON types: instants to text in RFC 3339 (UTC, with microseconds and Z), days to text in
+ISO 8601, bytes to hexadecimal text."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 
 def instant(value: datetime) -> str:
-    """RFC 3339 with microseconds and Z. A naive instant is UTC."""
+    """An instant as text in RFC 3339, with microseconds and Z. `value`: in UTC; its time zone, if it has one, is
+    ignored."""
     return value.strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
 
 
 def plain(value: Any) -> Any:
-    """Convert a value to JSON types."""
+    """Convert a value to JSON types. Lists, tuples and dictionaries are converted with everything in them; other values
+    are returned unchanged."""
     if isinstance(value, datetime):
         return instant(value)
     if isinstance(value, date):

@@ -1,4 +1,4 @@
-"""The callbacks that report the progress of long work."""
+"""The types of the functions that long work calls to report its progress."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ PhaseProgress = Callable[[str, int, int], None]
 
 
 def ignore(*_: object) -> None:
-    """Discard progress updates."""
+    """A progress function that does nothing."""
 
 
 def stage(progress: Progress, *, before: int = 0, after: int = 0) -> Progress:
-    """The progress of one stage of a longer job: `before` units precede the stage, and `after` units follow it."""
+    """A progress function for one stage of a longer job. The stage reports its own counts; `progress` receives those of
+    the whole job. `before`: units of the job that precede the stage. `after`: units that follow it."""
     return lambda done, total: progress(before + done, before + total + after)

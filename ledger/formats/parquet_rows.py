@@ -246,8 +246,9 @@ def _struct(topic: str, name: str, source: pl.Struct) -> pl.Expr:
 
 
 def _doubtful(topic: str, frame: pl.DataFrame) -> pl.Series:
-    """A mask of the rows that must be validated by the model: rows whose values the conversion by `_wire` may change,
-    rows of an unknown event type, and rows that lack a field that every event needs."""
+    """A mask of the rows that must be validated by the model: rows with a value that the conversion by `_wire` may
+    change, rows with JSON that the columns may read differently, rows of an unknown event type, and rows that lack a
+    field that every event needs."""
     doubts = [~pl.col("type").cast(pl.String).is_in(list(NEEDS[topic]))]
     doubts += [pl.col(name).is_null() for name in needed_columns(topic)]
     for name, dtype in frame.schema.items():
