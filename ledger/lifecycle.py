@@ -207,8 +207,8 @@ def evolve(coupon: Coupon, event: Event) -> tuple[Coupon, tuple[str, ...]]:
 
 def _carry(coupon: Coupon, event: Event) -> Coupon:
     """Fill in those fields of `FIRST_CARRIED` that the coupon lacks and the event has. So each of these values comes
-    from the first event that has one, even if the event breaks a rule. Only `valid_until` can change later, by an
-    `extended` event that breaks no rule of state."""
+    from the first event that has one, even if the event breaks a rule. Only `valid_until` can change later: by an
+    `extended` event that is allowed in the coupon's state."""
     fresh = {f: event[f] for f in FIRST_CARRIED if getattr(coupon, f) is None and event.get(f) is not None}
     return replace(coupon, **fresh) if fresh else coupon
 

@@ -133,13 +133,14 @@ class LogReader(Protocol):
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """For each partition, the offset that the next record will get.
 
-        While a transaction is open, it is the offset of the transaction's first record, since reading stops there.
+        While a transaction is open in a partition, the end position is the offset of the transaction's first record,
+        since reading stops there.
         """
         ...
 
     def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """For each partition, the offset after the last acknowledged record. While a transaction is open, this is
-        higher than the end position, since the end position is at the transaction's first record."""
+        """For each partition, the offset after the last acknowledged record. Higher than the end position while a
+        transaction is open, since the end position is then the offset of the transaction's first record."""
         ...
 
     def identities(self) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""The API for upstream systems: validate, encode and append events, and report those that were refused.
+"""The API with which upstream systems publish events: it validates, encodes and appends them, and reports the refused
+ones.
 
     with Publisher.open("kafka://localhost:9092") as publisher:
         publisher.publish(events.Used(event_id="e-1", ...))
@@ -7,11 +8,12 @@
 docs/publishing.md says when events are durable, and how to react to each error.
 
 Always true:
-- Every event that `publish` accepted is in exactly one place: counted in `report.accepted` once it is durable, named by
-  `waiting` before that, or listed in `report.refused` if the log will never take it.
-- Delivery is at least once. An append that failed or timed out is repeated with the same `event_id`; the ledger counts
-  the second copy as a repeat and folds the event once.
-- An exception that leaves a `with` block closes the publisher without appending what waits.
+- Every event that `publish` accepted is in exactly one place. Until it is durable, its id is in `waiting`; then it is
+  counted in `report.accepted`. If the log will never take it, it is listed in `report.refused`.
+- Every accepted event is appended at least once. If an append fails or times out, it is repeated with the same
+  `event_id`. If the event is then in the log twice, the ledger counts the second copy as a repeat and folds the event
+  once.
+- If an exception leaves the `with` block, the publisher is closed and does not append the waiting events.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ _FIRST_PAUSE_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An event that was not appended: its number among all published events (from 0), and every rule that it breaks."""
+    """An event that was not appended. `number`: how many events were passed to `publish` before it. `problems`: every
+    rule that the event breaks."""
 
     number: int
     event_id: str | None
@@ -52,8 +55,8 @@ class Refused:
 
 @dataclass(slots=True)
 class Report:
-    """The outcome so far. `accepted`: number of events that were durably appended; `refused`: events that were not
-    appended and never will be."""
+    """What was published so far. `accepted`: the number of events that are durable in the log. `refused`: the events
+    that are not in the log and never will be."""
 
     accepted: int = 0
     refused: list[Refused] = field(default_factory=list)
@@ -70,7 +73,7 @@ class _Waiting(NamedTuple):
 
 
 class Publisher:
-    """Appends events in batches. Not safe for use by several threads at once."""
+    """Appends events to a log in batches. Only one thread at a time may use it."""
 
     def __init__(self, log: EventLog, *, batch_size: int = 10_000, attempts: int = 5) -> None:
         # Loaded with the first publisher, not with this module: building the models of all events takes longer than
@@ -91,7 +94,8 @@ class Publisher:
 
     @classmethod
     def open(cls, log: str, *, batch_size: int = 10_000, attempts: int = 5, **settings: Any) -> Self:
-        """Open a publisher to the log at that address. `settings`: further fields of `LogSettings`."""
+        """Open a publisher to the log at the address `log`. `batch_size`: the number of waiting events at which
+        `publish` flushes. `attempts`: how often an append is tried. `settings`: other fields of `LogSettings`."""
         return cls(open_log(LogSettings(url=log, **settings)), batch_size=batch_size, attempts=attempts)
 
     @classmethod
@@ -101,8 +105,9 @@ class Publisher:
         """Open a publisher to the log that the commands use.
 
         The log and its options come from the settings file and from environment variables (`COUPON_LEDGER_LOG`, …), as
-        for `coupon-ledger publish`. `file`: by default `COUPON_LEDGER_CONFIG`, else `coupon-ledger.toml` in the working
-        folder. `settings`: options such as `log=` and `topic_prefix=`, which take precedence. Raises `SettingsError`.
+        for `coupon-ledger publish`. `file`: the settings file. If None: the file that `COUPON_LEDGER_CONFIG` names,
+        otherwise `coupon-ledger.toml` in the working folder. `batch_size`, `attempts`: as in `open`. `settings`:
+        options such as `log=` and `topic_prefix=`; they override the file and the variables. Raises `SettingsError`.
         """
         known = {option.name for option in OPTIONS}
         flags = {name.replace("_", "-"): value for name, value in settings.items()}
@@ -113,14 +118,15 @@ class Publisher:
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The `event_id` of every event that was accepted and is not known to be in the log, in order."""
+        """The `event_id` of every accepted event that is not known to be in the log yet, in the order of publishing."""
         return tuple(event_id for _, event_id, _ in self._waiting)
 
     def publish(self, event: Event | Mapping[str, Any]) -> bool:
-        """Accept an event, or its data with a `topic`. Returns False if it is refused (see `report`).
+        """Accept or refuse an event. `event`: an event model, or a mapping with its data and its `topic`. Returns
+        whether the event was accepted; `report` says why it was not.
 
-        The event is durable after the next `flush`. Raises what `flush` raises when the batch is full, and `LogClosed`
-        after `close`.
+        An accepted event is durable after the next `flush`. If the batch is now full, it is flushed at once, and the
+        errors of `flush` are raised. Raises `LogClosed` after `close`.
         """
         self._check_open()
         number, self._published = self._published, self._published + 1
@@ -138,11 +144,12 @@ class Publisher:
         return True
 
     def flush(self) -> None:
-        """Append the waiting events durably. Failures are retried with growing pauses.
+        """Append the waiting events durably. A failed append is repeated with growing pauses.
 
-        Raises `EventsTooLarge` if the log will never take some of them; the others are in the log, and the refused ones
-        move from `waiting` to `report.refused`. Raises `AppendFailed` or another `LogError` after the last attempt;
-        `waiting` names the events that are left, which the next flush appends. Raises `LogClosed` after `close`.
+        Raises `EventsTooLarge` if the log will never take some of the events. All other events are then in the log, and
+        the ones that are too large have moved from `waiting` to `report.refused`. Raises `AppendFailed` or another
+        `LogError` if the last attempt fails. `waiting` then has the ids of the events that are not in the log; the next
+        `flush` tries them again. Raises `LogClosed` after `close`.
         """
         self._check_open()
         pause = _FIRST_PAUSE_S
@@ -188,8 +195,8 @@ class Publisher:
         self._waiting = []
 
     def close(self) -> None:
-        """Flush and close the log, even if the flush fails (`waiting` then names what is left). A second call does
-        nothing."""
+        """Flush, then close the log. The log is closed even if the flush fails; `waiting` then has the ids of the
+        events that were not appended. If the publisher is already closed, nothing happens."""
         if self._closed:
             return
         try:
@@ -216,7 +223,8 @@ class Publisher:
 
 
 def _in_words(url: str, refused: tuple[Refused, ...]) -> str:
-    """The message of `EventsTooLarge`, which names the first three events and what is wrong with each."""
+    """The message of an `EventsTooLarge` error. It names the first three refused events, each with its problem, and how
+    many more there are."""
     named = "; ".join(f"event {r.event_id} of {r.problems[0].rule}" for r in refused[:3])
     more = f"; and {len(refused) - 3} more (`publisher.report.refused`)" if len(refused) > 3 else ""
     return f"log {url}: {named}{more}. Do not publish the same again; all other events of the batch are in the log"

@@ -1,14 +1,17 @@
-"""A wrapper of a log whose stored messages are in the Confluent wire format: byte 0, the schema's id in a registry
-(4 bytes, big-endian), the Avro body. Like every log, the wrapper takes and returns single-object messages.
+"""A wrapper for a log whose messages are stored in the Confluent wire format: a zero byte, the id of the schema in a
+schema registry (4 bytes, big-endian), and the Avro body. Users of the wrapper see no difference to another log: it
+takes and returns messages in Avro's single-object encoding.
 
 Always true:
-- The registry only says which schema an id means. Whether the ledger can read that schema depends on the released
-  schemas alone, as without a registry. So a rebuild does not depend on what else the registry holds by then.
-- An id never changes its meaning. Ids of our schemas are remembered in a file, so that a registry that is down stops
-  neither a consumer nor a publisher that has met the schema before.
-- While the registry cannot be queried, a record with an unknown id is not returned: its partition waits, and the other
-  partitions are still read.
-- Single-object messages are read as they are, so a topic may change its format at any time.
+- The registry is used only to translate an id to a schema. Whether the ledger can read that schema depends on the
+  released schemas alone, as without a registry. So a rebuild does not depend on what the registry contains at that
+  time.
+- An id never changes its meaning. The ids of the ledger's own schemas are remembered in a file. So consumers and
+  publishers that have met a schema before continue while the registry is down.
+- While the registry cannot be queried, no record with an unknown id is returned: reading its partition stops there, and
+  the other partitions are still read.
+- Messages that are stored in single-object encoding are returned unchanged. So a topic may change its format at any
+  time.
 """
 
 from __future__ import annotations
@@ -47,8 +50,8 @@ T = TypeVar("T")
 
 
 class RegistryLog:
-    """An `EventLog` that stores its messages in `log` in the Confluent wire format. `append` registers a schema that
-    the registry lacks."""
+    """An `EventLog` that stores its messages in another log, `log`, in the Confluent wire format. If the registry lacks
+    the schema of an appended record, `append` registers the schema."""
 
     def __init__(self, log: EventLog, settings: LogSettings) -> None:
         self.url = log.url
@@ -63,17 +66,19 @@ class RegistryLog:
         return self._log.partitions(topics)
 
     def append(self, records: Sequence[Record]) -> list[Position]:
-        """Append as to any log. Also raises `RegistryUnavailable`, before anything is appended."""
+        """Append the records as `EventLog.append` does. Also raises `RegistryUnavailable`; nothing was appended
+        then."""
         return self._log.append([r._replace(value=self._framed(r)) for r in records])
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Read as from any log. Raises `RegistryUnavailable` if every record that could be read waits for the
-        registry."""
+        """Read records as `LogReader.read` does. Also raises `RegistryUnavailable` if records were read, but each
+        partition's first one has a schema id that cannot be looked up now."""
         return self.translated(self._log.read(positions, max_records, timeout_s))
 
     def translated(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Translate chunks of stored messages to single-object messages, as `read` returns them. Each chunk ends before
-        its first record whose id cannot be looked up now.
+        """Translate stored messages to single-object encoding, which `read` returns. If a chunk has a record whose
+        schema id cannot be looked up now, the chunk is cut before that record, and left out if that is its first
+        record.
 
         Raises `RegistryUnavailable` if no chunk is left.
         """
@@ -117,7 +122,8 @@ class RegistryLog:
         return self._ids.prefix_of(subject, header) + record.value[HEADER_BYTES:]
 
     def _single_objects(self, chunk: Chunk, unknown: Mapping[bytes, RegistryUnavailable]) -> Chunk | None:
-        """The chunk up to its first record that waits for the registry; None if that is the chunk's first record."""
+        """Translate the chunk up to its first record whose prefix is in `unknown`. None if that is the chunk's first
+        record."""
         end = _cut(chunk, unknown)
         if end == 0:
             return None
@@ -138,8 +144,8 @@ class RegistryLog:
 
 
 def as_read(log: EventLog, chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Translate chunks of messages as `log` stores them to what reading `log` would return. Raises
-    `RegistryUnavailable` unless all records can be translated."""
+    """Translate stored messages to what `log.read` would return for them. `chunks`: messages as the log stores them.
+    Raises `RegistryUnavailable` if any of the records cannot be translated now."""
     chunks_read = log.translated(chunks) if isinstance(log, RegistryLog) else list(chunks)
     if sum(map(len, chunks_read)) < sum(map(len, chunks)):
         raise RegistryUnavailable(f"log {log.url}: some schema ids cannot be asked for now; start the registry")
@@ -147,8 +153,8 @@ def as_read(log: EventLog, chunks: Sequence[Chunk]) -> list[Chunk]:
 
 
 def single_object(message: bytes, settings: LogSettings) -> bytes:
-    """Translate a message in the wire format to a single object if its schema's id is remembered; else return it
-    unchanged."""
+    """Translate a message from the wire format to single-object encoding. The message is returned unchanged if its
+    schema id is not among the remembered ones."""
     header = _remembered(settings.schema_registry, settings.schema_ids).get(message[:PREFIX_BYTES])
     return header + message[PREFIX_BYTES:] if header else message
 
@@ -159,23 +165,23 @@ def _remembered(url: str, file: str) -> Mapping[bytes, bytes]:
 
 
 def _prefixes(chunk: Chunk) -> set[bytes]:
-    """The distinct prefixes (magic byte and id) of the chunk's messages in the wire format."""
+    """The distinct prefixes (zero byte and schema id) of those messages in the chunk that are in the wire format."""
     return {p for p in {v[:PREFIX_BYTES] for v in chunk.values} if len(p) == PREFIX_BYTES and p[0] == _MAGIC}
 
 
 def _cut(chunk: Chunk, unknown: Mapping[bytes, RegistryUnavailable]) -> int:
-    """The index of the first record that waits for the registry; the chunk's length if none does."""
+    """The index of the chunk's first record whose prefix is in `unknown`. The chunk's length if there is none."""
     if not unknown:
         return len(chunk)
     return next((i for i, v in enumerate(chunk.values) if v[:PREFIX_BYTES] in unknown), len(chunk))
 
 
 class SchemaIds:
-    """The schema ids of a registry. Unknown ids are looked up; ids of our schemas are remembered in `file`, per
-    registry.
+    """Translates schema ids of one registry to the ledger's schemas. Ids that are not known yet are looked up in the
+    registry. The ids of the ledger's own schemas are remembered in `file`, separately for each registry.
 
-    `headers`: for each known prefix (magic byte and id), the single-object header of our schema, or `b""` if the schema
-    is not ours.
+    `headers`: for each known prefix (zero byte and id), the single-object header of the ledger's schema. `b""` if the
+    id's schema is not one of the ledger's.
     """
 
     def __init__(self, url: str, file: Path, options: Mapping[str, Any]) -> None:
@@ -205,8 +211,8 @@ class SchemaIds:
             self._client = None
 
     def learn(self, prefixes: set[bytes], unknown: dict[bytes, RegistryUnavailable]) -> None:
-        """Look up those of the prefixes that are not in `headers` yet, and add them. Adds prefixes that could not be
-        looked up to `unknown`, with the reason."""
+        """Look up those of the prefixes that are not in `headers`, and add them to it. If the registry cannot be
+        queried, add the prefixes that are still missing to `unknown`, each with the error."""
         new = sorted(prefixes - self.headers.keys())
         if not new:
             return
@@ -225,7 +231,8 @@ class SchemaIds:
             self._remember()
 
     def _learn(self, prefix: bytes, unknown: dict[bytes, RegistryUnavailable]) -> bool:
-        """Look up the schema of this id. Returns whether the registry has one."""
+        """Look up the schema of one prefix, and add the prefix to `headers`, or to `unknown` if the registry cannot be
+        queried. Returns whether the registry has the schema."""
         try:
             schema = self._query(f"schema id {_id(prefix)}", lambda client: client.get_schema(_id(prefix)))
         except RegistryUnavailable as error:
@@ -241,8 +248,9 @@ class SchemaIds:
         return True
 
     def prefix_of(self, subject: str, header: bytes) -> bytes:
-        """The prefix of messages that are written with our schema `header`. Registers that schema under `subject` if
-        the registry lacks it. Raises `RegistryUnavailable`."""
+        """The prefix (zero byte and schema id) of messages written with the ledger's schema that has the single-object
+        header `header`. If the registry does not have this schema under `subject`, it is registered. Raises
+        `RegistryUnavailable`."""
         known = self._writing.get((subject, header))
         if known is not None:
             return known
@@ -267,8 +275,9 @@ class SchemaIds:
         return int(number)
 
     def _query(self, what: str, query: Callable[[Any], T]) -> T | None:
-        """Query the registry. Returns None if it has no such entry. After a failure, it is not queried again for a
-        while."""
+        """Make a query to the registry and return its answer; None if the registry has no such entry. Raises
+        `RegistryUnavailable` if the query fails. For some seconds after a failure, no query is made, and the same error
+        is raised at once. `what`: what is queried, for messages."""
         if self._last is not None and time.monotonic() < self._query_after:
             raise self._last
         import httpx2
@@ -307,7 +316,7 @@ class SchemaIds:
         return self._last
 
     def _recall(self) -> None:
-        """Load the remembered ids. If the file cannot be used, the registry is queried again."""
+        """Load the remembered ids from the file. What cannot be loaded is looked up in the registry again."""
         known = _document(self._file).get(self._url, {})
         try:
             for number, header in known.get("reading", {}).items():
@@ -337,10 +346,11 @@ def _id(prefix: bytes) -> int:
 
 
 def _our_header(schema: Any) -> tuple[bytes, str]:
-    """The single-object header of a registered schema if it is one of ours; otherwise `b""`, and the reason in words.
+    """If a registered schema is one of the ledger's: its single-object header, and an empty text. Otherwise `b""`, and
+    the reason in words.
 
-    Fingerprints ignore logical types: a schema with milliseconds or a bare long where ours has microseconds has the
-    same fingerprint. The schema's text tells them apart.
+    The fingerprint in the header ignores logical types: a schema with milliseconds, or with a long without a logical
+    type, has the same fingerprint as ours with microseconds. So the logical types are compared as well.
     """
     try:
         registered = json.loads(schema.schema_str)
@@ -358,7 +368,7 @@ def _our_header(schema: Any) -> tuple[bytes, str]:
 
 
 def _logical_types(schema: Any, path: str = "") -> dict[str, str]:
-    """The logical type of each field that has one, by the field's path."""
+    """The logical types in a schema, by the path of the field that has the type."""
     if isinstance(schema, list):
         return {k: v for branch in schema for k, v in _logical_types(branch, path).items()}
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""The tables of `lifecycle.toml` as Python values, which the folds, the event models and the docs use."""
+"""The contents of `lifecycle.toml` as Python values, for the folds, the event models and the docs."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ CURRENCIES: Final[frozenset[str]] = frozenset(
 
 
 def types(topic: str) -> tuple[str, ...]:
-    """The event types of a topic, in canonical order."""
+    """All event types of a topic, in canonical order."""
     return tuple(NEEDS[topic])

@@ -1,9 +1,11 @@
-"""Settings, each with its origin. In order of precedence: flag, environment variable, TOML file, default.
+"""Reads the settings, and records for each where its value comes from. A flag comes first, then an environment
+variable, then the TOML file, then the default.
 
-The file is `coupon-ledger.toml` in the working folder, or the one that `--config` or `COUPON_LEDGER_CONFIG` names. The
-keys in `[coupon-ledger]` are the names of the flags (`log`, `database`, …). Options of Kafka's client (TLS, SASL, …)
-are set in `[kafka]`, under kafka-python's names, or in `COUPON_LEDGER_KAFKA_<NAME>`. Options of the schema registry's
-client are set in `[schema-registry]`, or in `COUPON_LEDGER_SCHEMA_REGISTRY_<NAME>` with `_` for dots.
+The file is the one that `--config` or `COUPON_LEDGER_CONFIG` names, otherwise `coupon-ledger.toml` in the working
+folder. In its table `[coupon-ledger]`, the keys are the names of the flags (`log`, `database`, …). Options of Kafka's
+client (TLS, SASL, …) are in the table `[kafka]`, under the names that kafka-python uses, or in variables
+`COUPON_LEDGER_KAFKA_<NAME>`. Options of the schema registry's client are in the table `[schema-registry]`, or in
+variables `COUPON_LEDGER_SCHEMA_REGISTRY_<NAME>`, with `_` in place of dots.
 """
 
 from __future__ import annotations
@@ -34,13 +36,13 @@ _TABLES: Final = ("coupon-ledger", "kafka", "schema-registry")
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """The address of the log, and how its topics are created.
+    """The address of a log, how its topics are created, and how its messages are read and written.
 
     `kafka`: options that are passed unchanged to kafka-python's clients (`security_protocol`, `ssl_cafile`,
-    `sasl_mechanism`, …). `schema_registry`: the address of a registry; if set, messages are in the Confluent wire
-    format. `schema_ids`: the file in which the registry's ids are cached. `registry`: options that are passed unchanged
-    to the registry's client. `writer_schemas`: a folder with the schemas of newer releases, so that their messages can
-    be read.
+    `sasl_mechanism`, …). `schema_registry`: the address of a schema registry; if it is not empty, messages are in the
+    Confluent wire format. `schema_ids`: the file that remembers the registry's ids. `registry`: options that are passed
+    unchanged to the registry's client. `writer_schemas`: a folder with the schemas of newer releases; with it, messages
+    written with these schemas can be read.
     """
 
     url: str = "sqlite:///coupon-ledger.log.db"
@@ -56,7 +58,8 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting: its name, default and meaning. Its value is an integer if its default is one."""
+    """A setting that exists: its name, its default, and what it is for (`doc`). If the default is an integer, the value
+    must be one."""
 
     name: str
     default: str | int
@@ -88,7 +91,7 @@ OPTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value and its origin: `flag`, `environment NAME`, `file PATH`, `default`."""
+    """The value of a setting, and where it comes from: `flag`, `environment NAME`, `file PATH` or `default`."""
 
     name: str
     value: Any
@@ -108,8 +111,9 @@ class Settings:
         environment: Mapping[str, str] | None = None,
         file: Path | None = None,
     ) -> Settings:
-        """Load all settings. Raises `SettingsError` for a missing or broken file, an unknown key or a value of the
-        wrong kind."""
+        """Load all settings. `flags`: values from the command line, by setting. `environment`: the process's own if
+        None. `file`: the settings file; if None, it is found as the module's head says. Raises `SettingsError` for a
+        missing or broken file, an unknown key, or an invalid value."""
         environment = os.environ if environment is None else environment
         named = file or (Path(p) if (p := environment.get(ENVIRONMENT_PREFIX + "CONFIG")) else None)
         path = named or Path(DEFAULT_FILE)
@@ -152,8 +156,8 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """The path of the database. Links that a user made are resolved, since generations lie beside the link's
-        target."""
+        """The path of the database. If the user's path is a symbolic link, this is the link's target, since the
+        generations are in the target's folder."""
         return _followed(Path(self.values["database"].value))
 
     @property
@@ -170,7 +174,8 @@ class Settings:
 
     @property
     def refuses_skewed(self) -> bool:
-        """Whether skewed events become dead letters. Raises `SettingsError` for an unknown value."""
+        """Whether skewed events become dead letters: events whose `occurred_at` and `recorded_at` are further apart
+        than `instant_skew`. Raises `SettingsError` if the setting `skewed-events` has an unknown value."""
         setting = self.values["skewed-events"]
         if setting.value not in ("count", "dead-letter"):
             raise SettingsError(f"setting skewed-events ({setting.origin}): {setting.value!r}; count or dead-letter")
@@ -182,8 +187,8 @@ class Settings:
 
 
 def _followed(path: Path) -> Path:
-    """The path with symbolic links resolved, except the link from a database to its live generation (a file such as
-    `NAME.gen2` beside it)."""
+    """The path with symbolic links resolved. Not resolved is the link from a database to its live generation, a file
+    such as `NAME.gen2` in the same folder."""
     with contextlib.suppress(OSError):  # reported when the file is opened
         for _ in range(_MOST_LINKS):
             if not path.is_symlink() or re.fullmatch(re.escape(path.name) + r"\.gen[0-9]+", str(path.readlink())):

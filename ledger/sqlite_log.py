@@ -1,16 +1,17 @@
-"""The embedded log: one SQLite file in WAL mode, which several processes can write at once.
+"""The embedded log: one SQLite file in WAL mode, to which several processes can append at once.
 
-Three tables, readable with any SQLite client:
-- `partitions`: one row per partition with its head (`next_offset`, last `recorded_at`), so that appends need not scan
-  `records`;
-- `records`: one row per record, clustered by (partition_id, offset). Triggers refuse UPDATE and DELETE;
-- `identity`: one row with the log's id, created with the log. A log of an older release gets it at the first append.
+The file has three tables, which every SQLite client can read:
+- `partitions`: one row per partition, with its head: the next offset and the last `recorded_at`. So an append does not
+  have to search `records`.
+- `records`: one row per record, stored in the order of partition and offset. Triggers refuse UPDATE and DELETE.
+- `identity`: one row with the log's id, written when the log is created. A log that an older release created gets an id
+  with the first append.
 
 Always true:
-- a batch is one transaction with `synchronous=FULL`: it is wholly durable or wholly absent;
-- offsets are dense, except in a partition restored from an archive with gaps (of a Kafka topic);
-- heads move in the transaction that inserts the records;
-- every thread has its own connection, so one object may be used from several threads.
+- The records of one `append` are one transaction with `synchronous=FULL`: either all of them are durable or none.
+- Offsets have no gaps, except in a partition that was restored from an archive with gaps (of a Kafka topic).
+- A partition's head changes in the same transaction that inserts its records.
+- Every thread has its own connection, so several threads may use one `SqliteLog`.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ took a twentieth of the time of an append."""
 
 
 class SqliteLog:
-    """`EventLog` in a SQLite file at `sqlite:///relative` or `sqlite:////absolute`."""
+    """The `EventLog` in the SQLite file at an address `sqlite:///relative/path` or `sqlite:////absolute/path`."""
 
     def __init__(self, settings: LogSettings, *, create: bool = False) -> None:
         self.url = settings.url
@@ -200,10 +201,11 @@ class SqliteLog:
         gapless: bool,
         anew: bool = False,
     ) -> None:
-        """Create these partitions with these records, each at its own offset and instant: all of them, or none.
+        """Create the partitions and write the records, each with its own offset and time of recording. If this fails,
+        nothing is written.
 
-        Raises `LogNotEmpty` if the log has any record, `LogUnavailable` if a partition has no record at its first
-        offset, `LogFull`.
+        Raises `LogNotEmpty` if the log has any record, `LogUnavailable` if a partition's first record is not at the
+        offset in `begins`, and `LogFull`.
         """
         prefix = self._settings.topic_prefix
         latest, begun = dict.fromkeys(ends, 0), dict.fromkeys(ends, False)
@@ -282,7 +284,8 @@ class SqliteLog:
         }
 
     def examine(self) -> list[Finding]:
-        """Check the file: its pages, the triggers that protect records, and whether this user may write it."""
+        """Check the log's file: whether its pages are intact, whether it has the triggers that protect records, and
+        whether this user may write to it. Returns the findings."""
         name = f"log file {self._path}"
         with self._errors("read"):
             connection = self._connection()
@@ -376,7 +379,7 @@ class SqliteLog:
         return row and str(row[0])
 
     def _give_id(self, connection: sqlite3.Connection) -> None:
-        """Give the log an id if it has none. Must run in a write transaction."""
+        """Write an id for the log, unless it has one. The caller must have opened a write transaction."""
         if self._read_id(connection) is None:
             connection.execute(_IDENTITY)
             connection.execute("INSERT INTO identity VALUES (?)", (uuid.uuid4().hex,))
@@ -389,7 +392,7 @@ class SqliteLog:
         return status.st_dev, status.st_ino
 
     def _connection(self, mode: str = "rw") -> sqlite3.Connection:
-        """This thread's connection."""
+        """The connection of the calling thread. It is opened when first needed, with SQLite's open mode `mode`."""
         if self._closed:
             raise LogClosed(f"log {self.url}: closed; open it again")
         connection: sqlite3.Connection | None = getattr(self._per_thread, "connection", None)
@@ -409,10 +412,11 @@ class SqliteLog:
         return connection
 
     def _access(self, mode: str) -> str:
-        """How to open the file: read-only if this user may not write it.
+        """The URI parameters with which SQLite opens the file: `mode` if this user may write to the file and its
+        folder, otherwise read-only.
 
-        A log in WAL mode is read through a file beside it. If there is none and none can be created, no process
-        is writing, and the log is opened as immutable.
+        To read a log in WAL mode, SQLite needs a second file beside it. If that file does not exist and this user
+        cannot create it, then no process is writing, and the log is opened as immutable, which needs no second file.
         """
         folder = os.access(self._path.parent, os.W_OK)
         if not self._path.exists() or (folder and os.access(self._path, os.W_OK)):
@@ -437,7 +441,8 @@ class SqliteLog:
         yield from _transaction(connection)
 
     def _heads(self, connection: sqlite3.Connection) -> dict[TopicPartition, _Head]:
-        """The heads of the topics that have our prefix, by name without it."""
+        """The heads of all partitions whose topic has this log's prefix. The topic names in the result are without the
+        prefix."""
         prefix = self._settings.topic_prefix
         return {
             TopicPartition(topic.removeprefix(prefix), partition): _Head(partition_id, next_offset, recorded_at)
@@ -454,7 +459,8 @@ class SqliteLog:
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
-        """Translate SQLite's errors into ours, and detect a file that was removed or replaced."""
+        """Within the block, errors of SQLite become the ledger's own. Before the block, checks that the file was not
+        removed or replaced. `doing`: `read`, `written` or `opened`, for messages."""
         try:
             self._check_file(at_once=doing == "written")
             yield
@@ -463,8 +469,8 @@ class SqliteLog:
 
     @contextmanager
     def _size_errors(self, records: Sequence[Record]) -> Iterator[None]:
-        """Translate SQLite's error for records that are too large into `AppendFailed`, which names them. Nothing of the
-        batch is written."""
+        """Within the block, SQLite's error for records that are too large becomes `AppendFailed`, which names those
+        records. Nothing of the batch is written then."""
         try:
             yield
         except (sqlite3.DataError, OverflowError) as error:
@@ -488,8 +494,8 @@ class SqliteLog:
             ) from error
 
     def _check_file(self, *, at_once: bool) -> None:
-        """Raises `LogReplaced` if the path now has another file or none. Checks at most once a second, unless
-        `at_once`. Does nothing while the log is being opened, before the file is known."""
+        """Raises `LogReplaced` if the file at the path was removed or replaced since the log was opened. Looks at most
+        once a second, or always with `at_once`. While the log is being opened, does nothing."""
         now = time.monotonic()
         opened = self._file
         if opened is None or not (at_once or now - self._looked_at > LOOK_S):
@@ -528,7 +534,8 @@ def _path_of(url: str) -> Path:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL. The switch does not wait for locks as statements do, so retry it here."""
+    """Switch the file to WAL mode. Unlike other statements, this one does not wait while another process has locked the
+    file. So it is repeated here until it succeeds."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
@@ -554,7 +561,7 @@ def _transaction(
 
 
 def _partitions(topics: Sequence[str], keys: Sequence[bytes], heads: Mapping[TopicPartition, _Head]) -> list[int]:
-    """The partition number of each record."""
+    """The number of each record's partition, in the order of the records."""
     counts = Counter(tp.topic for tp in heads)
     needed = {counts[topic] for topic in set(topics)}
     numbers = {count: partitions_of(keys, count) for count in needed}
@@ -566,7 +573,8 @@ def _partitions(topics: Sequence[str], keys: Sequence[bytes], heads: Mapping[Top
 def _insert(
     connection: sqlite3.Connection, head: _Head, now: int, keys: Sequence[bytes], values: Sequence[bytes]
 ) -> None:
-    """Insert these records at the end of one partition, and move its head. `now`: µs since the epoch."""
+    """Append records to the partition whose head is `head`, and change the head. `now`: the current time in µs since
+    the epoch."""
     end = head.next_offset + len(keys)
     recorded_at = max(now, head.recorded_at)
     offsets = range(head.next_offset, end)
@@ -587,11 +595,13 @@ def _next_in_time(
     positions: Mapping[TopicPartition, int],
     limit: int,
 ) -> dict[TopicPartition, int]:
-    """How many records to read from each partition, so that together they are the earliest recorded, at most `limit`.
+    """How many records to read from each partition, so that together they are the earliest recorded ones, and at most
+    `limit`.
 
-    Partitions advance in blocks of records. The next to advance is always the partition whose next block ends with the
-    earliest `recorded_at`; so only the last record of each block is looked up. At the end, every partition advances
-    within its next block up to the latest instant reached. Records of one instant may come in any order.
+    Instead of looking at every record, this takes blocks of records: again and again the next block of the partition in
+    which that block ends with the earliest `recorded_at`. So only the last record of each block is looked up. At the
+    end, each partition also gets the records of its next block that were recorded no later than the last block taken.
+    Records with the same `recorded_at` are in any order.
     """
     left = {tp: n for tp, offset in positions.items() if (n := heads[tp].next_offset - offset) > 0}
     if sum(left.values()) <= limit or len(left) == 1:
@@ -601,7 +611,7 @@ def _next_in_time(
     counts = dict.fromkeys(left, 0)
 
     def recorded_at(tp: TopicPartition, count: int) -> int:
-        """`recorded_at` of the last of the partition's next `count` records."""
+        """The `recorded_at` of the last one of the partition's next `count` records."""
         row = (heads[tp].partition_id, positions[tp] + count - 1)
         return int(connection.execute(_RECORDED_AT, row).fetchone()[0])
 

@@ -1,4 +1,5 @@
-"""The topics by name, and the key field of each. A configurable prefix may precede each name."""
+"""The names of the ledger's topics, and which field of an event is the key in each input topic. In a log, a
+configurable prefix may precede the names."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Converts messages of other schema versions to the fields of the current schema, which the folds read.
+"""Converts messages that were written with another version of a schema to the fields of the current version, which the
+folds read.
 
-A field that the writer did not know is null. A field that only a newer writer knows is dropped; the message in the log
-still has it. If the *meaning* of a field has changed since a version, `MEANING` defines how messages of that version
-are read. Both codecs use this module, so that rows and columns cannot differ. docs/schema-evolution.md explains the
-procedure.
+A field that the writer's version lacks becomes null. A field that only a newer version has is dropped; the message in
+the log still contains it. If a field's *meaning* has changed since a version, `MEANING` says how messages of that
+version are converted. The codec for single messages and the codec for columns both use this module, so they cannot
+differ. docs/schema-evolution.md explains how to change a schema.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ the name of the current field that it computes."""
 
 
 def upcast_columns(name: str, version: int, frame: pl.DataFrame, current: pl.Schema) -> pl.DataFrame:
-    """Convert a frame written with version `version` to the fields of the current schema."""
+    """Convert many messages at once. `name`, `version`: the schema and version with which they were written. `frame`:
+    their fields, one row per message. `current`: the fields of the current version."""
     import polars as pl
 
     if meaning := MEANING.get((name, version)):
@@ -34,7 +36,8 @@ def upcast_columns(name: str, version: int, frame: pl.DataFrame, current: pl.Sch
 def upcast_row(
     name: str, version: int, row: dict[str, Any], written: Sequence[Mapping[str, Any]], current: Sequence[str]
 ) -> dict[str, Any]:
-    """Convert one row. `written`: the fields of the writer's schema."""
+    """Convert one message. `name`, `version`: the schema and version with which it was written. `row`: its fields with
+    their values. `written`: the fields of that version. `current`: the names of the fields of the current version."""
     if meaning := MEANING.get((name, version)):
         import polars as pl
 

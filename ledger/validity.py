@@ -1,9 +1,9 @@
 """Validates many events at once, by columns.
 
-The models in `events.py` define what is valid. This module states the same rules as column expressions, which let no
-invalid event pass. An event that does not pass goes to its model, which decides. So a difference between the two can
-only cost time; it cannot change what is refused. JSON fields are returned in canonical form, so that equal values are
-equal texts.
+What is valid is defined by the models in `events.py`. This module states the same rules as column expressions, which
+are at least as strict. An event that fails them is validated again by its model, which decides. So if the expressions
+refuse a valid event, this costs time, but does not change the result. JSON fields are returned in canonical form, so
+that equal values are equal texts.
 """
 
 from __future__ import annotations
@@ -58,17 +58,18 @@ Events that an archive stores decoded by another version are decoded again from 
 
 
 def decoded_by(topic: str) -> str:
-    """A text that identifies how a topic's events are decoded to columns: the record's name, the header of its current
-    schema, and `DECODING`."""
+    """A text that changes whenever a topic's events would be decoded differently. It consists of the schema's name, the
+    header of its current version, and `DECODING`."""
     record = SCHEMA_NAME[topic]
     return f"{record} {current_writer(record).header.hex()} {DECODING}"
 
 
 def valid_events(topic: str, messages: Sequence[bytes]) -> tuple[pl.DataFrame, dict[int, tuple[str, str]]]:
-    """Decode and validate messages of a topic.
+    """Decode and validate the messages of a topic.
 
-    Returns a frame of the valid events (wire fields with canonical JSON, and the column `row`: the message's index,
-    ascending), and the other messages: by index, the reason's code and details in words.
+    Returns a frame and a dictionary. The frame has the valid events: the fields of the schema, with JSON in canonical
+    form, and the column `row`, the index of the message in `messages`, ascending. The dictionary has all other
+    messages: for each index, the code of the reason and the details in words.
     """
     decoded, undecodable = decode_columns(messages)
     dead = {u.row: (u.reason, u.detail) for u in undecodable}
@@ -85,15 +86,16 @@ def valid_events(topic: str, messages: Sequence[bytes]) -> tuple[pl.DataFrame, d
 
 
 def wrong_topic(record: str, topic: str) -> tuple[str, str]:
-    """Reason and detail for a record that belongs on another topic."""
+    """The code of the reason, and the details in words, for a record that belongs in another topic than the one where
+    it is. `record`: the name of the record's schema."""
     return "wrong_topic", f"a {record} does not belong on {topic}"
 
 
 def split_valid(topic: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[int, str]]]:
-    """Split a frame of wire fields into its valid rows, and the indexes of its invalid rows, each with its problems in
-    words.
+    """Validate the rows of a frame that has the fields of the topic's schema. Returns the valid rows, and a list of the
+    invalid ones: the index of each, and its problems in words.
 
-    The frame of valid rows has canonical JSON, and the column `row` with the rows' indexes in the given frame.
+    The valid rows have JSON in canonical form, and the column `row`, their index in the given frame.
     """
     frame, no_json = _with_canonical_json(frame)
     frame = frame.with_row_index("row")
@@ -114,7 +116,8 @@ _NO_INSTANT: Final = "an instant lies outside the years 1 to 9999"
 
 
 def _possible_instants() -> pl.Expr:
-    """Per row, whether all instants are in the years 1 to 9999, which Python's `datetime`, and so the model, needs."""
+    """An expression: whether all instants of a row are in the years 1 to 9999. Python's `datetime` has no other years,
+    so the model cannot validate rows with others."""
     return pl.all_horizontal(_instant(cs.datetime()).fill_null(True))
 
 
@@ -182,8 +185,8 @@ def _checks_of(model: Any) -> list[tuple[str, Check]]:
 
 
 def _with_canonical_json(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
-    """The frame with JSON texts in canonical form (JSON's null becomes null), and a mask of the rows whose JSON may be
-    invalid."""
+    """The frame with the JSON fields in canonical form (JSON's `null` becomes null), and a mask of the rows with JSON
+    that may be invalid."""
     doubtful = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
     for name in sorted(JSON_FIELDS & set(frame.columns)):
         column = frame[name]
@@ -198,8 +201,8 @@ def _with_canonical_json(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
 
 @dataclass(frozen=True, slots=True)
 class _Json:
-    """A JSON field. `certain`: whether it is certainly valid. `text`: its canonical text if it is, otherwise the
-    original text; None for null."""
+    """A converted JSON field. `certain`: whether the JSON is certainly valid. `text`: its canonical form if so,
+    otherwise the original text. None for null."""
 
     text: str | None
     certain: bool = True
@@ -212,7 +215,8 @@ _SAFE_DEPTH: Final = 100
 
 @lru_cache(maxsize=1_000)
 def _canonical(field: str, text: str) -> _Json:
-    """The canonical form of a JSON text. If the result is not `certain`, the model must decide whether it is valid."""
+    """Convert a JSON text to canonical form. If the result is not `certain`, the text may be invalid: the model must
+    decide. `field`: the name of the JSON field."""
     try:
         value = parse_json(text)
         canonical = events.canonical_json(value)

@@ -1,13 +1,13 @@
-"""Sentences for people, as templates with values, and their Chinese texts.
+"""Sentences for people: templates with values, and their Chinese translations.
 
-A sentence is created as a `Note`, an English template and its values, where its facts are known. It is rendered where
-the reader is known: in the reader's language, with amounts in major units and instants in the reader's zone.
-`words.toml` has the Chinese text of every template, with the template as its key.
+Code that knows the facts creates a `Note`: an English template, and the values to insert. Code that knows the reader
+turns the note into text in the reader's language, with amounts in major units and instants in the reader's time zone.
+The file `words.toml` has the Chinese translation of every template; its keys are the templates.
 
-In a template, `{name:kind}` is a value: `money` (a pair of minor units and currency), `count`, `percent` (of a ratio),
-`bp`, `factor`, `p`, `instant`, `word` (a code), `label` (a column or metric); without a kind, text, a number, a note,
-or a list of those. `s`, `are`, `have`, `were` are grammar: the noun ending or the verb form that agrees with the
-number.
+In a template, `{name:kind}` is the place of a value. The kinds are `money` (a pair of minor units and currency),
+`count`, `percent` (of a ratio), `bp`, `factor`, `p`, `instant`, `word` (a code) and `label` (a column or metric). A
+value without a kind is a text, a number, a note, or a list of those. The kinds `s`, `are`, `have` and `were` stand for
+an English noun ending or verb form that agrees with the number.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from coupon_ledger.ledger.plain import instant
 
 @cache
 def catalogue() -> Mapping[str, str]:
-    """The Chinese text of every template."""
+    """The Chinese translation of every template, by template."""
     text = files(__package__).joinpath("words.toml").read_text(encoding="utf-8")
     return {template: chinese for part in tomllib.loads(text).values() for template, chinese in part.items()}
 
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence: a template and its values. `str` renders it in English, with instants in UTC."""
+    """A sentence for people: a template, and the values to insert. `str(note)` is the sentence in English, with
+    instants in UTC."""
 
     template: str
     values: Mapping[str, Any]
@@ -44,7 +45,7 @@ class Note:
         return Speaker().say(self)
 
     def dumps(self) -> str:
-        """As JSON, for `loads`."""
+        """The note as JSON text. `loads` restores the note from it."""
         return json.dumps(_plain(self), ensure_ascii=False)
 
     @staticmethod
@@ -55,12 +56,13 @@ class Note:
 
 
 def note(template: str, /, **values: Any) -> Note:
-    """A note with this template."""
+    """Make a `Note` of a template and its values."""
     return Note(template, values)
 
 
 def of_error(error: BaseException) -> Note:
-    """The message of an error: the note that it was raised with, otherwise its text."""
+    """The message of an error as a `Note`: the note with which the error was raised, otherwise a note with the error's
+    text."""
     message = error.args[0] if error.args else None
     return message if isinstance(message, Note) else Note("{words}", {"words": str(error)})
 
@@ -91,8 +93,8 @@ def _utc(at: datetime) -> str:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Renders notes as text in the language `lang`. `instant`, `word`, `label`: functions that write an instant, a code
-    and the name of a column or metric as text."""
+    """Turns notes into text in the language `lang` (`en` or `zh`). `instant`, `word`, `label`: functions that return
+    the text for an instant, for a code, and for the name of a column or metric."""
 
     lang: str = "en"
     instant: Callable[[datetime], str] = _utc
@@ -111,8 +113,8 @@ class Speaker:
         return catalogue().get(text, text) if self.lang == "zh" else text
 
     def _units(self, amount: str) -> str:
-        """The amount with its English words translated. It has words only if the currency has no known minor unit
-        ("123,450 minor units")."""
+        """Translate the English words in an amount. It contains words only if its currency has no known minor unit:
+        "123,450 minor units"."""
         for words in ("minor units of", "minor units"):
             if words in amount:
                 return amount.replace(words, self._translated(words))
