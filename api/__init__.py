@@ -1,1 +1,2 @@
-"""The owner's HTTP endpoint on loopback, and the client with which the command line finds and calls it."""
+"""The HTTP endpoint on loopback with which the owner of a database answers questions, and the client with which the
+command line finds and uses it."""

@@ -1,7 +1,8 @@
-"""Answers as bytes: Arrow for the command line and for tools that read columns, JSON for all other clients.
+"""Converts answers to bytes: Arrow for the command line and for tools that read columns, JSON for all other clients.
 
-An answer is written completely before it is sent, to memory if it is small and otherwise to a temporary file. So a
-snapshot of the database is held only while the question runs, not while a slow client receives the answer.
+The bytes of an answer are complete before the first one is sent. They are in memory if they are few, otherwise in a
+temporary file. So the question's snapshot of the database ends as soon as the question has run, even if the client
+receives the answer slowly.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Spool = SpooledTemporaryFile[bytes]
 
 
 def spooled(answer: Answer, *, arrow: bool, json_columns: tuple[str, ...]) -> Spool:
-    """Write the answer to a spool. The caller closes it."""
+    """Write the answer's bytes to a temporary file, which is in memory as long as it is small. The caller closes it.
+    `arrow`: write Arrow, not JSON. `json_columns`: the columns whose text is JSON."""
     spool: Spool = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
     try:
         if arrow:
@@ -57,7 +59,8 @@ def as_of(state: AsOf) -> str:
 
 
 def _write_arrow(spool: Spool, answer: Answer) -> None:
-    """Write an Arrow IPC stream. The schema's metadata has `as_of`, the state from which the answer was read."""
+    """Write the answer to `spool` as an Arrow IPC stream. The key `as_of` of the schema's metadata has the state that
+    was read."""
     writer = None
     for frame in answer.frames:
         table = as_decimals(frame).to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -70,7 +73,7 @@ def _write_arrow(spool: Spool, answer: Answer) -> None:
 
 
 def _write_json(spool: Spool, answer: Answer, json_columns: tuple[str, ...]) -> None:
-    """Write `{"as_of": …, "rows": […]}`."""
+    """Write the answer to `spool` as a JSON object: `{"as_of": …, "rows": […]}`."""
     spool.write(f'{{"as_of": {as_of(answer.as_of)}, "rows": ['.encode())
     first = True
     for frame in answer.frames:
@@ -81,8 +84,8 @@ def _write_json(spool: Spool, answer: Answer, json_columns: tuple[str, ...]) -> 
 
 
 def _json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...]) -> Iterator[bytes]:
-    """Rows as JSON, separated by commas. Flat frames are written by columns, nested ones row by row, since lists may be
-    long."""
+    """Yields the rows of a frame as JSON objects, several of them separated by commas. A frame without lists and JSON
+    columns is converted by columns, at once. Any other is converted row by row, since its lists may be long."""
     if not frame.height:
         return
     nested = any(dtype.is_nested() for dtype in frame.dtypes)
@@ -97,5 +100,5 @@ def _json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...]) -> Iterator[b
 
 
 def _opened(row: dict[str, Any], json_columns: tuple[str, ...]) -> dict[str, Any]:
-    """The row as JSON values. Columns that hold JSON text are parsed."""
+    """A row with its values as JSON types. The JSON text in `json_columns` is parsed."""
     return {k: json.loads(v) if k in json_columns and v is not None else plain(v) for k, v in row.items()}

@@ -1,7 +1,7 @@
-"""The client: it reads the database directly if no process owns it, and otherwise asks the owner over HTTP. Questions
-and answers are the same.
+"""Finds who answers questions about a database. If a process owns the database, that owner answers them over HTTP.
+Otherwise this process opens the database and answers them itself. The questions and answers are the same either way.
 
-This module needs only the standard library and Arrow, so the command line needs no web framework.
+This module does not import the web framework, so the command line works without it.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def _error(refusal: Mapping[str, Any]) -> OwnerRefused:
 
 @contextmanager
 def asking(database: Path, progress: Progress | None = None, limit_s: float | None = None) -> Iterator[Source]:
-    """A source for questions about this database. `progress` is reported while the past is folded. `limit_s`: time
-    limit of a question at the owner; None for the usual one.
+    """Within the block, a source answers questions about this database. `progress` is called while the past is folded.
+    `limit_s`: the time limit of a question that the owner answers; None for the question's usual limit.
 
-    Waits a few seconds for an owner that is stopping or has just started. Raises `StoreOwned` if the owner answers no
-    questions, and the errors of `Store.open`.
+    If the owner is stopping or has just started, waits a few seconds. Raises `StoreOwned` if the owner answers no
+    questions, and the errors of `open_database`.
     """
     deadline = time.monotonic() + _PATIENCE_S
     while True:
@@ -80,7 +80,8 @@ def asking(database: Path, progress: Progress | None = None, limit_s: float | No
 
 
 def owner_of(database: Path) -> Remote | None:
-    """The process that owns the database. None if there is no owner or no database."""
+    """The `Remote` for the process that owns the database. None if no process owns the database, or there is no
+    database."""
     try:
         with asking(database) as source:
             return source if isinstance(source, Remote) else None
@@ -89,7 +90,9 @@ def owner_of(database: Path) -> Remote | None:
 
 
 def _remote(database: Path, owned: StoreOwned, progress: Progress | None, limit_s: float | None) -> Remote | None:
-    """The owner, or None if it does not answer yet. Raises `StoreOwned` if it never will."""
+    """The `Remote` for the owner. None if the owner does not answer yet. Raises `StoreOwned` if the owner will not
+    answer: it has no endpoint, or is another version of coupon-ledger. `owned`: the error with which opening the
+    database failed."""
     announced = owner(database)
     if announced.get("pid") != owned.pid or "interface" not in announced:
         # The file is from an earlier owner, or the owner has only just opened the database.
@@ -108,7 +111,7 @@ def _remote(database: Path, owned: StoreOwned, progress: Progress | None, limit_
 
 
 class Remote:
-    """A source that asks the process that owns the database."""
+    """A source whose questions are answered by the process that owns the database."""
 
     def __init__(
         self,
@@ -118,7 +121,8 @@ class Remote:
         limit_s: float | None = None,
         snapshot: str | None = None,
     ) -> None:
-        """`progress`, `limit_s`: as in `asking`. `snapshot`: name of the owner's snapshot that answers."""
+        """`progress`, `limit_s`: as in `asking`. `snapshot`: the name of the owner's snapshot from which questions are
+        answered; None for the last committed state."""
         self._snapshot = snapshot
         self._address = urlsplit(url).netloc
         self._database = database
@@ -127,8 +131,8 @@ class Remote:
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """A source that answers from one committed state, which the owner holds until the block ends. Raises
-        `OwnerRefused`, `OwnerGone`."""
+        """Within the block, a source answers all questions from one committed state, which the owner holds until the
+        block ends. Raises `OwnerRefused`, `OwnerGone`."""
         held = self._held()
         same = Remote(f"//{self._address}", self._database, self._progress, self._limit_s, held)
         try:
@@ -138,8 +142,8 @@ class Remote:
                 self._get(f"/v1/snapshots/{held}", _ANSWER_S, "DELETE").read()
 
     def _held(self) -> str:
-        """Ask for a snapshot and return its name. The owner holds only a few at once, so this retries until one is
-        free."""
+        """Have the owner hold a snapshot, and return the snapshot's name. The owner holds only a few at once, so the
+        request is repeated until one is free, for `SNAPSHOT_PATIENCE_S` at most."""
         deadline = time.monotonic() + SNAPSHOT_PATIENCE_S
         while True:
             try:
@@ -160,7 +164,7 @@ class Remote:
             return False
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """Ask the owner. Raises `WrongQuestion`, `OwnerRefused`, `OwnerGone`."""
+        """Send a question to the owner and return the answer. Raises `WrongQuestion`, `OwnerRefused`, `OwnerGone`."""
         entry = QUESTIONS[question]
         checked = entry.read(question, parameters)
         body = entry.as_json(checked)
@@ -187,7 +191,8 @@ class Remote:
             time.sleep(float(response.headers.get("Retry-After", 1)))
 
     def _follow(self, response: http.client.HTTPResponse) -> None:
-        """Read progress lines and report them, until the answer begins."""
+        """Read the lines of progress that precede the answer, and report each. Afterwards, the rest of the response is
+        the answer."""
         if self._progress is None:
             return
         try:
@@ -203,12 +208,14 @@ class Remote:
         raise self._gone(EOFError())
 
     def expire(self, until: datetime | None) -> dict[str, int]:
-        """Have the owner sweep. Returns the events appended, by reason. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner append the expiries and releases of holds that are due at `until` (None: at the data's clock).
+        Returns how many events were appended, by reason. Raises `OwnerRefused`, `OwnerGone`."""
         swept: dict[str, int] = self._post("/v1/expire", _SWEEP_S, {"until": until}, "sweep")
         return swept
 
     def succeed(self, *, back: bool) -> dict[str, Any]:
-        """Have the owner replace the live database with the rebuilt one, or with the previous one if `back`.
+        """Have the owner replace the live database with the rebuilt one. `back`: with the database that was live before
+        it. Returns the fields of `Succeeded`.
 
         Raises `OwnerRefused`, `OwnerGone`.
         """
@@ -216,15 +223,16 @@ class Remote:
         return done
 
     def replay(self, progress: Progress, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner replay dead letters. Returns rows that count the results. Raises `OwnerRefused`,
-        `OwnerGone`."""
+        """Have the owner replay dead letters. `parameters`: the fields of the server's `Repair`. Returns the outcome by
+        partition, with the fields of `Replayed`. Raises `OwnerRefused`, `OwnerGone`."""
         done: list[dict[str, Any]] = self._followed(
             "/v1/dead-letters/replay", parameters, "replayed", "repair", progress
         )
         return done
 
     def discard(self, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner discard dead letters. Returns rows that count them. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner discard dead letters. `parameters`: the fields of the server's `Repair`. Returns their number
+        (`records`) by topic, partition and reason. Raises `OwnerRefused`, `OwnerGone`."""
         done: list[dict[str, Any]] = self._post("/v1/dead-letters/discard", _REPAIR_S, parameters, "repair")
         return done
 
@@ -250,8 +258,8 @@ class Remote:
         return response
 
     def _followed(self, path: str, parameters: Mapping[str, Any], result: str, what: str, progress: Progress) -> Any:
-        """Send the request, report progress until the response has a line with the key `result`, and return its
-        value."""
+        """Send a request for a long job, and report each line of progress in the response. Returns the value of the key
+        `result` in the last line. `what`: the job, for messages."""
         try:
             for line in self._posted(path, _ANSWER_S, parameters, what):
                 message = json.loads(line)
@@ -265,7 +273,8 @@ class Remote:
         raise self._gone(EOFError())
 
     def backup(self, to: Path, full: bool, progress: Progress) -> Copied:
-        """Have the owner copy the database to this file. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner copy the database to the file `to`. `full`: also compute the digest of all tables. Returns
+        what the copy is to be checked against. Raises `OwnerRefused`, `OwnerGone`."""
         copied = self._followed("/v1/backup", {"to": to, "full": full}, "copied", "copy", progress)
         return Copied({table: (rows, total) for table, (rows, total) in copied["sums"].items()}, copied["full"])
 

@@ -1,7 +1,9 @@
-"""Connections to the owner's endpoint. Their number is limited, and a connection without a request is closed.
+"""Limits the connections to the owner's endpoint. There can be only so many at once, and a connection over which no
+request arrives in time is closed.
 
-Invariants: connections never use up the file descriptors that the owner needs for its log and its database. Whatever a
-client without a token sends, nothing is written to the owner's log output.
+Always true:
+- Connections never use up the file descriptors that the owner needs for its log and its database.
+- Whatever a client without a token sends, it causes no line in the log messages of the owner.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ ASK_WITHIN_S: Final = 10.0
 
 
 class Bounded(H11Protocol):
-    """HTTP/1.1 for clients on the same machine, some of which may be broken or hostile."""
+    """A connection that serves HTTP/1.1. The client is on the same machine, but may be broken or hostile."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -35,7 +37,8 @@ class Bounded(H11Protocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Reject input that is not HTTP. An answer in progress is dropped."""
+        """Refuse input that is not HTTP. If an answer is being sent on this connection, the connection is closed
+        instead."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:

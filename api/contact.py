@@ -1,8 +1,10 @@
-"""How clients find the owner of a database and authenticate: two files beside the database.
+"""Two files beside a database, by which clients find the owner and prove that they may ask it.
 
-- `<database>.owner`: the owner, and the address that answers. Readable by everyone; it holds no secret.
-- `<database>.token`: a random token for this run of the owner, readable by its user only (0600). The owner removes it
-  when it stops. A token left behind by a killed owner is useless, since the next owner creates its own.
+- `<database>.owner`: which process the owner is, and the address at which it answers. Everyone may read this file; it
+  contains no secret.
+- `<database>.token`: a random token, new with each start of the owner. Only the owner's user may read this file (0600).
+  The owner removes it when it stops. If the owner is killed, the token stays, but is useless, since the next owner
+  creates another.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ def token_file(database: Path) -> Path:
 
 
 def write_token(database: Path) -> str:
-    """Create the token and its file, replacing one that a killed owner left behind. Only the owner calls it. Raises
-    `StoreError`."""
+    """Create a token, write it to the token file, and return it. A file that a killed owner left behind is replaced.
+    Only the owner calls this. Raises `StoreError` if the file cannot be written."""
     token, file = secrets.token_urlsafe(32), token_file(database)
     try:
         file.unlink(missing_ok=True)
@@ -50,7 +52,8 @@ def write_token(database: Path) -> str:
 
 
 def read_token(database: Path) -> str:
-    """Read the token. Raises `StoreError` if this user may not read it, and `FileNotFoundError` if there is none."""
+    """The token in the token file. Raises `StoreError` if this user may not read the file, and `FileNotFoundError` if
+    there is none."""
     file = token_file(database)
     try:
         return file.read_text(encoding="ascii")

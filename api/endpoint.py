@@ -1,4 +1,5 @@
-"""The owner's endpoint: a socket on loopback, a token, and a thread that serves until the owner stops."""
+"""The owner's endpoint: a listening socket on loopback, the token that clients must send, and the thread that answers
+requests until the owner stops."""
 
 from __future__ import annotations
 
@@ -38,14 +39,15 @@ _LEAVE_S: Final = 3
 
 
 class Endpoint:
-    """Answers questions about the store while it is open. Use it as a context manager, in the owner's thread.
+    """Within the block, questions about the store are answered over HTTP. To be used as a context manager, in the
+    thread that uses the store.
 
-    Without the `service` extra, it answers nothing and logs a warning.
+    Without the `service` extra, no questions are answered, and a warning is logged.
     """
 
     def __init__(self, store: Store, port: int = 0, owner: Owner | None = None) -> None:
-        """`owner` carries out sweeps, repairs and swaps beside the consumer. Without it, the endpoint has no such
-        routes."""
+        """`port`: the port to listen on; 0 for any free one. `owner`: does the sweeps, repairs and swaps that clients
+        request. If None, there are no routes for these."""
         self._store = store
         self._port = port
         self._owner = owner
@@ -88,7 +90,8 @@ class Endpoint:
 
 
 class _Service:
-    """Readers, metrics, snapshots, and the thread that serves them."""
+    """What a running endpoint consists of: cursors for questions, metrics, snapshots, and the thread that answers
+    requests."""
 
     def __init__(self, store: Store, listening: socket.socket, token: str, owner: Owner | None) -> None:
         from coupon_ledger.api.metrics import Metrics
@@ -107,7 +110,7 @@ class _Service:
         self._thread.start()
 
     def change(self, store: Store) -> None:
-        """From now on, answer from another generation of the database."""
+        """Answer all further questions from another generation of the database, open as `store`."""
         self._announce(store)
         self._readers.change(store)
 

@@ -1,7 +1,7 @@
-"""The owner's metrics in the Prometheus format. docs/operations.md lists their names and meanings; a test checks that
-the list matches this file.
+"""The owner's metrics, in the format of Prometheus. docs/operations.md lists their names and meanings; a test checks
+that its list is complete.
 
-Counters start at the start of the process. Gauges show the state of the database.
+Counters count from the start of the process. Gauges show the present state of the database.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double 
 
 
 class Metrics:
-    """The metrics of one owner. The consumer's thread calls `committed`, the endpoint's threads call the rest."""
+    """The metrics of one owner. `committed` is called by the consumer's thread, all other methods by the endpoint's
+    threads."""
 
     CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 

@@ -1,9 +1,12 @@
-"""The web application: every question of `questions.registry` under `/v1`, health, and metrics.
+"""The owner's web application. It answers every question of `questions.registry` under `/v1`, reports health and
+metrics, and does backups, sweeps, repairs and swaps.
 
-- Everything needs the owner's token except `/v1/health`, which says only that the owner is running.
-- Requests with a host name other than loopback's, or from a web page of another origin, are refused. So no web page can
-  make a browser on this machine send requests on its behalf.
-- A question runs on one of a few cursors, in one snapshot. Further questions wait; beyond a limit, they are refused.
+- Every request must have the owner's token. The only exception is `/v1/health`, which says nothing but that the owner
+  is running.
+- A request is refused if its host name is not one of loopback's, or if it comes from a web page of another origin. So
+  no web page can make a browser on this machine send requests on its behalf.
+- Only a few questions run at once, each on its own cursor and in its own snapshot. Further questions wait. If too many
+  wait, further ones are refused.
 """
 
 from __future__ import annotations
@@ -119,7 +122,8 @@ _HELD: Final[dict[str, Any]] = {
 
 
 def _responses(answer: dict[str, Any], *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """The responses of a route, for the OpenAPI description."""
+    """Describe the responses of a route for OpenAPI. `answer`: the content of status 200. `refusals`: the statuses of
+    errors."""
     refused = {"application/json": {"schema": _REFUSAL}}
     return {
         200: {"description": "The answer.", "content": answer},
@@ -143,8 +147,9 @@ def application(
     copying: Executor,
     snapshots: Snapshots,
 ) -> ASGIApp:
-    """The application for a socket on `port` of loopback. `threads` run quick and slow questions, `copying` runs
-    backups. Without an `owner`, there are no routes for sweeps, repairs and swaps."""
+    """The web application, for a socket that listens on `port` of loopback. `threads`: run quick questions (the first)
+    and slow ones (the second). `copying`: runs backups. `owner`: does sweeps, repairs and swaps; if None, there are no
+    routes for these."""
     personal = ", ".join(sorted(personal_columns()))
     app = FastAPI(
         title="coupon-ledger",
@@ -180,14 +185,15 @@ def question_threads(number: int, name: str) -> ThreadPoolExecutor:
 
 
 def _be_nice() -> None:
-    """Lower the priority of this thread, so that the consumer goes first. This works on Linux, which accepts a thread's
-    id as a process id; elsewhere nothing happens."""
+    """Lower the priority of the calling thread, so that the consumer's thread has precedence. Works only on Linux,
+    where a thread's id can be passed as a process id. Elsewhere this does nothing."""
     with suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICER)
 
 
 def _add(app: FastAPI, name: str, question: Question[Any], ask: _QuestionHandler) -> None:
-    """Add the routes of a question: GET with parameters in the URL, POST with a JSON object of parameters."""
+    """Add a question's two routes: GET takes the parameters from the URL, POST from a JSON object in the body. `ask`:
+    answers the question."""
 
     async def by_address(request: Request) -> Response:
         return await ask(request, _of_address(question, request))
@@ -208,7 +214,8 @@ def _add(app: FastAPI, name: str, question: Question[Any], ask: _QuestionHandler
 
 
 def _address_parameters(question: Question[Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The query parameters for OpenAPI. Several names are comma-separated, nested values are JSON."""
+    """Describe the parameters of a question's GET route for OpenAPI. In the URL, lists of names are separated by
+    commas, and nested values are JSON."""
     for name, parameter in question.parameters.items():
         own = dict(schema["properties"][name])
         own.pop("title", None)
@@ -222,7 +229,7 @@ def _address_parameters(question: Question[Any], schema: dict[str, Any]) -> Iter
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with all references replaced by their definitions."""
+    """The JSON schema with every reference (`$ref`) replaced by the definition to which it refers."""
     definitions = schema.pop("$defs", {})
 
     def inlined(part: Any) -> Any:
@@ -247,7 +254,8 @@ def _of_address(question: Question[Any], request: Request) -> dict[str, Any]:
 
 
 async def _of_body(name: str, request: Request) -> dict[str, Any]:
-    """The parameters in the body: a JSON object, or nothing. Raises `WrongQuestion`, and HTTP errors."""
+    """The parameters in the body of a POST request, which is a JSON object or empty. `name`: the question, for
+    messages. Raises `WrongQuestion` if the body is anything else, and `HTTPException` if it is too long."""
     if request.query_params:
         raise WrongQuestion(f"{name}: POST takes its parameters as JSON in the body; leave them out of the address")
     body = bytearray()
@@ -274,8 +282,8 @@ def _from_json(name: str, text: str | bytes) -> Any:
 def _add_expire(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/expire")
     async def expire(until: datetime | None = None) -> dict[str, int]:
-        """Append the expiries and releases that are due at `until` (default: the data's clock). Returns the number of
-        appended events by reason."""
+        """Append the expiries and releases of holds that are due at `until` (default: at the data's clock). Returns how
+        many events were appended, by reason."""
         if until is not None:
             naive_utc("until", until)
         sweep = owner.sweeper.ask(over(until.replace(tzinfo=until.tzinfo or UTC) if until else None))
@@ -289,12 +297,13 @@ def _add_expire(app: FastAPI, owner: Owner) -> None:
 def _add_succeed(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/succeed")
     async def succeed(back: bool = False) -> Succeeded:
-        """Replace the live database with the rebuilt one, or with the previous one if `back`."""
+        """Replace the live database with the rebuilt one. `back`: with the database that was live before it."""
         return await asyncio.wrap_future(owner.ask(waiting(owner.store.path, back=back)))
 
 
 class Repair(Chosen):
-    """A repair of the chosen dead letters: who requests it (`operator`), and why."""
+    """The parameters of a replay or discard: the filter that chooses the dead letters (`Chosen`), who requests it
+    (`operator`), why, and whether only to try it (`dry_run`)."""
 
     operator: str
     why: str
@@ -315,8 +324,12 @@ class Repair(Chosen):
 def _add_repairs(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/dead-letters/replay", response_model=None)
     async def replayed(repair: Annotated[Repair, Query()]) -> StreamingResponse:
-        """Replay the chosen dead letters, between two batches. The response is lines of JSON: `{"done", "total"}` while
-        it runs, then `{"replayed"}` with the results, or `{"error", "exit_code"}`."""
+        """Replay the chosen dead letters: fold those that can be folded by now. The consumer continues between two
+        pieces.
+
+        The response is lines of JSON: while the replay runs, lines with the keys `done` and `total`, in dead letters;
+        at the end, a line with the key `replayed`, the outcome by partition, or with the keys `error` and `exit_code`.
+        """
         progress = _ProgressLine()
         replay = Replay(repair.chosen, repair.by, dry_run=repair.dry_run, progress=progress)
         under_way = asyncio.wrap_future(owner.repairs.ask(replay))
@@ -324,8 +337,8 @@ def _add_repairs(app: FastAPI, owner: Owner) -> None:
 
     @app.post("/v1/dead-letters/discard")
     async def discarded(repair: Annotated[Repair, Query()]) -> Rows:
-        """Discard the chosen dead letters: close them without folding them. Returns their number by partition and
-        reason."""
+        """Discard the chosen dead letters: mark them as discarded, without folding them. Returns their number
+        (`records`) by topic, partition and reason."""
         try:
             return await asyncio.wait_for(asyncio.wrap_future(owner.repairs.ask(repair.discard)), REPAIR_S)
         except TimeoutError:
@@ -335,8 +348,11 @@ def _add_repairs(app: FastAPI, owner: Owner) -> None:
 def _add_backup(app: FastAPI, readers: Readers, thread: Executor) -> None:
     @app.post("/v1/backup", response_model=None)
     async def backup(to: Path, full: bool = False) -> StreamingResponse:
-        """Copy the database to a new file; `full` also computes its full digest. The response is lines of JSON:
-        `{"done", "total"}` in rows while it runs, then `{"copied"}` or `{"error", "exit_code"}`."""
+        """Copy the database to the new file `to`. `full`: also compute the digest of all tables.
+
+        The response is lines of JSON: while the copy runs, lines with the keys `done` and `total`, in rows; at the end,
+        a line with the key `copied`, what the copy is to be checked against, or with the keys `error` and `exit_code`.
+        """
         running, progress = Running(), _ProgressLine()
 
         def copied() -> Copied:
@@ -350,19 +366,21 @@ def _add_backup(app: FastAPI, readers: Readers, thread: Executor) -> None:
 def _add_snapshots(app: FastAPI, snapshots: Snapshots) -> None:
     @app.post("/v1/snapshots", responses=_responses({"application/json": {"schema": _HELD}}, 503))
     async def hold() -> dict[str, str]:
-        """Hold one committed state. Questions with its name in the header `x-snapshot` are answered from it. It ends
-        when it is deleted, when it was not used for 20 seconds, or after 15 minutes."""
+        """Hold a snapshot of the last committed state, and return the snapshot's name. Questions that have this name in
+        the header `x-snapshot` are answered from the snapshot. A snapshot ends when it is deleted, when it was not used
+        for 20 seconds, and at the latest after 15 minutes."""
         return {"snapshot": await asyncio.get_running_loop().run_in_executor(None, snapshots.hold)}
 
     @app.delete("/v1/snapshots/{name}")
     async def let_go(name: str) -> dict[str, str]:
-        """Release a snapshot. It is no error if the snapshot has ended already."""
+        """End a snapshot. If it has already ended, nothing happens."""
         await asyncio.get_running_loop().run_in_executor(None, snapshots.let_go, name)
         return {"let_go": name}
 
 
 class _ProgressLine:
-    """Progress of a job. The thread that does the job calls the object; another thread reads `line` and sends it."""
+    """The latest progress of a job. The job's thread calls this object as its progress function. Another thread reads
+    `line` and sends it to the client."""
 
     def __init__(self) -> None:
         self._progress = {"done": 0, "total": 0}
@@ -380,7 +398,9 @@ def _followed(
     result: Callable[[Any], dict[str, Any]],
     gone: Callable[[], None],
 ) -> StreamingResponse:
-    """Stream progress as lines of JSON, then the result. `gone` is called at the end, to stop a job whose client has
+    """The response to a request for a long job: while the job runs, a line of JSON with its progress every
+    `_PROGRESS_S`; at the end, a line with its result or error. `under_way`: the running job. `result`: converts what
+    the job returns to the last line. `gone`: called when the response ends, to stop the job if the client has
     disconnected."""
 
     async def lines() -> AsyncIterator[bytes]:
@@ -398,7 +418,7 @@ def _followed(
 
 
 class _QuestionHandler:
-    """The handler of one question."""
+    """Answers the requests for one question."""
 
     def __init__(
         self,
@@ -444,7 +464,8 @@ class _QuestionHandler:
         )
 
     def _limit_s(self, request: Request, parameters: Parameters) -> float:
-        """The time limit that the client requests, else the usual one of the question, in seconds."""
+        """The question's time limit in seconds: the one that the client requests in the header, otherwise the usual
+        limit of the question."""
         requested = request.headers.get(LIMIT)
         if requested is None:
             return self._question.limit_for(parameters)
@@ -489,8 +510,10 @@ class _QuestionHandler:
 async def _behind_lines(
     answered: asyncio.Future[Spool], progress: _ProgressLine, running: Running
 ) -> AsyncIterator[bytes]:
-    """Stream progress as lines of JSON: `{"done", "total"}` while the question runs. Then `{"answer"}` with the size of
-    the answer in bytes, followed by the answer itself, or `{"error", "exit_code"}`."""
+    """Yields the response to a question whose client wants to follow its progress. While the question runs, these are
+    lines of JSON with the keys `done` and `total`. Then there is a line with the key `answer`, the size of the answer
+    in bytes, and after it the answer itself. If the question fails, there is instead a line with the keys `error` and
+    `exit_code`."""
     try:
         while not answered.done():
             await asyncio.wait([answered], timeout=_PROGRESS_S)
@@ -512,7 +535,8 @@ def _error_line(error: Exception) -> bytes:
 
 
 def _note(error: Exception) -> dict[str, str]:
-    """The error's message as a template with its values (if it has one), so that the client can translate it."""
+    """If the error was raised with a `Note`: the key `note` with the note as JSON text, so that the client can
+    translate it. Otherwise nothing."""
     message = error.args[0] if error.args else None
     return {"note": message.dumps()} if isinstance(message, Note) else {}
 
@@ -524,7 +548,8 @@ async def _stop_when_gone(request: Request, running: Running) -> None:
 
 
 async def _in_words(_: Request, error: Exception) -> Response:
-    """The error as JSON: `{"error": sentence, "exit_code": number}`, with the exit code of the command line."""
+    """The response for an error, with the status that fits it. The body is `{"error": sentence, "exit_code": number}`:
+    the exit code is the one with which the command line would end."""
     status, words, code = http.HTTPStatus.INTERNAL_SERVER_ERROR, str(error), StoreError.exit_code
     headers = {}
     if isinstance(error, LedgerError):
@@ -562,7 +587,7 @@ def _refusal(
 
 
 class _Guard:
-    """Access control: checks the host, the origin and the token."""
+    """Access control: refuses requests with a wrong host name, origin or token, and passes all others to `app`."""
 
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:
         self._app = app
@@ -598,7 +623,8 @@ class _Guard:
 
 
 class _Bounded:
-    """Limits how many requests are served at once. Disconnects a client that receives no data for `_SEND_S`."""
+    """Limits how many requests `app` serves at once; further ones get status 503. A client that receives no data for
+    `_SEND_S` is disconnected."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

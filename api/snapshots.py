@@ -1,7 +1,8 @@
-"""Snapshots that the owner holds for clients with several questions about one committed state.
+"""Snapshots that the owner holds, so that clients can ask several questions about one committed state.
 
-A snapshot ends when it is released, when it was not used for `IDLE_S`, and at the latest `LONGEST_S` after its first
-question, because DuckDB writes no checkpoint while an older state is read. At most `MOST` are held at once.
+A snapshot ends when it is released, when it was not used for `IDLE_S`, and at the latest `LONGEST_S` after it began. It
+must end, because DuckDB can write no checkpoint while an older state is being read. The owner holds at most `MOST`
+snapshots at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _LOOK_S: Final = 1.0
 
 
 class Held:
-    """One snapshot. It answers one question at a time."""
+    """A snapshot that is held. It answers one question at a time."""
 
     def __init__(self, readers: Readers) -> None:
         self.running = Running()
@@ -45,8 +46,8 @@ class Held:
             self._progress(done, total)
 
     def expect(self) -> None:
-        """Announce a question, which may still wait for a thread, so that the snapshot does not count as idle.
-        `answered` must be called afterwards in any case."""
+        """Announce a question that will use this snapshot. Until `answered` is called, the snapshot does not count as
+        idle, even if the question still waits for a thread. The caller must call `answered` in any case."""
         with self._counting:
             self._waiting += 1
 
@@ -57,10 +58,11 @@ class Held:
 
     @contextmanager
     def asking(self, progress: Progress, limit_s: float) -> Iterator[Snapshot]:
-        """Use the snapshot for one question, and read the answer within the block. If the question takes longer than
-        `limit_s`, the snapshot ends.
+        """Within the block, one question uses the snapshot; its answer must be read within the block. If the question
+        takes longer than `limit_s`, the snapshot ends.
 
-        Raises `QueryStopped` if the snapshot was stopped, `TooManySnapshots` while it answers another question.
+        Raises `QueryStopped` if the snapshot has been stopped, and `TooManySnapshots` if it is answering another
+        question.
         """
         if not self._busy.acquire(blocking=False):
             raise TooManySnapshots("this snapshot is answering another question; ask again")
@@ -81,21 +83,22 @@ class Held:
 
     @property
     def idle(self) -> bool:
-        """Whether the snapshot may end: it was not used for `IDLE_S`, or it was stopped."""
+        """Whether the snapshot should be released: no question waits for it, and it was not used for `IDLE_S` or has
+        been stopped."""
         with self._counting:
             if self._waiting:
                 return False
             return self.running.stopped is not None or time.monotonic() - self._used_at > IDLE_S
 
     def end(self) -> None:
-        """Stop a running question, then close the snapshot."""
+        """Stop the question that is using the snapshot, if any. Then close the snapshot."""
         self.running.stop("the snapshot was let go")
         with self._busy:
             self._stack.close()
 
 
 class Snapshots:
-    """The snapshots that are held, by name. Any thread may call it."""
+    """All snapshots that the owner holds, by name. Every thread may use this object."""
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
@@ -107,7 +110,8 @@ class Snapshots:
         self._thread.start()
 
     def hold(self) -> str:
-        """Hold the last committed state. Returns the snapshot's name. Raises `TooManySnapshots`, `QueryStopped`."""
+        """Begin a snapshot of the last committed state, and return its name. Raises `TooManySnapshots` if no more can
+        be held, and `QueryStopped` if the owner stops."""
         with self._lock:
             if len(self._held) + self._reserved >= MOST or self._closed.is_set():
                 raise TooManySnapshots("too many snapshots are held at once; ask again")
@@ -127,7 +131,8 @@ class Snapshots:
         return name
 
     def of(self, name: str) -> Held:
-        """The snapshot with this name, marked as about to be used. Raises `NoSnapshot`."""
+        """The snapshot with this name. Also announces a question to it (`expect`). Raises `NoSnapshot` if there is
+        none."""
         with self._lock:
             if name not in self._held:
                 raise NoSnapshot(f"snapshot {name}: is not held, or no longer; begin again")
@@ -135,7 +140,7 @@ class Snapshots:
             return self._held[name]
 
     def let_go(self, name: str) -> None:
-        """Release the snapshot. Does nothing if it is no longer held."""
+        """Release the snapshot with this name. If there is none, nothing happens."""
         with self._lock:
             held = self._held.pop(name, None)
         if held is not None:

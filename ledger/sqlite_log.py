@@ -413,7 +413,7 @@ class SqliteLog:
 
     def _access(self, mode: str) -> str:
         """The URI parameters with which SQLite opens the file: `mode` if this user may write to the file and its
-        folder, otherwise read-only.
+        folder, or the file does not exist yet. Otherwise read-only.
 
         To read a log in WAL mode, SQLite needs a second file beside it. If that file does not exist and this user
         cannot create it, then no process is writing, and the log is opened as immutable, which needs no second file.
