@@ -214,8 +214,8 @@ class Remote:
         return swept
 
     def succeed(self, *, back: bool) -> dict[str, Any]:
-        """Have the owner replace the live database with the rebuilt one. `back`: with the database that was live before
-        it. Returns the fields of `Succeeded`.
+        """Have the owner replace the live database with the rebuilt one or, if `back`, with the one that was live
+        before it. Returns the fields of `Succeeded`.
 
         Raises `OwnerRefused`, `OwnerGone`.
         """

@@ -3,7 +3,7 @@ request arrives in time is closed.
 
 Always true:
 - Connections never use up the file descriptors that the owner needs for its log and its database.
-- Whatever a client without a token sends, it causes no line in the log messages of the owner.
+- Nothing that a client without a token sends makes the owner write a log message.
 """
 
 from __future__ import annotations

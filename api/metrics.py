@@ -1,5 +1,5 @@
 """The owner's metrics, in the format of Prometheus. docs/operations.md lists their names and meanings; a test checks
-that its list is complete.
+that the list matches this file.
 
 Counters count from the start of the process. Gauges show the present state of the database.
 """

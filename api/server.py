@@ -297,7 +297,7 @@ def _add_expire(app: FastAPI, owner: Owner) -> None:
 def _add_succeed(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/succeed")
     async def succeed(back: bool = False) -> Succeeded:
-        """Replace the live database with the rebuilt one. `back`: with the database that was live before it."""
+        """Replace the live database with the rebuilt one or, if `back`, with the one that was live before it."""
         return await asyncio.wrap_future(owner.ask(waiting(owner.store.path, back=back)))
 
 
@@ -324,8 +324,8 @@ class Repair(Chosen):
 def _add_repairs(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/dead-letters/replay", response_model=None)
     async def replayed(repair: Annotated[Repair, Query()]) -> StreamingResponse:
-        """Replay the chosen dead letters: fold those that can be folded by now. The consumer continues between two
-        pieces.
+        """Replay the chosen dead letters: fold those that can be folded by now. The replay is done in pieces; between
+        two of them, the consumer continues.
 
         The response is lines of JSON: while the replay runs, lines with the keys `done` and `total`, in dead letters;
         at the end, a line with the key `replayed`, the outcome by partition, or with the keys `error` and `exit_code`.

@@ -83,8 +83,8 @@ class Held:
 
     @property
     def idle(self) -> bool:
-        """Whether the snapshot should be released: no question waits for it, and it was not used for `IDLE_S` or has
-        been stopped."""
+        """Whether the snapshot should be released: no question uses it or waits for it, and it was not used for
+        `IDLE_S` or has been stopped."""
         with self._counting:
             if self._waiting:
                 return False

@@ -115,8 +115,8 @@ class LogReader(Protocol):
         """Read up to `max_records` committed records. `positions`: for each partition to be read, the offset of the
         first record wanted.
 
-        Of all these partitions, the records that were recorded first are returned: no record is returned while an
-        earlier one in another partition is not. Exceptions are records that are appended during the read, and
+        Across all these partitions, the records that were recorded first are returned: a later record is never returned
+        before an earlier one of another partition. Exceptions are records that are appended during the read, and
         partitions that cannot be read at the moment. Records with the same `recorded_at` are in any order. An archive
         instead returns equal numbers of records from all partitions.
 
@@ -144,8 +144,8 @@ class LogReader(Protocol):
         ...
 
     def identities(self) -> dict[str, str]:
-        """The id of each topic, by topic. The id stays the same as long as the topic exists. If a topic is deleted and
-        created again, it has another id. Topics whose id is not known are left out."""
+        """The ids of the topics, by topic name. A topic's id stays the same as long as the topic exists. If the topic
+        is deleted and created again, it gets another id. Topics whose id is not known are left out."""
         ...
 
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:

@@ -535,7 +535,7 @@ def _path_of(url: str) -> Path:
 
 def _use_wal(connection: sqlite3.Connection) -> None:
     """Switch the file to WAL mode. Unlike other statements, this one does not wait while another process has locked the
-    file. So it is repeated here until it succeeds."""
+    file. So it is repeated here until it succeeds, for `BUSY_S` at most."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
@@ -598,10 +598,10 @@ def _next_in_time(
     """How many records to read from each partition, so that together they are the earliest recorded ones, and at most
     `limit`.
 
-    Instead of looking at every record, this takes blocks of records: again and again the next block of the partition in
-    which that block ends with the earliest `recorded_at`. So only the last record of each block is looked up. At the
-    end, each partition also gets the records of its next block that were recorded no later than the last block taken.
-    Records with the same `recorded_at` are in any order.
+    Records are taken in blocks. Among the next blocks of all partitions, the one whose last record is the earliest is
+    taken first. So only the last record of each block is looked up. At the end, each partition also gets those records
+    of its next block that were recorded no later than the last block taken. Records with the same `recorded_at` are in
+    any order.
     """
     left = {tp: n for tp, offset in positions.items() if (n := heads[tp].next_offset - offset) > 0}
     if sum(left.values()) <= limit or len(left) == 1:

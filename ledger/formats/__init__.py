@@ -1,1 +1,1 @@
-"""Events in files: NDJSON, JSON, CSV, XLSX and Parquet, read row by row."""
+"""Reads events from files in the formats NDJSON, JSON, CSV, XLSX and Parquet."""

@@ -62,7 +62,7 @@ def csv_items(
 ) -> Iterator[Item]:
     """Read the events from the lines of a CSV file. `what`: the file's name in messages. `filling`: values to add to
     each row. `delimiter`: detected if None. `zone`: the zone of instants that are written without one. Raises
-    `UnusableFile` if the column names do not fit the topic."""
+    `UnusableFile` if the column names cannot be read or do not fit the topic."""
     csv.field_size_limit(MAX_ROW_BYTES)
     source = _Lines(lines)
     names: list[str] | None = None
@@ -145,7 +145,8 @@ def _local(text: str, zone: ZoneInfo) -> datetime | str:
 
 
 class _Lines:
-    """Iterates over lines and counts them. Lines can be given back, to be read again."""
+    """An iterator over lines that counts them. `give_back` returns lines to it, so that they are read and counted
+    again."""
 
     def __init__(self, lines: Iterator[bytes | None]) -> None:
         self._lines = lines

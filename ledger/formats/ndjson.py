@@ -16,7 +16,7 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class ByteSource(Protocol):
-    """Bytes that arrive in pieces, from a file or through a pipe."""
+    """A source of bytes, such as a file or a pipe, that returns what has arrived so far."""
 
     def read1(self, size: int, /) -> bytes: ...
 
