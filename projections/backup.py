@@ -32,8 +32,8 @@ _AT_ONCE: Final = 8 * 122_880
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What `check` compares a copy with. `sums`: by table. `full`: the full digest of all tables; None if not
-    requested."""
+    """What `check` needs to verify a copy. `sums`: the checksum (`Sum`) of each table, by name. `full`: the full digest
+    of all tables, or None if not requested."""
 
     sums: dict[str, Sum]
     full: str | None = None
@@ -99,8 +99,9 @@ def _alive(pid: str) -> bool:
 def copy_to(cursor: Cursor, path: Path, *, full: bool = False, progress: Progress = ignore) -> Copied:
     """Copy one committed state of the database to a new file at `path`. Returns what `check` needs.
 
-    `full`: also compute the full digest of the copied state, which takes several times as long. `progress`: in rows.
-    Raises `StoreError` if the file exists, `StoreFull`. After an error or an interruption, the new file is removed.
+    `full`: also compute the full digest of the copied state, which takes several times as long. `progress`: called with
+    the numbers of rows copied and to copy. Raises `StoreError` if the file exists, and `StoreFull` if the disk is full.
+    After an error or an interruption, the new file is removed.
     """
     if path.exists():
         raise StoreError(f"copy {path}: a file is there; name another")
@@ -132,7 +133,8 @@ def _copied(cursor: Cursor, path: Path, full: bool, progress: Progress) -> Copie
 
 
 def check(copy: Reading, copied: Copied) -> None:
-    """Read the whole copy. Raises `StoreError` if a block is damaged, or if the contents differ from those copied."""
+    """Read the whole copy and verify it. Raises `StoreError` if a block is damaged, or if the contents differ from
+    `copied`."""
     sums = read_whole(copy)
     different = sorted(t for t in sums.keys() | copied.sums.keys() if sums.get(t) != copied.sums.get(t))
     if different:
@@ -142,8 +144,8 @@ def check(copy: Reading, copied: Copied) -> None:
 
 
 def read_whole(reading: Reading) -> dict[str, Sum]:
-    """The sum of every table. Reads every block, whose checksum DuckDB verifies. Raises `StoreError` if a block is
-    damaged."""
+    """Read every block of the database, so that DuckDB verifies its checksum. Returns the checksum (`Sum`) of each
+    table, by name. Raises `StoreError` if a block is damaged."""
     return {table: _sum(reading, table) for table in _tables(reading)}
 
 

@@ -30,7 +30,8 @@ class Account:
     dead_letters: int = 0
 
     def since(self, before: Account) -> Account:
-        """The increase of each count from `before` to this account. The next offset is this account's."""
+        """The account of what was read after `before`: each count is the increase since then, and the next offset is
+        that of this account."""
         added = [now - then for now, then in zip(astuple(self)[1:], astuple(before)[1:], strict=True)]
         return Account(self.next_offset, *added)
 
@@ -48,7 +49,8 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """A next offset from which the log cannot be read: the log holds the offsets `earliest` to `end` (exclusive)."""
+    """A partition's next offset that is not in the log. The log has the offsets from `earliest` to `end`
+    (exclusive)."""
 
     partition: TopicPartition
     next_offset: int
@@ -67,8 +69,8 @@ def outside(
     earliest: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
 ) -> list[Outside]:
-    """The partitions whose next offset lies before the earliest or after the end of the log. `earliest`, `ends`: the
-    log's offsets; a partition that is missing in them counts as empty."""
+    """The partitions whose next offset is before the earliest offset of the log or after its end. `earliest`, `ends`:
+    these two offsets by partition. A partition that is missing in them counts as empty."""
     positions = [Outside(p, a.next_offset, earliest.get(p, 0), ends.get(p, 0)) for p, a in sorted(accounts.items())]
     return [o for o in positions if not o.earliest <= o.next_offset <= o.end]
 
@@ -96,9 +98,9 @@ class Completeness:
         positions: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
     ) -> None:
-        """Move the instants forward by a batch that was read. `recorded`: the latest `recorded_at` (naive UTC) in the
-        batch by partition; `positions`: the next offsets after the batch; `ends`: the end of every partition, looked up
-        after the batch was read."""
+        """Update the instants after a batch was read. `recorded`: by partition, the latest `recorded_at` (naive UTC) in
+        the batch. `positions`: by partition, the next offset after the batch. `ends`: by partition, the end of the log,
+        looked up after the batch was read."""
         horizon = max((*self.complete_until.values(), *recorded.values()), default=_EPOCH)
         for partition, end in ends.items():
             at_end = positions.get(partition, 0) >= end

@@ -43,7 +43,8 @@ def compact(store: Store) -> None:
 
 
 def _first_to_rewrite(store: Store, table: str) -> int | None:
-    """The lowest row number from which a rewrite of the rest of the table pays off. None if there is none."""
+    """The row number from which on a rewrite of the table's end is worth its cost: the lowest such number. None if no
+    rewrite is worth it."""
     [(rows,)] = store.rows(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}")
     if rows < _LOOK_AFTER:
         return None

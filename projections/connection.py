@@ -89,12 +89,12 @@ class Reading:
         return self._direct
 
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
-        """The result of a query, as columns."""
+        """The result of a query, as a frame."""
         with failing_clearly(self.path, self._direct):
             return as_integers(self._connection.execute(sql, parameters).pl())
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """The result of a query with few rows, at a fifth of the cost of `frame`."""
+        """The result of a query as a list of tuples. For few rows, this costs a fifth of `frame`."""
         with failing_clearly(self.path, self._direct):
             return self._connection.execute(sql).fetchall()
 
@@ -116,14 +116,15 @@ class Reading:
 
     @contextlib.contextmanager
     def holding(self, name: str, query: str, parameters: Mapping[str, Any]) -> Iterator[None]:
-        """Store the result of a query in the temporary table `name`, and drop the table after the block."""
+        """Store the result of `query` in the temporary table `name`. The table exists until the end of the block."""
         self.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", parameters)
         yield
         self.execute(f"DROP TABLE temp.{name}")  # after an error, the rollback removes it
 
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
-        """Within the block, queries can read each of these frames as a table with the name of its argument."""
+        """Within the block, queries can read each of the `frames` as a table. Its name is that of the keyword
+        argument."""
         streams = {name: _Stream(frame) for name, frame in frames.items()}
         for name, stream in streams.items():
             self._connection.register(name, stream)
@@ -196,8 +197,9 @@ class Cursor(Reading):
                     self._connection.execute(f"DETACH {name}")
 
     def _checkpoint(self, name: str) -> None:
-        """Checkpoint the copy. Tries again while a transaction reads it: a query that reads the catalog reads the
-        catalogs of all attached databases."""
+        """Checkpoint the copy `name`. DuckDB refuses while another transaction reads the copy, so try again until it
+        succeeds. Any query that reads the catalog causes this, since it reads the catalogs of all attached
+        databases."""
         while True:
             try:
                 self._connection.execute(f"CHECKPOINT {name}")
@@ -239,7 +241,7 @@ class Cursor(Reading):
 
 
 class Inserts(Protocol):
-    """A store or a connection that inserts rows."""
+    """The interface for inserting rows, which both a store and a connection beside it (`Adding`) have."""
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Insert these rows. Missing columns become null."""
@@ -283,7 +285,8 @@ def add_rows(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFra
 
 
 def frames_of(reader: Any) -> Iterator[pl.DataFrame]:
-    """The batches of an Arrow reader; at least one, so that the columns are known even if there are no rows."""
+    """The batches of an Arrow reader, as frames. If there are no batches, one frame without rows, which shows the
+    columns."""
     empty = True
     for batch in reader:
         empty = False

@@ -47,7 +47,8 @@ class Chosen(BaseModel):
 def chosen_letters(
     reading: Reading, chosen: Chosen, columns: str = "*", limit: int | None = None, after: Position = _START
 ) -> Iterator[pl.DataFrame]:
-    """The dead letters that match `chosen` and lie after the position `after`, in the order of positions, in pieces.
+    """Yield the dead letters that match `chosen` and have a position after `after`. They are in the order of positions,
+    in pieces.
 
     `columns`: an SQL select list over the columns of dead_letters.sql. `limit`: the maximum number of dead letters.
     """

@@ -90,8 +90,8 @@ def facts_digest(store: Reading) -> str:
 
 
 def buckets(store: Reading, table: str) -> pl.DataFrame:
-    """The full digest of a table by bucket (`bucket`, `rows`, `digest`), to find where two databases differ. A row's
-    bucket depends on the hash of its key, or on its partition if the table has no such hash."""
+    """The full digest of each bucket of a table (`bucket`, `rows`, `digest`), to find where two databases differ. The
+    bucket of a row depends on the hash of its key, or on its partition if the table has no such hash."""
     names = _columns(store, table)
     return store.frame(f"""
         SELECT {_bucket(names)} AS bucket, count(*) AS rows,
@@ -144,7 +144,8 @@ def _of(store: Reading, table: str) -> Digest:
 
 
 def _row(table: str, names: list[str], instead: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The SQL expression for the text of a row, which is hashed. `instead`: expressions that replace columns."""
+    """The SQL expression for the text that represents a row and is hashed. `names`: the columns in the text. `instead`:
+    by column, the expression to use instead of the column's value."""
     later = [n for n in names if n in _LATER.get(table, ())]
     row = _json([n for n in names if n not in later], instead)
     return row + "".join(f" || CASE WHEN {name} IS NULL THEN '' ELSE {_json([name])} END" for name in later)

@@ -98,8 +98,8 @@ def _translated(path: Path, error: duckdb.Error) -> StoreError | None:
 
 @contextlib.contextmanager
 def failing_clearly(path: Path, connection: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
-    """Within the block, replace DuckDB's errors by the ledger's own. Errors that are in neither table are raised
-    unchanged. `connection`: the connection that is interrupted on Ctrl-C."""
+    """Within the block, replace DuckDB's errors by the ledger's own. An error without a translation in this module is
+    raised unchanged. `connection`: the connection to interrupt on Ctrl-C."""
     try:
         yield
     except duckdb.Error as error:

@@ -97,11 +97,12 @@ def _coupons(reading: Reading, chosen: str, until: datetime, piece: int) -> Iter
 
 
 def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """The reserved coupons whose hold is over (`lapsed`), or that were reserved after their end.
+    """The coupons in `coupons` whose hold is over at `until`, or that were reserved after their end. All of `coupons`
+    are in the state reserved.
 
-    Adds what `_of_history` and `_at_once` read: `reservation` (the id of the `reserved` event), its `hold_until`,
-    `lapsed`, and `needs_history`, which is true if the coupon is past its end. If a coupon has several reservations at
-    the same instant, the canonically first one counts.
+    Adds the columns that `_of_history` and `_at_once` need. `reservation`: the id of the `reserved` event;
+    `hold_until`: that of the reservation; `lapsed`: whether the hold is over; `needs_history`: whether the coupon is
+    past its end. If a coupon has several reservations at the same instant, the canonically first one counts.
     """
     held = coupons.filter(pl.col("reserved_at") < until).with_columns(at="reserved_at", type=pl.lit("reserved"))
     events = _happened(reading, held).filter(pl.col("for_order") == pl.col("order_id")).sort("event_id")
@@ -117,7 +118,7 @@ def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFr
 
 
 def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """These coupons, which are past their end, with what `_of_history` and `_at_once` read.
+    """Add to `coupons`, which are all past their end, the columns that `_of_history` and `_at_once` need.
 
     `needs_history`: whether an event happened after the coupon's end. If not, the coupon was already in its present
     state at its end, and `follows` is the id of its last event.
@@ -132,7 +133,8 @@ def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFr
 
 
 def _happened(reading: Reading, wanted: pl.DataFrame) -> pl.DataFrame:
-    """The coupons in `wanted`, each joined with its events that have the coupon's `type` and happened at its `at`."""
+    """Join each coupon in `wanted` with its events that have the type in the coupon's column `type` and happened at the
+    instant in its column `at`."""
     query, parts = sql(__package__, "happened"), []
     for first, last in _stretches(wanted["at"]):
         there = wanted.filter(pl.col("at").is_between(first, last))
@@ -148,8 +150,8 @@ def _bounds(coupons: pl.DataFrame) -> dict[str, Any]:
 
 
 def _stretches(instants: pl.Series) -> Iterator[tuple[datetime, datetime]]:
-    """At most `_STRETCHES` time ranges (first, last) that together contain all these instants, with the longest gaps
-    between them."""
+    """At most `_STRETCHES` time ranges (first, last) that together contain all of `instants`. The ranges are separated
+    at the longest gaps."""
     apart = instants.unique().sort().to_frame("at").with_columns(gap=pl.col("at").diff())
     longest = apart.drop_nulls().top_k(_STRETCHES - 1, by="gap")["at"]
     stretches = apart.with_columns(stretch=pl.col("at").is_in(longest.implode()).cum_sum())
@@ -162,7 +164,7 @@ def _stretches(instants: pl.Series) -> Iterator[tuple[datetime, datetime]]:
 
 
 def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
-    """Add the column `campaign_over`: whether the coupon's campaign had ended before the coupon's end."""
+    """Add the column `campaign_over`: whether the coupon's campaign ended before the coupon's end."""
     if not rows.height:
         return rows
     with reading.given(wanted=rows.select("row_id", "campaign_id", "ends_at")):
@@ -171,7 +173,7 @@ def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_histories(reading: Reading, coupons: pl.DataFrame) -> Iterator[tuple[Event, list[Event]]]:
-    """Each coupon with all its events. Without events if its `needs_history` is false."""
+    """Yield each coupon with its events: all of them if its `needs_history` is true, otherwise none."""
     histories: dict[str, list[Event]] = {}
     wanted = coupons.filter("needs_history")
     if wanted.height:
@@ -219,7 +221,8 @@ class _End:
 
 
 def _first_end(history: Sequence[Mapping[str, Any]], ends_at: datetime, until: datetime) -> _End | None:
-    """The first place before `until` where the coupon can expire. None if there is none."""
+    """The first place in `history` where the coupon can expire, before `until`. None if there is no such place.
+    `ends_at`: the coupon's end."""
     steps: list[tuple[tuple[datetime, int], _End]] = []
     coupon, given_back = Coupon(history[0]["coupon_id"]), False
     for event in sorted(history, key=canonical_order):
@@ -258,8 +261,8 @@ def _released(row: Event) -> Event:
 
 
 def _event(row: Event, kind: str, end: datetime, at: datetime, reason: str, follows: str) -> Event:
-    """The columns that both kinds of events have. The id is a hash of the event's content and of the id of the event
-    before it (`follows`), so that no other event has the same id."""
+    """The columns that `expired` and `released` events have in common. The id is a hash of the event's content and of
+    `follows`, the id of the event before it. So no other event has the same id."""
     identity = json.dumps([row["coupon_id"], kind, end.isoformat(), at.isoformat(), reason, follows])
     return {
         "event_id": SWEPT + sha256(identity.encode()).hexdigest()[:32],

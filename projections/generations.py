@@ -27,7 +27,7 @@ SLICES: Final = ".slices"
 
 
 def file_of(database: Path) -> Path:
-    """The file of the live generation. The database's own file before the first rebuild."""
+    """The file of the live generation. Before the first rebuild, this is the database's own file."""
     return database.parent / database.readlink() if database.is_symlink() else database
 
 
@@ -72,12 +72,12 @@ def _move_mark(file: Path, to: Path) -> None:
 
 
 def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambda _: None) -> None:
-    """Point the database's name to the generation `file`. The live generation becomes the previous one, and older ones
-    are removed.
+    """Point the database's name to the generation `file`. The generation that was live becomes the previous one, and
+    older ones are removed.
 
-    The live generation may be open. If the process is killed, the name points to one of the two. Raises `StoreError`.
-
-    `reached`: called with the name of each step: named, kept, linked, cleared.
+    The generation that was live may still be open. If the process is killed, the name points to either the old or the
+    new generation. Raises `StoreError`. `reached`: called after each step with the step's name (named, kept, linked,
+    cleared).
     """
     try:
         before = file_of(database)
@@ -111,15 +111,17 @@ def remove(file: Path) -> None:
 
 
 def make_room(database: Path) -> None:
-    """If there is no database but an earlier one left its write-ahead log, rename the log. Call before a new database
-    gets this name, since DuckDB finds a write-ahead log by the file's name."""
+    """Rename a write-ahead log that an earlier database of this name left, if there is no database now. Otherwise
+    DuckDB would use it for a new database of the name, since it finds a log by the file's name. Call before the new
+    database gets the name."""
     left = wal_file(database)
     if left.exists() and not database.exists():
         left.replace(left.with_name(left.name + ".left"))
 
 
 def settle(database: Path) -> None:
-    """Remove an obsolete write-ahead log under the database's name. Call when a generation is opened for writing."""
+    """Remove the write-ahead log under the database's name if it is obsolete. Call when a generation is opened for
+    writing."""
     if database.is_symlink():
         # The log is from the time when the database's name was a file. `_named` made a hard link to it for the first
         # generation.

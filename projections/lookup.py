@@ -90,11 +90,11 @@ def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime)
 
 
 def of_identities(store: Store, table: str, identities: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    """The rows of a journal with these `identities` (`key_hash`, `event_id`), with their `row_id`, and possibly rows
-    that pair one of the hashes with the id of another.
+    """The rows of a journal with these identities (`key_hash`, `event_id`), with their `row_id`. May include rows that
+    have the `key_hash` of one identity and the `event_id` of another.
 
-    `since`: an instant before which none of these events was recorded. All columns are read only of the rows that are
-    returned, so keys with many events cost little.
+    `since`: an instant. Every event with one of these hashes was recorded at or after it. Only the rows that are
+    returned are read completely, so keys with many events cost little.
     """
     hashes = identities["key_hash"].unique()
     events = _scanned(store, table, "key_hash", hashes, f"AND t.recorded_at >= TIMESTAMP '{since}'", ", t.event_id")
@@ -103,7 +103,7 @@ def of_identities(store: Store, table: str, identities: pl.DataFrame, since: dat
 
 
 def _maybe_there(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Series:
-    """Per hash, whether the column may contain it."""
+    """Per hash, whether it may occur in `column` of `table`. False is certain."""
     filters = store.cache(Known).filters
     known = filters.get((table, column))
     if known is None or known.crowded:

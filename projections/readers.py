@@ -31,7 +31,8 @@ _STOPS: Final = "the consumer stops; run the command again"
 
 
 class Running:
-    """One question. `stop` may be called from any thread, before, while and after the question runs."""
+    """The control of one question that runs or will run. `stop` may be called from any thread, before, during and after
+    the question's run."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -45,8 +46,8 @@ class Running:
             self._changed.notify_all()
 
     def enter(self, cursor: Cursor, limit_s: float) -> None:
-        """The question now runs on this cursor. From now on until `leave`, the cursor is interrupted when the question
-        is stopped, or after `limit_s`."""
+        """Start to watch the question, which runs on `cursor`. Until `leave`, the cursor is interrupted if the question
+        is stopped or has run for `limit_s` seconds."""
         self.check()
         self._cursor = cursor
         threading.Thread(target=self._watch, args=(limit_s,), daemon=True).start()
@@ -88,8 +89,8 @@ class Readers:
 
     @contextmanager
     def snapshot(self, question: Running, limit_s: float) -> Iterator[Cursor]:
-        """Yield a cursor on the last committed state. Waits for a free one. Raises `QueryStopped` if the question is
-        stopped, or takes longer than `limit_s`."""
+        """Yield a cursor that reads the last committed state. Waits until a cursor is free. Raises `QueryStopped` if
+        the question is stopped or takes longer than `limit_s` seconds."""
         with self.cursor(question, limit_s) as cursor:
             cursor.begin()
             yield cursor
@@ -112,8 +113,8 @@ class Readers:
             self._give_back(cursor)
 
     def change(self, store: Store) -> None:
-        """Switch to another generation of the database, open as `store`. Running questions finish on the former
-        generation, which is closed after the last of them."""
+        """Switch to another generation of the database, which is open as `store`. Running questions finish on the
+        former generation. It is closed when the last of them ends."""
         fresh = [store.cursor() for _ in self._all]
         store.after_commit = self._make_room
         with self._changed:
@@ -177,8 +178,8 @@ class Readers:
             self._close_retired()
 
     def _make_room(self) -> None:
-        """Called after each commit. If a checkpoint is due, make new questions wait, so that the running ones can end
-        and DuckDB can checkpoint at one of the next commits."""
+        """Called after each commit. If a checkpoint is due, make new questions wait for a short time. When the running
+        ones have ended, DuckDB can checkpoint at one of the next commits."""
         try:
             due = wal_file(self._store.file).stat().st_size > WAL_LIMIT
         except OSError:

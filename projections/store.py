@@ -42,8 +42,9 @@ Cached = TypeVar("Cached", bound="Cache")
 
 
 class Cache:
-    """Base class of data in memory that are derived from the tables. The store calls these methods, so that a subclass
-    can keep its data up to date. A store has at most one cache of each subclass (`Store.cache`)."""
+    """Base class of data in memory that are derived from the tables. The store calls the methods of this class when
+    tables change, so that a subclass can keep its data up to date. A store has at most one cache of each subclass
+    (`Store.cache`)."""
 
     def inserted(self, table: str, rows: pl.DataFrame) -> None:
         """Called when these rows are inserted into a table."""
@@ -87,7 +88,7 @@ class Store(Reading):
             inserting.result()
 
     def cache(self, kind: type[Cached]) -> Cached:
-        """The store's cache of this kind, created on first use."""
+        """The store's cache of the class `kind`. It is created on the first call."""
         cache = self._caches.get(kind)
         if cache is None:
             cache = self._caches[kind] = kind()
@@ -172,8 +173,8 @@ class Store(Reading):
             time.sleep(AGAIN_S)
 
     def own(self) -> None:
-        """Write the owner file, which describes this process. Raises `StoreError`. It is DuckDB's lock that excludes
-        other processes."""
+        """Write the owner file, which describes this process. Raises `StoreError`. The file only informs: other
+        processes are kept out by DuckDB's lock."""
         if owner_file(self.path).is_dir():
             raise StoreError(f"owner file {owner_file(self.path)}: is a folder; rename it or remove it")
         self._owner = owner_file(self.path)
@@ -247,8 +248,8 @@ class Store(Reading):
         return self._sizes[table]
 
     def share_cores(self, *, alone: bool) -> None:
-        """Set the number of DuckDB's threads: one less than there are cores, so that the next batch can be decoded
-        meanwhile. `alone`: all cores, since there is little to decode."""
+        """Set the number of DuckDB's threads. It is one less than the number of cores, so that the next batch can be
+        decoded at the same time. `alone`: use all cores, since there is little to decode."""
         if self._threads != threads(alone=alone):
             self._threads = threads(alone=alone)
             self.execute(f"SET threads = {self._threads}")
@@ -303,8 +304,8 @@ class Store(Reading):
 
     @contextlib.contextmanager
     def filters_pushed_down(self) -> Iterator[None]:
-        """Within the block, DuckDB uses the values of a join as a filter when it scans the other table. Not for queries
-        that read registered frames (see `connection.DISABLED`)."""
+        """Within the block, when DuckDB joins two tables, it uses the values in one to skip rows in the scan of the
+        other. Do not run queries that read registered frames in the block (see `connection.DISABLED`)."""
         self.execute("SET disabled_optimizers = ''")
         try:
             yield
@@ -348,8 +349,8 @@ def _check_name(path: Path) -> None:
 
 
 def disk_failed(problem: str, error: OSError) -> StoreError:
-    """The error to raise when a file beside a database cannot be written: `StoreFull` if the disk is full, otherwise
-    `StoreError`. `problem`: the beginning of its text; the reason and the remedy are added."""
+    """Returns the error to raise if a file beside a database cannot be written: `StoreFull` if the disk is full,
+    otherwise `StoreError`. `problem`: the beginning of the error text, to which the reason and the remedy are added."""
     full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
     remedy = "free space and run again" if full else "check the folder's rights"
     return (StoreFull if full else StoreError)(f"{problem} ({error.strerror or error}); {remedy}")
@@ -357,9 +358,9 @@ def disk_failed(problem: str, error: OSError) -> StoreError:
 
 @contextlib.contextmanager
 def open_for_copy(path: Path, check: Callable[[Store], None]) -> Iterator[Cursor]:
-    """Yield a cursor that reads the database at `path`, and can write a copy of it to another file (`copying_to`).
+    """Yield a cursor that reads the database at `path` and can write a copy of it (`Cursor.copying_to`).
 
-    Raises what `Store.open` raises when it opens for reading.
+    Raises the same errors as `Store.open` for reading. `check`: as for `Store.open`.
     """
     with Store.open(path, check, read_only=True) as store:
         file = store.file

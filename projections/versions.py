@@ -32,7 +32,8 @@ def written_versions(reading: Reading) -> dict[str, int]:
 
 
 def differing(written: Mapping[str, int]) -> Iterator[tuple[str, int | None, int | None]]:
-    """For each projection whose versions differ: its name, the version in the database and the version of this code."""
+    """Yield each projection whose version in the database differs from that of this code: its name, the version in the
+    database and the version of this code. A version is None if there is none."""
     for name in sorted(VERSIONS.keys() | written.keys()):
         if written.get(name) != VERSIONS.get(name):
             yield name, written.get(name), VERSIONS.get(name)

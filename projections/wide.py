@@ -47,7 +47,7 @@ def _holds(dtype: pl.DataType) -> bool:
 
 
 def _with(dtype: pl.DataType, integer: pl.DataType) -> pl.DataType:
-    """The type `dtype`, with every 128-bit type in it replaced by `integer`."""
+    """The data type `dtype`, in which each 128-bit type, also inside lists and structs, is replaced by `integer`."""
     if isinstance(dtype, pl.List):
         return pl.List(_with(_instance(dtype.inner), integer))
     if isinstance(dtype, pl.Struct):

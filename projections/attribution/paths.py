@@ -61,8 +61,8 @@ def hashed(persons: pl.DataFrame) -> pl.DataFrame:
 
 
 def ranked(sources: pl.DataFrame) -> pl.DataFrame:
-    """Add two columns to sources (`kind`, `channel`, `campaign_id`): `source`, a hash of the three, and `rank`, which
-    orders touches of the same instant."""
+    """Add two columns to `sources` (`kind`, `channel`, `campaign_id`). `source` is a hash of the three columns. `rank`
+    decides the order of touches that have the same instant."""
     values = [(pl.lit("=") + pl.col(name)).fill_null("") for name in ("kind", "channel", "campaign_id")]
     text = sources.select(pl.concat_str(values, separator="\x1f")).to_series()
     rank = pl.col("kind").replace_strict(
@@ -102,8 +102,8 @@ class _Windows:
         return self._with_touches(named.with_columns(previous_at=previous), first, after)
 
     def without_order(self) -> pl.DataFrame:
-        """The paths without an order. Each is a run of touches that are in no window and have the same next order of
-        their person, or no next order."""
+        """The paths without an order, for all touches that are in no order's window. Neighbouring touches of a person
+        are in the same path if the person's next order after them is the same, or if both have no next order."""
         touches = self._touches
         following = np.searchsorted(self._paid, self._touched, side="left")
         opened = np.r_[self._opened, np.iinfo(np.int64).max][following]
@@ -148,8 +148,8 @@ def _lists(values: pl.Series, offsets: Int64) -> pl.Series:
 
 
 def _placed(*of: tuple[pl.Series, Int64]) -> list[Int64]:
-    """Per pair of columns (person's code, instant), one column of integers that sort by person, then by instant. The
-    integers of all pairs can be compared with each other."""
+    """Combine person and instant into one integer, whose order is by person, then by instant. `of`: pairs of columns
+    (person's code, instant). Returns one column of integers per pair. Integers of different pairs are comparable."""
     codes = [code.to_numpy().astype(np.int64) for code, _ in of]
     instants = [at for _, at in of]
     bounds = [bound for at in instants if len(at) for bound in (int(at.min()), int(at.max()))]

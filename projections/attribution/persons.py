@@ -22,8 +22,9 @@ _NO_IDS: Final = pl.DataFrame(schema={"user_id": pl.String, "person": pl.String}
 def settle(store: Store, users: Changes | None) -> pl.DataFrame:
     """Update `persons` for the links that a batch added or removed.
 
-    Returns the ids (`user_id`) whose person may have changed, each with its new `person`: all ids of the persons that
-    have one of the ids in these links, before or after the batch.
+    Returns the ids (`user_id`) whose person may have changed, each with its new `person`. These are the ids in the
+    added or removed links, and all other ids of the persons that they belonged to before the batch or belong to after
+    it.
     """
     if users is None:
         return _NO_IDS
@@ -53,15 +54,17 @@ def _links_of(store: Store, members: pl.DataFrame) -> pl.DataFrame:
 
 
 def persons_of(reading: Reading) -> pl.DataFrame:
-    """Every linked id with its `person`, from the links of all users. Also works on the tables of a past."""
+    """Every linked id with its `person`, computed from the links of all users. Also works for a question about the
+    past."""
     return persons(reading.frame(sql(__package__, "links")))
 
 
 def persons(links: pl.DataFrame) -> pl.DataFrame:
-    """Every id in these links (`user_id`, `alias_id`) with its `person`, sorted by id.
+    """Every id in `links` (`user_id`, `alias_id`) with its `person`, sorted by id.
 
-    A person is named after one of its ids: the first one, in the order of UTF-8 bytes, that is nobody's alias. If all
-    its ids are aliases (a ring), it is the first of all. So the result depends only on the set of links.
+    A person's name is one of its ids. Among the ids that are never an `alias_id`, it is the first in the order of UTF-8
+    bytes. If every id is an alias (the links form a ring), it is the first of all ids in that order. So the result
+    depends only on the set of links.
     """
     links = links.filter(pl.col("user_id") != pl.col("alias_id"))
     ids = pl.concat([links["user_id"], links["alias_id"].alias("user_id")]).unique().sort()

@@ -83,8 +83,9 @@ def _of_users(changes: Changes) -> pl.Series:
 
 
 def _ids(changes: Changes, columns: list[str], ids: Iterable[str], **more: pl.Expr) -> pl.Series:
-    """The values that the columns `ids` have before and after the batch in the rows that changed in one of `columns`.
-    `more`: further columns, computed from the rows."""
+    """The ids in the rows that a batch changed in one of the columns `columns`. `ids`: the columns that contain ids.
+    Returns their values before and after the batch. `more`: expressions for further columns, which `columns` may
+    name."""
     before, after = (rows.with_columns(**more).select(columns) for rows in (changes.before, changes.after))
     other = pl.select(pl.any_horizontal(before[c].ne_missing(after[c]) for c in columns)).to_series()
     return pl.concat([rows.filter(other)[i].alias("user_id") for rows in (before, after) for i in ids])
@@ -227,14 +228,17 @@ def stale_ids(reading: Reading) -> pl.DataFrame:
 
 
 def once_persons(ids: pl.DataFrame) -> pl.DataFrame:
-    """The names (`person`) of all persons that these ids (`user_id`, `person`) belong to now, or may have belonged to
-    before links changed. These are the ids themselves too, since a person is named after one of its ids."""
+    """The names (`person`) of all persons that the given ids (`user_id`, `person`) belong to now or may have belonged
+    to earlier. Since a person is named after one of its ids, each `user_id` is also a possible former name."""
     return pl.concat([ids["person"], ids["user_id"].alias("person")]).unique().to_frame()
 
 
 def build(reading: Reading, put: Put, ids: pl.DataFrame | None = None) -> None:
-    """Compute paths and the sources of touches, and pass them to `put`. The table `persons` must be up to date. `ids`:
-    compute only the paths of the persons with these ids (`user_id`), which must be all ids of each of them."""
+    """Compute paths and the sources of touches, and pass them to `put`. The table `persons` must be up to date.
+
+    `ids`: compute only the paths of the persons that these ids (`user_id`) belong to. If one id of a person is among
+    them, all ids of this person must be.
+    """
     if ids is None:
         _build(reading, put, "true", 1 + _rows(reading) // _AT_ONCE)
     else:
@@ -257,7 +261,7 @@ def _build(reading: Reading, put: Put, whose: str, parts: int) -> None:
 
 
 def _rows(reading: Reading) -> int:
-    """An estimate of the number of touches and orders, which is not too low."""
+    """An upper estimate of the number of touches and orders."""
     [(rows,)] = reading.rows(
         "SELECT 2 * (SELECT count(*) FROM coupons) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM user_events)"
     )
@@ -265,15 +269,15 @@ def _rows(reading: Reading) -> int:
 
 
 def stand_in(past: Past) -> None:
-    """Put the past paths in the place of the live ones. The past rows of coupons, orders and users, and the past
-    persons, are already in place."""
+    """Replace the live paths by the past ones for one question. Call it after the past rows of coupons, orders and
+    users and the past persons have replaced the live ones."""
     for table in ("paths", *PATHS.helpers):
         past.make(table, f"SELECT * FROM {live_schema(past.reading)}.{table} LIMIT 0")
     build(past.reading, lambda table, rows: put_beside(past.reading, table, rows))
 
 
 def put_beside(reading: Reading, table: str, rows: pl.DataFrame) -> None:
-    """Insert rows into a temporary table."""
+    """Insert rows into the temporary table `table`."""
     if rows.height:
         with reading.given(added=rows):
             reading.execute(f"INSERT INTO {table} BY NAME SELECT * FROM added")

@@ -42,8 +42,9 @@ _WRITTEN_AT_ONCE: Final = 500_000
 
 
 class Known(Cache):
-    """`odd_creations`: whether the journal may have events that match `_ODD`. None until the journal was searched. A
-    needless True, as after a rollback, costs only time."""
+    """What is known in memory about the journal. `odd_creations`: whether it may have events that match `_ODD`; None
+    until it is searched. The value may be True although there are none, for example after a rollback. This costs only
+    time."""
 
     odd_creations: bool | None = None
 
@@ -108,7 +109,7 @@ def stand_in(past: Past) -> None:
 
 
 def _shared(coupons: pl.DataFrame) -> pl.DataFrame:
-    """Per coupon, the values under which its events are counted."""
+    """Per coupon, the columns of its row that its events are counted by."""
     return coupons.select(*_KEY, *_SHARED, of_coupon=pl.coalesce("claim_channel", "issue_channel"))
 
 
@@ -126,10 +127,10 @@ def _cells(events: pl.DataFrame, coupons: pl.DataFrame, sign: int) -> pl.DataFra
 
 
 def _moved(rows: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """The coupons that existed before the batch and whose events are now counted under other values, with what
-    `_earlier` reads of their former rows. `plain`: whether the creation is the only event whose count changes.
+    """The coupons whose earlier events must be counted under other values after the batch. Each has the values of its
+    former row that `_earlier` needs, and `plain`: whether the creation is the only event whose count changes.
 
-    `before`, `after`: the values from `_shared`, in the order of `rows`.
+    `rows`: the coupons' rows before the batch. `before`, `after`: their values from `_shared`, in the order of `rows`.
     """
     other = [before[c].ne_missing(after[c]).alias(c) for c in (*_SHARED, "of_coupon")]
     same_but_channel = ~(other[0] | other[1])
@@ -146,8 +147,8 @@ def _moved(rows: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> pl.
 
 
 def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataFrame) -> pl.DataFrame:
-    """The events from before the batch that must be counted under new values. `moved`: from `_moved`; `came`: the
-    events that the batch added to the journal."""
+    """The events from before the batch that must be counted under new values. `moved`: the coupons, from `_moved`.
+    `came`: the events that the batch added to the journal."""
     stored = pl.concat([came.clear(), *(e.select(_EVENT) for e in coupons.stored)])
     parts = [stored.join(moved, on=_KEY, how="semi")]
     advanced = moved.join(stored, on=_KEY, how="anti")
@@ -163,7 +164,7 @@ def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataF
 
 
 def _odd_creations(store: Store) -> bool:
-    """Whether the journal may have events that match `_ODD`. The journal is searched once."""
+    """Whether the journal may have events that match `_ODD`. Searches the journal only on the first call."""
     known = store.cache(Known)
     if known.odd_creations is None:
         known.odd_creations = bool(store.rows(f"SELECT 1 FROM {JOURNAL[COUPON]} WHERE {_ODD} LIMIT 1"))

@@ -35,8 +35,8 @@ _SCHEMA: Final[dict[str, Any]] = {
 @dataclass(frozen=True, slots=True)
 class LastRecord:
     """The last record that was consumed from a partition. `recorded_at`: µs since the epoch. `digest`: the digest of
-    its key and value (`StoredRecord.digest`); None if not stored. `event_id` is then the id of the event in the record,
-    or None if the record is a dead letter."""
+    the record's key and value (`StoredRecord.digest`); None if it is not stored. `event_id`: used if there is no
+    digest; the id of the event in the record, or None if the record is a dead letter."""
 
     offset: int
     recorded_at: int
@@ -129,8 +129,9 @@ class LastRecords:
             store.execute("INSERT INTO last_records VALUES ('[]')")
 
     def keep(self, chunks: Sequence[Chunk]) -> None:
-        """Store the last record of each of these chunks, inside the caller's transaction. After a rollback, this object
-        is ahead of the database. That does no harm: the next batch begins with the same chunks, or the process ends."""
+        """Store the last record of each of these chunks, inside the caller's transaction. If the transaction is rolled
+        back, this object is ahead of the database. That does no harm: either the next batch begins with the same
+        chunks, or the process ends."""
         for chunk in chunks:
             if len(chunk):
                 stored = StoredRecord(int(chunk.recorded_at[-1]), chunk.keys[-1], (chunk.wire or chunk.values)[-1])
@@ -169,8 +170,9 @@ def forget_oddities(store: Store, topics: Sequence[str]) -> None:
 
 
 def oddities(reading: Reading) -> pl.DataFrame:
-    """One row per topic that was read: `topic`, `events` (number of valid events, including repeats), and the counts of
-    suspicious ones among them (`other_keys`, `skewed`, `in_1970`). These are 0 in a database of an older release."""
+    """One row per topic that was read. `topic`; `events`: how many valid events were read, including repeats;
+    `other_keys`, `skewed`, `in_1970`: how many of these are suspicious, by kind. These three are 0 in a database of an
+    older release."""
     totals = reading.frame("SELECT topic, sum(read - dead_letters)::BIGINT AS events FROM checkpoints GROUP BY topic")
     if not _is_kept(reading, "oddities"):
         return totals.with_columns(pl.lit(0).alias(name) for name in _COUNTED).sort("topic")

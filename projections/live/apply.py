@@ -71,7 +71,7 @@ class Projected:
 
 
 def _coupons(rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The fold of coupons, for rows in which states are names instead of codes."""
+    """Fold coupons. In `rows` and in the result, the states are names; the fold itself uses codes."""
     coded = rows.with_columns(pl.col("state", "resting").to_physical().cast(pl.Int8).fill_null(0))
     folded = fold.fold(coded, events.rename({"entity": "coupon"}))
     named = folded.rows.with_columns(
@@ -81,7 +81,7 @@ def _coupons(rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl
 
 
 def _plain(advance: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]) -> Fold:
-    """A fold without violations, from a function that returns only rows."""
+    """Returns a fold that reports no violations, from `advance`, a function that returns only the new rows."""
     return lambda rows, events: (advance(rows, events), _NO_VIOLATIONS)
 
 
@@ -104,8 +104,12 @@ PROJECTED: Final = {
 
 @dataclass(slots=True)
 class Counts:
-    """By partition, how much a batch changes the numbers of applied deliveries and of conflicts. A change can be
-    negative: an earlier delivery of the same event, read from another partition, takes the place of an applied one."""
+    """By partition, how much a batch changes the number of applied deliveries (`applied`) and of conflicts
+    (`conflicts`).
+
+    A change can be negative: a delivery that was applied is no longer, if the batch has an earlier delivery of the same
+    event from another partition.
+    """
 
     applied: dict[int, int] = field(default_factory=dict)
     conflicts: dict[int, int] = field(default_factory=dict)
@@ -167,8 +171,8 @@ def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
-    """Per key, whether two of its events in the batch have ids with the same filter bits, as equal ids have. `n`: the
-    number of keys."""
+    """Per key, whether an id may occur twice among its events in the batch: whether the ids of two events have the same
+    filter bits. `n`: the number of keys."""
     columns = [events[c].to_numpy() for c in ("id_high", "id_low", "entity")]
     order = np.lexsort(columns)
     same = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
@@ -275,8 +279,8 @@ class _Batch:
         return facts.filter(pl.col("row") >= 0)["row"].to_numpy(), odd
 
     def _keep(self, kept: Mask, exact: Mask) -> Mask:
-        """Reduce the batch to the events selected by `kept`, and to their keys. Returns the part of `exact` about these
-        keys."""
+        """Remove from the batch all events that `kept` does not select, and all keys that then have no events. `exact`:
+        one value per key. Returns the values of the remaining keys."""
         if kept.all():
             return exact
         events = self.events.filter(pl.Series(kept))
@@ -363,7 +367,8 @@ class _Batch:
         return facts, conflicts
 
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The stored facts and conflicts of these keys, with `entity`, the key's row number in `keys`."""
+        """The stored facts and the stored conflicts of `keys`. Each event has `entity`, the row number of its key in
+        `keys`. `rows`: the stored rows of the keys, in the same order."""
         known = keys.with_row_index("entity").filter(rows["row_id"].is_not_null())
         since = self._since(rows)
         on, columns = ["key_hash", self.on.key], ["entity", *journal.columns(self.on.topic)]
@@ -372,7 +377,7 @@ class _Batch:
         return stored.join(known, on=on).select(columns), conflicting.join(known, on=on).select(columns)
 
     def _since(self, rows: pl.DataFrame) -> datetime:
-        """An instant before which no stored event of these rows' keys was recorded."""
+        """An instant: every stored event of the keys of `rows` was recorded at or after it."""
         return rows.select(pl.col("first_recorded_at").min()).item() or datetime.max
 
     def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame, others: pl.DataFrame) -> None:
@@ -464,13 +469,14 @@ def onward(
 
 
 def _nothing_folded(keys: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
-    """Rows of these keys without any events, with the columns of `like`."""
+    """Rows for `keys` before their first event, with the columns of `like`."""
     rows = pl.concat([like.clear(), keys], how="diagonal")
     return rows.with_columns(pl.col("events", "violations", "ids_low", "ids_high").fill_null(0))
 
 
 def _folded(on: Projected, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The folded rows with their book-keeping columns, and the violations with the columns of the table."""
+    """Fold `events` into `rows`. Returns the new rows with their book-keeping columns, and the violations with the
+    columns of the table `violations`."""
     folded, violations = on.fold(rows, events)
     of = events.select("key_hash", key=on.key, event_id="event_id", occurred_at="occurred_at")[violations["event"]]
     broken = _as_stored(on, of.hstack(violations.select(_OF_VIOLATION)))
@@ -490,8 +496,8 @@ def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
 
 
 def split_conflicts(deliveries: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split deliveries into facts and conflicts. For each identity, the content at the earliest position is the fact;
-    every other distinct content is one conflict, at its earliest position."""
+    """Split deliveries into facts and conflicts, two frames. For each identity (key, `event_id`), the content at the
+    earliest position is the fact. Each other distinct content is one conflict, with its earliest position."""
     identity = ["entity", "event_id"]
     twice = _maybe_repeated(deliveries)
     if not twice.size:
@@ -506,8 +512,8 @@ def split_conflicts(deliveries: pl.DataFrame, wire_fields: tuple[str, ...]) -> t
 
 
 def _maybe_repeated(events: pl.DataFrame) -> Int64:
-    """The numbers of the rows whose identity (`entity`, `event_id`) occurs in another row, and possibly of a few other
-    rows."""
+    """The numbers of all rows that share their identity (`entity`, `event_id`) with another row. May include a few
+    other rows."""
     ids: npt.NDArray[np.uint64] = events["event_id"].hash().to_numpy()
     identities = ids ^ (events["entity"].to_numpy().astype(np.uint64) * _ODD)
     placed = np.sort(identities)
@@ -524,8 +530,8 @@ def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:
 
 
 def _renumbered(events: pl.DataFrame, chosen: Int64, n: int) -> pl.DataFrame:
-    """The events with `entity` renumbered from 0. `chosen`: the ascending old numbers that occur; `n`: the number of
-    all keys."""
+    """The events with new values of `entity`, counted from 0. `chosen`: the old values that occur in the events,
+    ascending. `n`: how many keys the old values number."""
     if len(chosen) == n:
         return events
     number = np.zeros(n, dtype=np.uint32)
@@ -534,7 +540,7 @@ def _renumbered(events: pl.DataFrame, chosen: Int64, n: int) -> pl.DataFrame:
 
 
 def _add(counts: dict[int, int], events: pl.DataFrame, sign: int = 1) -> None:
-    """Add the number of these events per partition to `counts`, times `sign`."""
+    """Change `counts` by the number of these events per partition. `sign`: 1 adds them, -1 subtracts them."""
     partitions, numbers = np.unique(events["log_partition"].to_numpy(), return_counts=True)
     for partition, number in zip(partitions.tolist(), numbers.tolist(), strict=True):
         counts[partition] = counts.get(partition, 0) + sign * number
@@ -571,7 +577,7 @@ def _with_conflicts(rows: pl.DataFrame, conflicts: pl.DataFrame) -> pl.DataFrame
 
 
 def _first_recorded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row, the earliest `recorded_at` of the row and its events."""
+    """Per row, the earliest `recorded_at`: that of the row so far, or of one of its new events."""
     recorded = np.full(rows.height, np.iinfo(np.int64).max)
     np.minimum.at(recorded, events["entity"].to_numpy(), events["recorded_at"].cast(pl.Int64).to_numpy())
     first = pl.Series(recorded).cast(pl.Datetime("us"))

@@ -63,9 +63,9 @@ def rows_like(reading: Reading, topic: str) -> pl.DataFrame:
 
 
 def narrowed(topic: str, events: pl.DataFrame) -> pl.DataFrame:
-    """The events with only the columns that `fold_slice` needs: those that the fold reads, and one hash of all others.
-    With the hash, different contents under the same id can be distinguished. `events`: as for `prepare`, with
-    `key_hash`."""
+    """The events with only the columns that `fold_slice` needs: those that the fold reads, and one hash of all other
+    columns. The hash shows whether two deliveries with the same id have different contents. `events`: as for `prepare`,
+    with `key_hash`."""
     on = PROJECTED[topic]
     read = ["key_hash", on.key, *on.reads, *journal.POSITION]
     others = events.select(name for name in journal.wire_fields(topic) if name not in read)
@@ -107,8 +107,8 @@ def put_beside(into: Inserts, folded: Slice) -> None:
 
 
 def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
-    """Delete the events from the journal that an interrupted run wrote after its last mark. `read`: the next offset by
-    partition at the mark."""
+    """Delete from the journal the events that an interrupted run wrote after its last mark. `read`: the next offset of
+    each partition at the time of the mark."""
     reached = pl.DataFrame(list(read.items()), schema={"log_partition": pl.Int32, "log_offset": pl.Int64}, orient="row")
     with store.given(reached=reached):
         store.execute(
@@ -118,8 +118,8 @@ def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
 
 
 def unfold(store: Store, topic: str, first_hash: int) -> None:
-    """Delete the rows of all keys whose hash, as an unsigned integer, is at least `first_hash`: the results of slices
-    that an interrupted run wrote after its last mark."""
+    """Delete the rows of all keys whose hash, as an unsigned integer, is at least `first_hash`. An interrupted run
+    wrote them, from slices that it folded after its last mark."""
     unsigned = f"key_hash + CASE WHEN key_hash < 0 THEN {1 << 64}::HUGEINT ELSE 0 END"
     for table in (PROJECTED[topic].table, *(_BESIDE if topic == COUPON else ())):
         store.execute(f"DELETE FROM {table} WHERE {unsigned} >= $first", {"first": first_hash})
@@ -129,8 +129,8 @@ def unfold(store: Store, topic: str, first_hash: int) -> None:
 
 
 def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
-    """Move conflicts from the journal to their table, and delete repeats from the journal. `repeats`: of all slices, as
-    in `Slice`. Call when all slices are committed."""
+    """Move conflicts from the journal to their own table, and delete repeats from the journal. `repeats`: the positions
+    of both from all slices, as in `Slice.repeats`. Call when all slices are committed."""
     on = PROJECTED[topic]
     if not repeats.height:
         return
@@ -145,14 +145,14 @@ def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
 
 
 def put_rows(into: Inserts, topic: str, rows: pl.DataFrame) -> None:
-    """Write rows of the topic's keys."""
+    """Write these rows to the table of the topic."""
     insert(into, PROJECTED[topic].table, rows)
 
 
 def parted(rows: pl.DataFrame, slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split the rows of a slice into early and late ones. The late ones have the latest events. They are written last,
-    to the end of the table, where look-ups search first (lookup.py). `slices`: the number of slices; the late rows of
-    all of them are `OF_LATE` at most."""
+    """Split the rows of a slice into early ones and late ones, which have the latest events. The late rows are written
+    last, to the end of the table, since look-ups search there first (lookup.py). `slices`: the number of slices. All
+    slices together have at most `OF_LATE` late rows."""
     rows = rows.sort("last_event_at")
     early = max(0, rows.height - OF_LATE // slices)
     return rows[:early], rows[early:]

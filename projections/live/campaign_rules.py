@@ -113,7 +113,8 @@ def settle_new(adding: Adding, campaigns: pl.DataFrame) -> None:
 
 
 def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Update the table `acquisitions`. Returns the removed and the added rows, as `acquisitions` does."""
+    """Update the table `acquisitions` for the changes of a batch in coupons. Returns two frames: the rows that were
+    removed, and the rows that were added."""
     removed, added = (_NO_MEMBERS, _NO_MEMBERS) if coupons is None else acquisitions(coupons)
     if removed.height:
         with store.given(removed=removed):
@@ -123,8 +124,8 @@ def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFr
 
 
 def acquisitions(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows of the table `acquisitions` that a batch removes, and those that it adds. A changed acquisition is in
-    both."""
+    """Two frames with rows of the table `acquisitions`: those that the batch removes, and those that it adds. If an
+    acquisition changes, its old row is removed and its new row is added."""
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     before, after = coupons.before.select(columns), coupons.after.select(columns)
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in _ACQUIRED)).to_series()
@@ -156,8 +157,8 @@ def _of_users(store: Store, users: pl.DataFrame) -> pl.DataFrame:
 
 
 def _members_of_groups(store: Store, changed: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """For each pair of campaign and user in `changed`: all acquisitions in this campaign by the person of this user.
-    Only for campaigns with a limit per user in `terms`."""
+    """The acquisitions of the persons and campaigns in `changed` (pairs of campaign and user): all those in the
+    campaign by the person whom the user is. Campaigns without a limit per user in `terms` are skipped."""
     limited = terms.filter(pl.col("per_user_limit").is_not_null())
     chosen = changed.join(limited, on="campaign_id", how="semi").unique()
     if not chosen.height:
@@ -205,7 +206,8 @@ def terms_of(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
 
 
 def _ranked(members: pl.DataFrame, within: list[str]) -> pl.DataFrame:
-    """Acquisitions in the order of the ranking, with their `rank` (from 1) among those with equal columns `within`."""
+    """Acquisitions in the order of the ranking. Those that are equal in the columns `within` form a group. `rank`: the
+    place in the group, from 1."""
     return members.sort(*within, *_PLACE).with_columns(rank=pl.int_range(1, pl.len() + 1).over(within))
 
 
@@ -225,7 +227,8 @@ def _cuts(members: pl.DataFrame, terms: pl.DataFrame, campaigns: pl.DataFrame) -
 
 
 def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> pl.DataFrame:
-    """The cuts with the same place as before, but `before` as it is after the removed and added acquisitions."""
+    """Adjust the cuts' numbers of earlier acquisitions (`before`) to the removed and added acquisitions. The places of
+    the cuts stay the same."""
     steps = pl.concat([removed.select(*_RANKED, n=pl.lit(-1)), added.select(*_RANKED, n=pl.lit(1))])
     at_end = cuts.filter(pl.col("acquired_at").is_null())
     inside = cuts.filter(pl.col("acquired_at").is_not_null())
@@ -249,11 +252,12 @@ def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> 
 
 
 def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Move each cut of `_shifted` to the place where `before` equals the quantity. Returns the cuts, the acquisitions
-    that they passed, and the campaigns in which a cut would move far (`_FAR`), whose cuts are left out.
+    """Move each cut from `_shifted` to the place in the ranking where `before` equals the quantity. Returns three
+    frames: the cuts, the acquisitions that the cuts passed, and the campaigns with a cut that would move by `_FAR`
+    places or more. The cuts of these campaigns are left out.
 
-    `lost`: removed acquisitions. A cut at the place of a removed acquisition moves to the next one, without passing
-    any.
+    `lost`: the removed acquisitions. A cut whose place was that of a removed acquisition moves to the next one. It
+    passes no acquisition by this.
     """
     places = pl.col("before") - pl.col("quantity")
     at_end = pl.col("acquired_at").is_null()
@@ -289,13 +293,15 @@ def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.Dat
 
 
 def _before(place: list[str], other: list[str]) -> pl.Expr:
-    """Whether the place in the columns `place` comes before that in the columns `other` in the ranking."""
+    """An expression: whether a place in the ranking (the columns `place`) comes before another one (the columns
+    `other`)."""
     (a, b, c), (x, y, z) = map(pl.col, place), map(pl.col, other)
     return (a < x) | ((a == x) & ((b < y) | ((b == y) & (c < z))))
 
 
 def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
-    """For each move of a cut, the acquisitions that the cut passes, and possibly a few more before and after them."""
+    """For each cut that moves, the acquisitions that it passes, and possibly a few more before and after them. `moves`:
+    one row per cut that moves."""
     columns = ["move", *_CAMPAIGN, "places", "backward"]
     names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
     moves = moves.rename(names).select(*columns, *names.values())
@@ -314,7 +320,8 @@ def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
 
 
 def broken(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """All violations of these rules in some campaigns. `members`: all their acquisitions; `terms`: all their terms."""
+    """All violations of these rules in the campaigns that `terms` names. `members`: all acquisitions of these
+    campaigns. `terms`: all their terms."""
     return _broken_behind(reading, _cuts(members, terms, terms.select(_CAMPAIGN).unique()), members, terms)
 
 
@@ -324,7 +331,7 @@ def _broken_behind(reading: Reading, cuts: pl.DataFrame, members: pl.DataFrame, 
 
 
 def _in_force(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """Each acquisition with the terms of its campaign that were in force at its instant."""
+    """Each acquisition, joined with the terms of its campaign that were in force when the coupon was acquired."""
     return members.sort("acquired_at").join_asof(
         terms.select("campaign_id", "since", *_VALUES).sort("since"),
         left_on="acquired_at",
@@ -343,10 +350,11 @@ def _over_issue(members: pl.DataFrame, cuts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _over_limits(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """The violations of `over_user_limit`, and of `over_person_limit` by acquisitions that do not break the first.
+    """The violations of `over_user_limit` and of `over_person_limit`. An acquisition that violates the first is not
+    reported for the second.
 
-    `members`: acquisitions; if one of a person in a campaign is there, all of them must be. Only persons with more
-    acquisitions than the campaign's lowest limit are ranked.
+    `members`: acquisitions. If it has one acquisition of a person in a campaign, it must have all of them. Only persons
+    with more acquisitions than the campaign's lowest limit are ranked, since the others can break neither rule.
     """
     lowest = terms.group_by("campaign_id").agg(lowest=pl.col("per_user_limit").min())
     members = _with_persons(reading, members.join(lowest.drop_nulls(), on="campaign_id"))
@@ -390,7 +398,7 @@ def _broken(rule: str, members: pl.DataFrame) -> pl.DataFrame:
 
 
 def _stored(store: Store, looked_at: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """The stored violations of these coupons. `looked_at`: per rule, the coupons whose violations of that rule are
+    """The stored violations of these rules. `looked_at`: by rule, the coupons whose violations of this rule are
     wanted."""
     by_rule = [
         coupons.select("key_hash", key="coupon_id", violation=pl.lit(rule)) for rule, coupons in looked_at.items()

@@ -72,8 +72,8 @@ coupon without events, both are 0 (`none`), and all other columns are null."""
 
 
 def _transition_tables() -> tuple[Int8, Mask]:
-    """Two tables by event type and state before the event: the code of the state after it (`_RESTING`: back to the
-    resting state), and whether the event is illegal."""
+    """Two tables, by event type and by state before the event. First: the code of the state after the event; `_RESTING`
+    means that the coupon returns to its resting state. Second: whether the event is illegal."""
     after = np.zeros((len(TYPES), len(STATES)), dtype=np.int8)
     illegal = np.zeros_like(after, dtype=np.bool_)
     for kind, cells in TRANSITIONS.items():
@@ -85,7 +85,7 @@ def _transition_tables() -> tuple[Int8, Mask]:
 
 
 def _guard_table(name: str) -> Mask:
-    """A table that says, by event type and state before the event, whether the guard `name` is checked."""
+    """A table of booleans, by event type and by state before the event: whether the guard `name` is checked then."""
     table = np.zeros((len(TYPES), len(STATES)), dtype=np.bool_)
     events = GUARDS[name]["events"]
     if isinstance(events, dict):
@@ -212,8 +212,8 @@ class _Rounds:
         return result
 
     def _extended_by_then(self) -> Int64:
-        """Per event, the number of its coupon's last legal `extended` event up to and including this event. -1 if there
-        is none."""
+        """Per event, the number of its coupon's last legal `extended` event, up to and including the event itself. -1
+        if there is none."""
         m = len(self.coupon)
         latest = np.maximum.accumulate(np.where(self.extending, np.arange(m), -1))
         before = latest < np.searchsorted(self.coupon, self.coupon)  # of another coupon
@@ -265,8 +265,8 @@ class _Rounds:
         self.order[coupon[back]] = -1
 
     def _judge(self, at: Int64, coupon: Int64, kind: Int64, state: Int8) -> Mask:
-        """Check the guards no_owner, wrong_user and wrong_order for these events. Returns per event whether it breaks
-        the last one."""
+        """Check the guards no_owner, wrong_user and wrong_order for the events with the numbers `at`, and set their
+        `guards`. Returns per event whether it breaks wrong_order."""
         owner, order = self.owner[coupon], self.order[coupon]
         self.guards[0, at] = _NO_OWNER[kind, state] & (owner < 0)
         wrong_user = _differ(self.users, at, owner, _WRONG_USER[kind, state] & (owner >= 0))
@@ -342,8 +342,9 @@ class _Rounds:
         return {name: self._taken(field, first, name) for name, field in fields.items()}
 
     def _instants(self) -> dict[str, pl.Series]:
-        """The columns about entering a state: the instant, and what else that event sets. From the first event for
-        states that a coupon enters once in its life; from the latest event for states that it can enter again."""
+        """The columns that an entry into a state sets: its instant, and for some states also the channel, the event's
+        id or the reason. A state that a coupon enters only once in its life: from the first entry. Others: from the
+        latest entry."""
         entered = (self.after != self.before) & ~self.went_back
         created, issued, claimed, reserved, used = (
             entered & (self.after == STATE[s]) for s in ("created", "issued", "claimed", "reserved", "used")
@@ -388,8 +389,8 @@ class _Rounds:
         return taken.set(pl.Series(cleared), None)
 
     def _taken(self, field: str, source: Int64, name: str | None = None) -> pl.Series:
-        """Per coupon, the value of `field` in the event whose number is in `source`. Where `source` is -1, the row's
-        value in the column `name` (default: `field`)."""
+        """Per coupon, the value of `field` in its event with the number `source`. If `source` is -1, the value that the
+        row already has in the column `name` (default: `field`)."""
         old = self.rows[name or field]
         here = np.flatnonzero(source >= 0)
         if not here.size:
@@ -453,7 +454,7 @@ def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:
 
 
 def _referred(texts: pl.Series, reference: Int64) -> pl.Series:
-    """The texts with these references. Null for -1."""
+    """Per reference, the text in `texts` with this row number. Null for the reference -1."""
     rows = pl.Series(reference)
     return texts.gather(rows.set(rows < 0, None))
 

@@ -66,7 +66,7 @@ def _update_in_use(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now: p
 
 
 def looked_up(coupons: Changes) -> dict[str, pl.DataFrame]:
-    """By table, the rows of `coupons_in_use` and `uses` for coupons that are all new."""
+    """The rows that coupons, all of them new, add to the tables `coupons_in_use` and `uses`. Returns them by table."""
     (_, now), (_, added) = _changed(coupons), _use_events(coupons)
     return {"coupons_in_use": now, "uses": added}
 
@@ -79,7 +79,7 @@ def _update_uses(store: Store, removed: pl.DataFrame, added: pl.DataFrame) -> No
 
 
 def _values_of(store: Store, orders: pl.DataFrame, changes: Changes | None) -> pl.DataFrame:
-    """The values of these orders, after the changes of the batch."""
+    """The rows of these orders after the batch. `changes`: what the batch changed in orders; None if nothing."""
     if changes is None:
         return _values(_of_orders(store, "orders", orders, "key_hash"))
     fresh = _values(changes.after)
@@ -88,13 +88,14 @@ def _values_of(store: Store, orders: pl.DataFrame, changes: Changes | None) -> p
 
 
 def everything(reading: Reading) -> Iterator[Affected]:
-    """All orders that a rule between topics may apply to, in pieces."""
+    """Yield, in pieces, all orders that a rule between topics may apply to, each with its rows and coupons in use."""
     for orders in reading.frame(sql(__package__, "all_orders")).iter_slices(_AT_ONCE):
         yield as_stored(reading, orders)
 
 
 def as_stored(reading: Reading, orders: pl.DataFrame) -> Affected:
-    """The input for evaluating these orders (`order_hash`, `order_id`), read from the tables."""
+    """The input for evaluating these orders (`order_hash`, `order_id`): their stored rows and the coupons in use on
+    them."""
     with reading.given(affected=orders):
         rows = reading.frame(sql(__package__, "rows_of_orders"))
         in_use = reading.frame(sql(__package__, "in_use_on_orders"))
@@ -138,8 +139,8 @@ def broken(
 
 
 def _without_held(reading: Reading, due: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
-    """The violations in `due` without `discount_mismatch` of orders that name a coupon which is still reserved for
-    them. `named`: from `_named`."""
+    """Remove from `due` the violations of `discount_mismatch` whose order names a coupon that is still reserved for
+    this order. `named`: the coupons that the orders name, from `_named`."""
     mismatch = pl.col("violation") == "discount_mismatch"
     held = named.join(due.filter(mismatch).select(_ORDER), on=_ORDER, how="semi")
     if not held.height:
@@ -170,7 +171,8 @@ def _with_trigger_of_uses(reading: Reading, due: pl.DataFrame) -> pl.DataFrame:
 
 
 def _named(affected: Affected) -> pl.DataFrame:
-    """The coupons that paid, uncancelled orders name, but that are not in use on them. One row per order and coupon."""
+    """The coupons that an order names although they are not in use on it, for orders that are paid and not cancelled.
+    One row per order and coupon."""
     paid = pl.col("paid_at").is_not_null() & pl.col("cancelled_at").is_null()
     named = affected.values.filter(paid).select(*_ORDER, coupon_id="coupon_ids").explode("coupon_id")
     named = named.drop_nulls("coupon_id").unique().join(affected.in_use, on=[*_ORDER, "coupon_id"], how="anti")
@@ -178,7 +180,7 @@ def _named(affected: Affected) -> pl.DataFrame:
 
 
 def _of_orders(store: Store, table: str, orders: pl.DataFrame, column: str = "order_hash") -> pl.DataFrame:
-    """The rows of `table` that are about these orders, with their `row_id`. `column`: the column with the hash of the
+    """The rows of `table` for these orders, with their `row_id`. `column`: the column of `table` with the hash of the
     order."""
     rows = lookup.of_hashes(store, table, column, orders["order_hash"])
     return rows.join(orders, left_on=[column, "order_id"], right_on=_ORDER, how="semi")
@@ -189,8 +191,9 @@ def _values(orders: pl.DataFrame) -> pl.DataFrame:
 
 
 def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The coupons with a change in a value that `coupons_in_use` or `coupon_sales` stores: those that were in use
-    before the batch, and those that are in use after it. A coupon may be in one of the two or in both."""
+    """The coupons for which the batch changed a value that `coupons_in_use` or `coupon_sales` stores. Returns two
+    frames: those that were in use before the batch, with their former values, and those that are in use after it, with
+    their new ones. A coupon can be in one of the frames or in both."""
     compared = list(dict.fromkeys(("state", *_USE, *sales.OF_COUPON)))
     before, after = (rows.select(*_COUPON, *compared) for rows in (coupons.before, coupons.after))
     used = pl.col("state") == "used"
@@ -200,7 +203,7 @@ def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _holds_changed(coupons: Changes) -> pl.DataFrame:
-    """The orders for which a batch reserved a coupon, or for which a coupon is no longer reserved."""
+    """The orders for which the batch changed whether a coupon is reserved for them: newly reserved, or no longer."""
     held = pl.col("state") == "reserved"
     before, after = (
         rows.select("coupon_id", order_id=pl.when(held).then("order_id")) for rows in (coupons.before, coupons.after)

@@ -25,8 +25,8 @@ SCHEMA: Final = {
 
 
 def replace(store: Store, stored: pl.DataFrame, wanted: pl.DataFrame) -> None:
-    """Replace the rows `stored`, read from the table `violations` with their `row_id`, by `wanted` (columns of
-    `SCHEMA`). Rows that are in both stay as they are."""
+    """Replace the rows `stored` in the table `violations` by the rows `wanted`. `stored`: as read from the table, with
+    `row_id`. `wanted`: the columns of `SCHEMA`. A row that is in both is not touched."""
     store.replace("violations", stored, _scoped(wanted))
 
 

@@ -95,8 +95,8 @@ def _text(value: str) -> str:
 def _numbered(
     on: Projected, facts: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The keys of these facts, and the facts and conflicts with `entity`, the row number of their key among the
-    keys."""
+    """The distinct keys of `facts`, then the facts and the conflicts with the additional column `entity`: the row
+    number of their key among the keys."""
     hashes, first, entity = np.unique(facts["key_hash"].to_numpy(), return_index=True, return_inverse=True)
     keys = pl.DataFrame({"key_hash": hashes, on.key: facts[on.key].gather(first)})
     if (keys[on.key].gather(entity) != facts[on.key]).any():  # two keys with one hash
@@ -146,11 +146,11 @@ class Past:
 
     @property
     def made(self) -> int:
-        """The number of stand-ins that exist now."""
+        """How many stand-ins exist now."""
         return len(self._made)
 
     def undo(self, made: int) -> None:
-        """Drop the stand-ins created after the first `made`."""
+        """Drop all stand-ins except the first `made`."""
         while len(self._made) > made:
             self.reading.execute(f"DROP {self._made.pop()}")
 
@@ -170,8 +170,8 @@ class Past:
         self._made.append(f"VIEW temp.{view}")
 
     def _cut_journal(self, on: Projected) -> None:
-        """Create the stand-ins of a journal and its conflicts, with only the events in the cut. If the fact of an
-        identity is outside the cut, the earliest of its conflicts in the cut becomes the fact."""
+        """Create the stand-ins of a journal and of its conflicts, with only the events in the cut. The fact of an
+        identity may be outside the cut while conflicts are in it. Then the earliest of these becomes the fact."""
         inside = self.cut.condition(on.topic)
         self.make(on.conflicts, f"SELECT * FROM {self._live}.{on.conflicts} WHERE {inside}")
         self.make(
@@ -239,8 +239,9 @@ class Past:
         return f"SELECT {cast} FROM read_parquet([{', '.join(_text(str(file)) for file in files)}])"
 
     def _fold_again(self, on: Projected) -> list[Path]:
-        """Fold again the keys with events outside the cut, as far as they have events in it. Inserts their violations
-        into the stand-in, and writes their rows to files. Returns these files."""
+        """Fold again the keys that have events outside the cut, using only their events within it. A key without any
+        gets no row. Inserts the violations into the stand-in of `violations`, and writes the rows to files. Returns
+        these files."""
         like = self.reading.frame(f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
         like = like.cast({pl.Categorical: pl.Enum(list(STATES))})
         [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {on.table}_touched")
@@ -276,7 +277,7 @@ class Past:
         return [partial(slices.read, number) for number in range(count)]
 
     def _keep(self, rows: pl.DataFrame) -> Path:
-        """Write rows to a new temporary file. Returns its path."""
+        """Write `rows` to a new temporary file. Returns the file."""
         with room_for_files():
             file = self._files() / f"{uuid4()}.parquet"
             as_decimals(rows).write_parquet(file, compression="lz4")
@@ -289,7 +290,8 @@ class Past:
         return Path(self._folder.name)
 
     def _ranges(self, table: str) -> Iterator[str]:
-        """SQL conditions on `key_hash`. Each selects a part of the table; the parts have about `_AT_ONCE` rows each."""
+        """SQL conditions on `key_hash`. Together they select the whole table, and each of them about `_AT_ONCE`
+        rows."""
         [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {table}")
         parts = 1 + keys // _AT_ONCE
         ends = [-(1 << 63) + (1 << 64) * part // parts for part in range(parts)]

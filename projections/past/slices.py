@@ -22,7 +22,8 @@ _WORKERS: Final = 2
 
 
 class Slices:
-    """Events in temporary files, one file per piece. Each file has a part of every slice."""
+    """Events split into slices, in temporary files. There is one file per piece of input, and it has a part of every
+    slice."""
 
     def __init__(self, folder: Path, name: str, count: int, pieces: Iterable[pl.DataFrame]) -> None:
         """Write all pieces to files named after `name`. `pieces`: frames with a column `key_hash`; at least one, which
@@ -56,7 +57,8 @@ def ahead(do: Callable[[Item], Result], items: Iterable[Item], workers: int = _W
 
 @contextmanager
 def room_for_files() -> Iterator[None]:
-    """Within the block, replace an `OSError` by a `StoreError` that says that temporary files cannot be written."""
+    """Within the block, replace any `OSError` by a `StoreError`. Its text says that temporary files cannot be
+    written."""
     try:
         yield
     except OSError as error:
