@@ -1,10 +1,12 @@
 """Compacts tables whose rows are replaced. DuckDB frees the space of a deleted row only when all rows of its row group
 are deleted.
 
-DuckDB can merge row groups during a checkpoint, but a commit has to wait for that, and the journals would be merged
-too, although nothing is deleted in them. `compact` instead rewrites the end of a table, where most of the live rows
-are. It does so once the end has so many deleted rows that the rewrite costs little compared to the replacements that
-deleted them. The old row groups are then empty, and the next checkpoint frees them.
+`compact` rewrites the end of a table, where most of the live rows are. It waits until the end has many deleted rows. So
+a rewrite costs little, compared to the replacements that deleted these rows. All rows of the old row groups are then
+deleted, and the next checkpoint frees them.
+
+DuckDB itself can merge row groups during a checkpoint. This is not used: a commit has to wait for it, and it merges the
+journals too, although nothing is deleted in them.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ _log = logging.getLogger(__name__)
 
 
 def compact(store: Store) -> None:
-    """Compact the tables that have many deleted rows, except the journals. Call between transactions. Running readers
-    are not affected."""
+    """Compact every table that has many deleted rows, except the journals. Call between transactions. Readers that are
+    running are not affected."""
     if store.deleted < _LOOK_AFTER:
         return
     store.deleted = 0

@@ -166,14 +166,15 @@ class Cursor(Reading):
         return super().execute(sql, parameters)
 
     def _check(self) -> None:
-        """Raises `duckdb.InterruptException` if `interrupt` was called between two queries, which DuckDB ignores."""
+        """Raises `duckdb.InterruptException` if `interrupt` was called since the last `begin`. Needed since DuckDB
+        ignores a call between two queries."""
         if self._interrupted:
             raise duckdb.InterruptException("interrupted")
 
     @contextlib.contextmanager
     def copying_to(self, path: Path) -> Iterator[str]:
-        """Open a transaction that reads one committed state of this database and writes into a new one at `path`.
-        Yields the name of the new database in queries.
+        """Open a transaction that reads one committed state of this database and writes into a new database at `path`.
+        Yields the name by which queries refer to the new database.
 
         After the block, the new database is complete, in one file. After an error, the file is not a valid database.
         The database that is read is not affected.
@@ -217,7 +218,8 @@ class Cursor(Reading):
 
     @contextlib.contextmanager
     def roomy(self) -> Iterator[None]:
-        """Within the block, DuckDB has the memory limit for slow questions. Only one caller may use this at a time."""
+        """Within the block, DuckDB may use the memory that slow questions need. Only one caller may use this at a
+        time."""
         with failing_clearly(self.path):
             self._direct.execute(f"SET memory_limit = '{_MEMORY_OF_SLOW}'")
         try:
@@ -308,7 +310,7 @@ class _Stream:
         self._frame = as_decimals(frame)
 
     def release(self) -> None:
-        """Free the frame. DuckDB would keep it until the transaction ends."""
+        """Free the frame. Without this, DuckDB keeps it until the transaction ends."""
         self._frame = self._frame.clear()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:

@@ -1,11 +1,11 @@
 """Order-independent digests of the tables: equal facts have equal digests, whatever log or file they come from.
 
-The digest of a row is the MD5 of its columns as JSON. The digest of a table is the sum of its rows' digests, as two
-64-bit halves modulo 2^64, with the number of rows. It does not depend on the order of rows or on how the log was split
-into batches. One changed value changes both halves.
+The digest of a row is the MD5 of its columns as JSON. The digest of a table consists of the number of rows and the sum
+of the rows' digests, as two 64-bit halves modulo 2^64. The sum does not depend on the order of rows or on how the log
+was split into batches. One changed value changes both halves.
 
 Each table has up to two digests. *facts* covers the business columns only. *full* covers all columns, including
-positions and book-keeping; two databases that have read the same log to the same positions have equal full digests.
+positions and book-keeping. Two databases that have read the same log to the same positions have equal full digests.
 """
 
 from __future__ import annotations

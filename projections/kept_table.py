@@ -67,7 +67,8 @@ class KeptTable:
     of_slices: OfSlices | None = None
 
     def clear(self, store: Store) -> None:
-        """Empty all its tables, inside the caller's transaction. Creates those that an older database lacks."""
+        """Empty all tables of this kept table, inside the caller's transaction. Creates those that an older database
+        lacks."""
         store.make_tables(self.folder)
         for table in (*self.tables, *self.helpers):
             store.execute(f"DELETE FROM {table}")

@@ -43,7 +43,7 @@ class KeyFilter:
             np.bitwise_or.at(self._bytes, place >> 3, (1 << (place & 7)).astype(np.uint8))
 
     def maybe(self, key_hashes: pl.Series) -> Mask:
-        """Per key, whether it may be in the table. False is certain."""
+        """Per key, whether it may have been added to the filter. False is certain."""
         maybe = np.ones(len(key_hashes), dtype=np.bool_)
         for place in self._of(key_hashes):
             maybe &= (self._bytes[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1

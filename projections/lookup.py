@@ -1,9 +1,11 @@
 """Looks up rows by key, at a cost that hardly grows with the tables.
 
-DuckDB scans tables, so a look-up limits what is scanned. First it finds row numbers: a filter in memory recognizes new
-keys, the column of key hashes is searched at the end of the table, and the rest of that column only for keys that were
-not found there. Changed rows are replaced, so recently changed rows are at the end of the table. Then it reads the rows
-with these numbers, and scans whole ranges where many of them are near each other.
+DuckDB scans tables, so a look-up limits what is scanned. It has two steps:
+
+1. Find the row numbers. A filter in memory tells which keys are new, so no search is needed for them. For the other
+   keys, the column of key hashes is searched, first at the end of the table: changed rows are replaced, so recently
+   changed rows are there. The rest of the column is searched only for keys that were not found at the end.
+2. Read the rows with these numbers. Where many of them are near each other, scan the whole range.
 """
 
 from __future__ import annotations
@@ -35,9 +37,10 @@ class Known(Cache):
     """Caches for tables in which hashes are looked up.
 
     `filters`: by table and column, a filter with all hashes that are in the column or were in it since the filter was
-    built. Extra hashes in a filter are harmless, but a missing hash would lose rows. So inserts add to a filter, and
-    deletes do not change it. A rollback drops all filters: a filter that was built after the transaction had deleted
-    rows lacks their hashes. `no_rows`: by table, the empty result.
+    built. Extra hashes in a filter are harmless, but a missing hash would lose rows. So an insert adds to the filter,
+    and a delete does not change it. A rollback drops all filters, since a filter may have been built after the
+    transaction deleted rows: it lacks their hashes. `no_rows`: by table, a frame without rows that has the table's
+    columns.
     """
 
     def __init__(self) -> None:
@@ -133,7 +136,8 @@ def _scanned(
 
 
 def _search(store: Store, table: str, column: str, hashes: pl.Series, condition: str = "") -> pl.Series:
-    """The ascending row numbers of the rows with one of these hashes in `column`."""
+    """The row numbers, ascending, of the rows that have one of these hashes in `column`. `condition`: limits the
+    scan."""
     return _scanned(store, table, column, hashes, condition, columns="")["row_id"].sort()
 
 

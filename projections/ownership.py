@@ -47,7 +47,7 @@ def owner(path: Path) -> dict[str, Any]:
 
 
 def this_process() -> dict[str, Any]:
-    """The description of this process for the owner file. Passwords in the command are masked."""
+    """What the owner file says about this process. Passwords in the command are replaced."""
     return {
         "pid": os.getpid(),
         "command": masked(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
@@ -56,8 +56,9 @@ def this_process() -> dict[str, Any]:
 
 
 def owned_by(path: Path, refusal: str) -> StoreOwned:
-    """The error to raise for a database that another process has locked. `refusal`: DuckDB's message, which may contain
-    the process id. The error also names the command and its start if the owner file is from the same process."""
+    """Returns the error to raise for a database that another process has locked. `refusal`: DuckDB's message, which may
+    contain the id of that process. If the owner file is from the same process, the error also names its command and
+    when it started."""
     held = re.search(r"\(PID (\d+)\)", refusal)
     pid = int(held[1]) if held else None
     contents = owner(path)

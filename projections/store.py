@@ -181,7 +181,7 @@ class Store(Reading):
         self.announce({})
 
     def disown(self) -> None:
-        """Make `close` leave the owner file, since the store of the next generation uses it from now on."""
+        """Make `close` keep the owner file. Called when the store of the next generation takes it over."""
         self._owner = None
 
     def announce(self, more: Mapping[str, Any]) -> None:

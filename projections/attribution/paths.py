@@ -1,8 +1,8 @@
 """Computes the paths of some persons from their touches and orders. Pure functions of frames.
 
-Always true: the path of an order has the touches of its person within its *window*, the time of length `LOOK_BACK` up
-to and including the payment. If there are more than `MOST`, it has only the latest. A touch that is in no order's
-window is in exactly one path without an order.
+The *window* of an order is the time of length `LOOK_BACK` up to and including its payment. Always true: the path of an
+order has the touches of its person within the window; if there are more than `MOST`, only the latest `MOST` of them. A
+touch that is in no order's window is in exactly one path without an order.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The kept table `event_counts`: the number of coupon events by hour. Metrics of events sum these numbers instead of
 counting millions of rows.
 
-In the transaction of each batch, the changes of the numbers are added. Always true: `event_counts` equals the result of
+The transaction of each batch also updates the numbers. Always true: `event_counts` equals the result of
 event_counts.sql on the journal and the table coupons.
 
 An event is counted under its coupon's campaign, coupon type and channel. When one of these changes, the coupon's
-earlier events must be counted under the new values. Usually the only earlier event is the creation, and the coupon's
-row has all that is needed about it. Otherwise the earlier events are read from the journal.
+earlier events must be counted under the new values. Usually the only earlier event is the creation. Then the coupon's
+row has all values that are needed. Otherwise the earlier events are read from the journal.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def _shared(coupons: pl.DataFrame) -> pl.DataFrame:
 
 
 def _cells(events: pl.DataFrame, coupons: pl.DataFrame, sign: int) -> pl.DataFrame:
-    """The counts of these events, times `sign`. `coupons`: from `_shared`."""
+    """The counts of `events`, each multiplied by `sign` (1 or -1). `coupons`: what they are counted by, from
+    `_shared`."""
     cells = events.join(coupons, on=_KEY).select(
         pl.col("occurred_at").dt.truncate("1h").alias("hour"),
         "type",

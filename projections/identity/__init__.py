@@ -44,8 +44,8 @@ class LastRecord:
     event_id: str | None = None
 
     def is_(self, stored: StoredRecord) -> bool:
-        """Whether `stored`, which a log holds at this offset, can be this record: same `recorded_at` and same digest.
-        Without a digest, its value must contain the event's id."""
+        """Whether `stored`, which a log has at this record's offset, can be this record. `recorded_at` and the digest
+        must be equal. If this record has no digest, the value of `stored` must contain the event's id."""
         if stored.recorded_at != self.recorded_at:
             return False
         if self.digest is not None:
@@ -67,8 +67,9 @@ class ReadLog:
         return sorted({tp.topic for tp in self.next_offsets})
 
     def rows(self) -> pl.DataFrame:
-        """One row per partition that was read: `topic`, `partition`, `next_offset`, `log_id`, and from its last record
-        `last_offset`, `recorded_at_us`, `digest` (hexadecimal), `event_id`."""
+        """One row per partition that was read: `topic`, `partition`, `next_offset` and `log_id`. From the partition's
+        last record also `last_offset`, `recorded_at_us`, `digest` (hexadecimal) and `event_id`, which are null if it is
+        unknown."""
         rows = []
         for tp, offset in sorted(self.next_offsets.items()):
             last = self.last.get(tp)
@@ -80,7 +81,7 @@ class ReadLog:
 
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> ReadLog:
-        """The inverse of `rows`."""
+        """The `ReadLog` that `rows` describes: the inverse of the method `rows`."""
         ids, last, next_offsets = {}, {}, {}
         for row in rows:
             tp = TopicPartition(row["topic"], row["partition"])
@@ -150,8 +151,8 @@ def _kept_last(reading: Reading) -> dict[TopicPartition, LastRecord]:
 
 
 def add_oddities(store: Store, counts: Mapping[str, tuple[int, ...]]) -> None:
-    """Add to the stored counts of suspicious events, inside the caller's transaction. `counts`: by topic, in the order
-    of the columns of `oddities`."""
+    """Add `counts` to the stored counts of suspicious events, inside the caller's transaction. `counts`: by topic, one
+    number for each counted column of the table `oddities`, in that order."""
     for topic, numbers in sorted(counts.items()):
         if any(numbers) and _is_kept(store, "oddities"):
             store.execute(

@@ -86,7 +86,7 @@ def _plain(advance: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]) -> Fol
 
 
 def _without_key(topic: str) -> tuple[str, ...]:
-    """The wire fields of the topic, except its key."""
+    """The wire fields of the topic, except the field that is the key."""
     return tuple(name for name in journal.wire_fields(topic) if name != KEY_FIELD[topic])
 
 
@@ -195,19 +195,20 @@ def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
 
 
 def fold_in(store: Store, batch: Prepared) -> tuple[Counts, Changes]:
-    """Fold a prepared batch, which must not be empty, into the tables. The caller must pass the changes, with those of
-    other topics, to `cross.settle` once per transaction."""
+    """Fold a prepared batch, which must not be empty, into the tables. Returns the counts, and what the batch changed.
+    The caller must pass these changes, with those of other topics, to `cross.settle` once per transaction."""
     run = _Batch(store, batch)
     counts = run.apply()
     return counts, run.changes()
 
 
 class _Batch:
-    """The work on one batch of one topic. Per-key arrays and frames have the order of `keys`.
+    """The work on one batch of one topic. All arrays and frames with one value or row per key are in the order of
+    `keys`.
 
-    `rows`: the stored rows of the keys; `exact`: per key, whether all its events in the batch are known to be new and
-    distinct; `order`: the row numbers in `keys` of the folded rows (`folded`); `journalled`, `dropped`, `stored`: as in
-    `Changes`.
+    `rows`: the stored rows of the keys. `exact`: per key, whether all its events in the batch are known to be new and
+    distinct. `folded`: the folded rows. `order`: per folded row, the row number of its key in `keys`. `journalled`,
+    `dropped`, `stored`: as in `Changes`.
     """
 
     def __init__(self, store: Store, batch: Prepared) -> None:
@@ -263,11 +264,12 @@ class _Batch:
         return self._keep(kept, exact)
 
     def _among_stored(self, suspects: pl.DataFrame) -> tuple[Int64, Int64]:
-        """Compare these events with the journal. Returns the row numbers (`row`) of those that are new facts, and the
-        numbers (`entity`) of the keys with conflicts.
+        """Compare these events, which may be repeats, with the journal. Returns the numbers (`row`) of those that are
+        new facts, and the numbers (`entity`) of the keys that have conflicts.
 
-        A new fact may replace a stored one that has a later position. It is then not later than everything that its
-        key has folded, so `_must_refold` selects the key."""
+        A new fact may replace a stored one at a later position. Its key is then refolded: `_must_refold` selects it,
+        since the new fact is not later than the last event that the key has folded.
+        """
         columns = ["entity", *journal.columns(self.on.topic), "row"]
         keys = self.keys.with_row_index("entity")
         identities = suspects.select("key_hash", self.on.key, "event_id").unique()
@@ -324,7 +326,7 @@ class _Batch:
         return again
 
     def _maybe_seen(self) -> Mask:
-        """Per event of the batch, whether its key may already have an event with this id."""
+        """Per event of the batch, whether its key may already have an event with the same id."""
         entity = self.events["entity"].to_numpy()
         low, high = self.events["id_low"].to_numpy(), self.events["id_high"].to_numpy()
         seen_low, seen_high = self.rows["ids_low"].to_numpy()[entity], self.rows["ids_high"].to_numpy()[entity]
@@ -332,9 +334,9 @@ class _Batch:
         return seen
 
     def _with_history(self, again: Mask) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-        """The rows, events and conflicts to fold, if some keys must be refolded (`again`). First come the keys that
-        advance, with their stored rows and new events; then the keys to refold, with empty rows and all their events,
-        old and new."""
+        """The rows, events and conflicts to fold, in case keys must be refolded. `again`: per key, whether it must be.
+        First come the keys that advance, with their stored rows and new events. Then come the keys to refold, with
+        empty rows and all their events, old and new."""
         advancing, refolding = np.flatnonzero(~again), np.flatnonzero(again)
         late = again[self.events["entity"].to_numpy()]
         self.counts.late = int(np.count_nonzero(late))
@@ -350,11 +352,12 @@ class _Batch:
     def _refolding(
         self, chosen: Int64, events: pl.DataFrame, others: pl.DataFrame
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The facts and conflicts of the keys to refold, from the journal and from their events in the batch
-        (`events`). `chosen`: the numbers of these keys.
+        """The facts and conflicts of the keys to refold, from the journal and from `events`, their events in the batch.
+        `chosen`: the numbers of these keys.
 
-        Also writes journal and conflicts, and deletes the violations of these keys. `others`: the events of the keys
-        that advance, which are written to the journal in the same statement."""
+        Also writes the journal and the conflicts, and deletes the stored violations of these keys. `others`: the events
+        of the keys that advance. They are written to the journal in the same statement.
+        """
         keys = self.keys[chosen]
         stored, conflicting = self._history(keys, self.rows[chosen])
         self.stored.append(stored)
@@ -381,8 +384,8 @@ class _Batch:
         return rows.select(pl.col("first_recorded_at").min()).item() or datetime.max
 
     def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame, others: pl.DataFrame) -> None:
-        """Insert the `others`, and those `facts` that are not `stored`. A stored event is deleted if the fact with its
-        id is now at another position."""
+        """Write to the journal: insert `others`, and those of `facts` that are not in `stored`. A stored event is
+        deleted if the fact with its id is now at another position."""
         at = ["entity", "event_id", *_POSITION]
         added = facts.join(stored.select(at), on=at, how="anti")
         replaced = stored.join(facts.select(at), on=at, how="anti")
@@ -454,10 +457,12 @@ def from_the_start(
 def onward(
     on: Projected, rows: pl.DataFrame, events: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Fold these events into the rows. Returns the new rows, and the violations with the columns of the table,
-    including one per delivery in `conflicts`.
+    """Fold `events` into `rows`. Returns the new rows, and the violations with the columns of the table, including one
+    for each delivery in `conflicts`.
 
-    `entity` is the row number in `rows`. The events are sorted by `entity`, then in canonical order."""
+    In `events` and `conflicts`, `entity` is the row number in `rows`. The events are sorted by `entity`, then in
+    canonical order.
+    """
     folded, violations = _folded(on, rows, events)
     if conflicts.height:
         folded = _with_conflicts(folded, conflicts)

@@ -3,17 +3,17 @@
 Each coupon counts once, when it is first acquired. The acquisitions of a campaign are ranked by instant, then by
 `event_id`, then by coupon.
 
-The *terms* of a campaign are the values in force from an instant on: quantity, limit per user and claim window. A
-coupon that was acquired while a quantity was in force is over it if it comes after that many acquisitions in the
-ranking. So for each quantity there is one place in the ranking from which on coupons are over it: the *cut*. It is
-stored with the number of acquisitions before it.
+The *terms* of a campaign are its quantity, limit per user and claim window, with the instant from which they are in
+force. A coupon is over the quantity in force at its acquisition if at least that many acquisitions come before it in
+the ranking. So for each quantity there is one place in the ranking from which on coupons are over the quantity: the
+*cut*. The cut is stored with the number of acquisitions before it.
 
 A late claim shifts the ranks of all later acquisitions. But each acquisition that is added or removed before the cut
 moves the cut by only one place, and the violations change only for the coupons that the cut passes. So the cost of a
 batch depends on its changes and not on the size of the campaign.
 
-A person has few acquisitions in a campaign. They are ranked again when one of them, or the set of the person's ids,
-changes.
+A person has few acquisitions in a campaign. These are ranked again when one of them changes, or when the set of the
+person's ids changes.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _members_of_groups(store: Store, changed: pl.DataFrame, terms: pl.DataFrame)
 
 
 def _update_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
-    """Update the table `campaign_terms`. Returns the campaigns whose terms changed."""
+    """Update the table `campaign_terms` for the changes of a batch. Returns the campaigns whose terms changed."""
     none = pl.DataFrame(schema={"campaign_hash": pl.Int64, "campaign_id": pl.String})
     if campaigns is None:
         return none
@@ -190,13 +190,13 @@ def _update_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
 
 
 def _of_campaigns(store: Store, table: str, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `table` that are about these campaigns, with their `row_id`."""
+    """The rows of `table` for these campaigns, with their `row_id`."""
     rows = lookup.of_hashes(store, table, "campaign_hash", campaigns["campaign_hash"])
     return rows.join(campaigns, on=_CAMPAIGN, how="semi")
 
 
 def terms_of(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """The terms of these campaigns (`campaign_hash`, `campaign_id`), computed from the journal."""
+    """The terms of these campaigns (`campaign_hash`, `campaign_id`), computed from their journal."""
     with reading.given(touched=campaigns):
         of_types = {"types": list(types(CAMPAIGN)), "carrying": list(TERM_EVENTS)}
         return reading.frame(sql(__package__, "terms_from_journal"), of_types)
@@ -212,7 +212,7 @@ def _ranked(members: pl.DataFrame, within: list[str]) -> pl.DataFrame:
 
 
 def _cuts(members: pl.DataFrame, terms: pl.DataFrame, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """The cuts of these campaigns, computed from all their acquisitions (`members`)."""
+    """The cuts of `campaigns`, computed from their terms (`terms`) and all their acquisitions (`members`)."""
     wanted = terms.join(campaigns, on="campaign_id", how="semi").filter(pl.col("quantity").is_not_null())
     out = members.group_by("campaign_id").agg(out=pl.len().cast(pl.Int64))
     ranked = _ranked(members, ["campaign_id"]).select("campaign_id", pl.col("rank") - 1, *_PLACE)
@@ -367,7 +367,7 @@ def _over_limits(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -
 
 
 def _with_persons(reading: Reading, members: pl.DataFrame) -> pl.DataFrame:
-    """Add the column `person`: the person who acquired the coupon."""
+    """Add the column `person` to acquisitions: the person to whom the acquiring user id belongs."""
     if not members.height:
         return members.with_columns(person="acquired_by")
     with reading.given(members=members.select(user_id="acquired_by").unique()):

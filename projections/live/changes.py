@@ -11,9 +11,9 @@ import polars as pl
 class Changes:
     """What a batch changed in one topic.
 
-    `before`: the rows that the keys with events in the batch had; for a new key, a row without values. `after`: their
-    new rows, in the same order. `journalled`, `dropped`: the events that were added to the journal, and those that were
-    removed from it. `stored`: the events of refolded keys that were in the journal before.
+    `before`: the former rows of all keys that have events in the batch; a new key has a row without values. `after`:
+    the new rows of these keys, in the same order. `journalled`: the events added to the journal; `dropped`: the events
+    removed from it. `stored`: for refolded keys, the events that were in the journal before.
     """
 
     topic: str
@@ -24,7 +24,7 @@ class Changes:
     stored: list[pl.DataFrame] = field(default_factory=list)
 
     def events(self, *columns: str) -> pl.DataFrame:
-        """These columns of all events that were added to the journal or removed from it."""
+        """The columns `columns` of all events that were added to the journal or removed from it."""
         return pl.concat([e.select(columns) for e in (*self.journalled, *self.dropped)])
 
 

@@ -28,7 +28,7 @@ _MINUTE: Final = timedelta(minutes=1)
 
 def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     """Update the data's clock, the violations of scope 'cross' and the kept tables for the changes of a batch. Returns
-    the highest min(occurred_at, recorded_at) of the batch; None if it added no events."""
+    the highest min(occurred_at, recorded_at) of the events that the batch added; None if it added none."""
     by_topic = {c.topic: c for c in changes}
     relinked = persons.settle(store, by_topic.get(USER))
     clock = latest([events for c in by_topic.values() for events in c.journalled])
@@ -45,9 +45,9 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
 
 
 def latest(journalled: Iterable[pl.DataFrame]) -> datetime | None:
-    """The highest min(occurred_at, recorded_at) of these events, which were added to journals. With the minimum, an
-    event that claims to be from the future does not advance the clock beyond its recording. Repeats do not advance it,
-    since they are not added to journals."""
+    """The highest min(occurred_at, recorded_at) of the events in `journalled`, which were added to journals. None if
+    there are none. The minimum keeps an event that claims to be from the future from advancing the data's clock beyond
+    its recording. Repeats do not advance the clock, since they are not added to journals."""
     clocks = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in journalled]
     return max((at for at in clocks if at is not None), default=None)
 
@@ -65,14 +65,14 @@ def use_grace(store: Store, grace: timedelta) -> None:
 
 
 def _advanced(store: Store, clock: datetime | None) -> tuple[datetime | None, timedelta]:
-    """Advance the data's clock to `clock`, unless it is already later or `clock` is None. Returns the data's clock and
-    the grace."""
+    """Advance the data's clock to `clock`. If the clock is already later, or `clock` is None, it stays. Returns the
+    data's clock and the grace."""
     moved = store.frame(sql(__package__, "move_clock"), {"clock": clock})
     return _as_clock_and_grace(moved)
 
 
 def clock_and_grace(reading: Reading) -> tuple[datetime | None, timedelta]:
-    """The data's clock (naive UTC; None if there are no events) and the grace."""
+    """A pair: the data's clock (naive UTC; None if there are no events) and the grace."""
     return _as_clock_and_grace(reading.frame("SELECT data_clock, grace_minutes FROM ledger"))
 
 

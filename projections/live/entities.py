@@ -86,22 +86,22 @@ def _last_carried(rows: pl.DataFrame, events: pl.DataFrame, names: list[str] | t
 
 
 def _latest(old: pl.Series, values: pl.Series, entity: pl.Series) -> pl.Series:
-    """Per row, the last of its new values; its old value if it has no new one. `values`: new values of rows, in order;
-    `entity`: the row number of each."""
+    """Per row, the last of its values in `values`. If there is none, the row's value in `old`. `values`: new values of
+    rows, in order. `entity`: the row number of each value."""
     reference = len(values) + np.arange(len(old))
     reference[entity.to_numpy()] = np.arange(len(values))
     return pl.concat([values, old]).gather(reference).alias(old.name)
 
 
 def _first_of_type(old: pl.Series, events: pl.DataFrame, kind: str) -> pl.Series:
-    """Per row, its old instant; if that is null, the instant of its first event of type `kind`."""
+    """Per row, its instant in `old`. If that is null, the instant of the row's first event of type `kind`."""
     those = events.filter(pl.col("type") == kind).reverse()
     first = _latest(old, those["occurred_at"], those["entity"])
     return pl.select(pl.coalesce(old, first)).to_series().alias(old.name)
 
 
 def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row, the instant of the first cancellation that is not followed by a payment."""
+    """Per row, the instant of the first cancellation that no later payment follows. Null if there is none."""
     entity, place = events["entity"].to_numpy(), np.arange(events.height)
     paid = (events["type"] == "paid").to_numpy()
     last_paid = np.full(rows.height, -1, dtype=np.int64)
@@ -111,7 +111,7 @@ def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
 
 
 def _repaid(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row, the instant of the first payment after a cancellation."""
+    """Per row, the instant of the first payment after a cancellation. Null if there is none."""
     entity, place = events["entity"].to_numpy(), np.arange(events.height)
     cancelled = np.flatnonzero((events["type"] == "cancelled").to_numpy())[::-1]
     first_cancelled = np.full(rows.height, events.height, dtype=np.int64)

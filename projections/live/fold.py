@@ -116,8 +116,9 @@ _GUARD_NAMES: Final = ("no_owner", "wrong_user", "wrong_order", "outside_validit
 class Folded:
     """The result of a fold. `rows`: the given rows, with new values in the columns of `ROW_SCHEMA`.
 
-    `violations`: one row per violation, with `event` (row number of the event), `violation`, `state` (name of the state
-    before the event), and for a `wrong_user` the event's `user_id` and the coupon's `owner` at that time.
+    `violations`: one row per violation. `event`: the row number of the event; `violation`: the rule; `state`: the name
+    of the coupon's state before the event. For `wrong_user` also `user_id` (of the event) and `owner` (of the coupon at
+    that time).
     """
 
     rows: pl.DataFrame
@@ -182,8 +183,8 @@ class _Rounds:
         self.first = {name: self._first_carrying(name) for name in FIRST_CARRIED}
 
     def _first_carrying(self, name: str) -> Int64:
-        """Per coupon, the first event that carries the value `name`. -1 if the row already has a value, or if no event
-        carries one."""
+        """Per coupon, the number of its first event in which the field `name` has a value. -1 if there is no such
+        event, or if the row already has a value."""
         carrying = np.flatnonzero(self.events[name].is_not_null().to_numpy())
         of = self.coupon[carrying]
         first = np.ones(len(of), dtype=np.bool_)
@@ -194,8 +195,8 @@ class _Rounds:
         return source
 
     def _beyond(self, name: str) -> Mask:
-        """Per event, whether it happened before the coupon's `valid_from`, or after its `valid_until`, with the value
-        from this event and earlier ones. `name`: which of the two."""
+        """Per event, whether it is outside the coupon's validity: before `valid_from` or after `valid_until`. `name`:
+        the one of the two to check. Its value is the one that is known from this event and earlier ones."""
         source = self.first[name][self.coupon]
         if name == "valid_until":
             extended = self._extended_by_then()
@@ -220,7 +221,7 @@ class _Rounds:
         return np.where(before, -1, latest)
 
     def play(self) -> None:
-        """Fold all events: fill the working arrays."""
+        """Fold all events. This fills the working arrays."""
         self._play_rounds()
         self.extending: Mask = (self.kind == TYPE["extended"]) & ~self.illegal
         outside = self._beyond("valid_from") | self._beyond("valid_until")
@@ -243,7 +244,8 @@ class _Rounds:
                 starts, sizes = starts[more], sizes[more]
 
     def _round(self, at: Int64) -> None:
-        """Fold the events with the numbers `at`, all of different coupons."""
+        """Fold the events with the numbers `at`, which are all of different coupons, and note the results in the
+        working arrays."""
         coupon, kind = self.coupon[at], self.kind[at]
         before = self.state[coupon]
         cell = _AFTER[kind, before]
@@ -277,7 +279,8 @@ class _Rounds:
         return wrong_order
 
     def _one_by_one(self, start: int, end: int) -> None:
-        """Fold the events from number `start` to before `end`, all of one coupon, one after another (`_OneCoupon`)."""
+        """Fold the events with the numbers `start` to `end` (exclusive), one after another, with `_OneCoupon`. They are
+        all of one coupon."""
         coupon = int(self.coupon[start])
         held = ((self.users, int(self.owner[coupon])), (self.orders, int(self.order[coupon])))
         owner, order = ((reference, None if reference < 0 else texts[reference]) for texts, reference in held)
@@ -366,8 +369,8 @@ class _Rounds:
         }
 
     def _first(self, events: Mask, unless: str) -> Int64:
-        """Per coupon, the number of the first of these events. -1 if there is none, or if the row already has a value
-        in the column `unless`."""
+        """Per coupon, the number of the first event that `events` selects. -1 if there is none, or if the row already
+        has a value in the column `unless`."""
         first = np.full(self.rows.height, -1, dtype=np.int64)
         at = np.flatnonzero(events)[::-1]
         first[self.coupon[at]] = at
@@ -375,7 +378,7 @@ class _Rounds:
         return first
 
     def _latest(self, events: Mask) -> Int64:
-        """Per coupon, the number of the last of these events. -1 if there is none."""
+        """Per coupon, the number of the last event that `events` selects. -1 if there is none."""
         latest = np.full(self.rows.height, -1, dtype=np.int64)
         at = np.flatnonzero(events)
         latest[self.coupon[at]] = at
@@ -404,8 +407,8 @@ class _Rounds:
 
 
 class _OneCoupon:
-    """Folds the events of one coupon one after another, with the rules of `_Rounds._round` on plain values. `owner`,
-    `order`: a reference as in `_Rounds`, and its text."""
+    """Folds the events of one coupon one after another. It applies the rules of `_Rounds._round` to plain values
+    instead of arrays. `owner`, `order`: each a pair of a reference (see `_Rounds`) and its text."""
 
     def __init__(self, state: int, resting: int, owner: tuple[int, str | None], order: tuple[int, str | None]) -> None:
         self.state, self.resting, self.owner, self.order = state, resting, owner, order
@@ -443,8 +446,8 @@ class _OneCoupon:
 
 
 def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:
-    """Per event, whether the texts with the references `left` and `right` differ. False where `where` is false. A
-    reference of -1 in `right` differs from every text."""
+    """Per event, whether the two texts in `texts` with the references `left` and `right` differ. False if `where` is
+    false for the event. If `right` is -1, the texts count as different."""
     result: Mask = np.zeros(len(left), dtype=np.bool_)
     here = np.flatnonzero(where)
     if here.size:

@@ -41,7 +41,7 @@ _AT_ONCE: Final = 50_000
 
 def update(store: Store, coupons: Changes | None, orders: Changes | None, clock: datetime) -> Affected:
     """Update the tables `coupons_in_use` and `uses` for the changes of a batch. Returns the orders to evaluate: those
-    that the batch affects, and those in `awaited` that are due at `clock` (the data's clock)."""
+    that the batch affects, and those in `awaited` whose instant `clock` (the data's clock) has reached."""
     touched = [store.frame(sql(__package__, "awaited_until"), {"clock": clock})]
     if orders is not None:
         touched.append(_values(orders.after).select(_ORDER))
@@ -58,7 +58,8 @@ def update(store: Store, coupons: Changes | None, orders: Changes | None, clock:
 
 
 def _update_in_use(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """Update the table `coupons_in_use`. Returns its rows about these orders. `was`, `now`: from `_changed`."""
+    """Update the table `coupons_in_use`. Returns its rows for `orders`. `was`, `now`: the coupons in use before and
+    after the batch, from `_changed`."""
     before = _of_orders(store, "coupons_in_use", orders)
     store.delete("coupons_in_use", before.join(was, on=_COUPON, how="semi")["row_id"])
     store.insert("coupons_in_use", now)
@@ -117,7 +118,7 @@ def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) 
 
 
 def settle_new(adding: Adding, affected: Affected, clock: datetime, grace: timedelta) -> None:
-    """Like `settle`, for orders that have no rows in `violations` and `awaited` yet."""
+    """Like `settle`, for orders that have no rows in `violations` and `awaited` yet. So it only inserts."""
     due, awaiting = broken(adding, affected, clock, grace)
     violations.add(adding, due)
     adding.insert("awaited", awaiting)
@@ -126,8 +127,8 @@ def settle_new(adding: Adding, affected: Affected, clock: datetime, grace: timed
 def broken(
     reading: Reading, affected: Affected, clock: datetime, grace: timedelta
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Evaluate these orders. Returns the violations that are due, and the orders with violations that are not due yet,
-    each with the earliest `due_at`."""
+    """Evaluate the rules between topics for these orders. Returns two frames: the violations that are due, and the
+    orders with violations that are not due yet, each with the earliest `due_at`."""
     named = _named(affected)
     with reading.given(order_values=affected.values, in_use=affected.in_use, named=named):
         broken = reading.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
@@ -214,7 +215,7 @@ def _holds_changed(coupons: Changes) -> pl.DataFrame:
 
 
 def _use_events(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The `used` events that the batch removed from the journal, and those that it added."""
+    """Two frames of `used` events: those that the batch removed from the journal, and those that it added."""
     instant = pl.lit(None, pl.Datetime("us"))
     none = coupons.before.clear().select(*_COUPON, "order_id", event_id="order_id", recorded_at=instant)
     added, removed = (
@@ -229,8 +230,8 @@ def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _as_violations(broken: pl.DataFrame) -> pl.DataFrame:
-    """The result of between_topics.sql with the columns of `violations.SCHEMA`. The key is the order for a rule about
-    the order as a whole, and for `unrecorded_use`; otherwise it is the coupon."""
+    """Convert the result of between_topics.sql to the columns of `violations.SCHEMA`. The key is the order if the rule
+    is about the order as a whole, or is `unrecorded_use`. Otherwise it is the coupon."""
     of_order = pl.col("violation").is_in(_OF_ORDER)
     return broken.select(
         "violation",

@@ -31,8 +31,8 @@ _LOW_BYTES: Final = np.array([(1 << (8 * k)) - 1 for k in range(9)], dtype=np.ui
 
 
 def stable_hash(texts: pl.Series) -> Int64:
-    """A 64-bit hash of each text's UTF-8 bytes. Takes eight bytes at a time, and mixes them as splitmix64 does (Steele,
-    Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
+    """A 64-bit hash of the UTF-8 bytes of each text. It takes eight bytes at a time and mixes them as splitmix64 does
+    (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
     array = texts.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_binary())
     buffers = array.buffers()
     offsets = np.frombuffer(buffers[1], dtype=np.int64)[array.offset : array.offset + len(array) + 1]

@@ -160,7 +160,7 @@ class Past:
             self._folder.cleanup()
 
     def make(self, table: str, query: str, **parameters: str | Sequence[str] | Sequence[int]) -> None:
-        """Create a stand-in for `table` with the result of a query. It exists until `leave` or `undo`."""
+        """Create a stand-in for `table` that contains the result of `query`. It exists until `leave` or `undo`."""
         self.reading.execute(f"CREATE TEMP TABLE {table} AS {query}", parameters)
         self._made.append(f"TABLE temp.{table}")
 
@@ -266,8 +266,8 @@ class Past:
         return files
 
     def _parted(self, table: str, on: Projected, count: int) -> list[Callable[[], pl.DataFrame]]:
-        """The events of the keys to fold again, from `table` (a journal or its conflicts), in `count` slices. Returns
-        one function per slice, which reads its events."""
+        """The events in `table` (a journal or its conflicts) of the keys to fold again, split into `count` slices.
+        Returns one function per slice, which reads the slice's events."""
         columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
         query = f"SELECT {columns} FROM {table} SEMI JOIN {on.table}_touched USING (key_hash)"
         if count == 1:
@@ -304,8 +304,8 @@ class Past:
                 self.reading.execute(f"INSERT INTO {table} BY NAME SELECT * FROM added")
 
     def stand_in_across(self) -> None:
-        """Add the violations of the rules across coupons and between topics to the stand-in. The past rows of coupons,
-        orders and campaigns must be in place. A second call does nothing."""
+        """Add the violations of the rules across coupons and between topics to the stand-in of `violations`. The past
+        rows of coupons, orders and campaigns must be in place. A second call does nothing."""
         if self._across_done:
             return
         self._across_done = True
@@ -315,8 +315,9 @@ class Past:
             self._between_topics(clock, grace)
 
     def stand_in_within_campaigns(self) -> None:
-        """Add only the violations of the rules across the coupons of a campaign, for questions that read no others of
-        scope 'cross'. The past rows of coupons and campaigns must be in place."""
+        """Add to the stand-in of `violations` only the violations of the rules across a campaign's coupons. For
+        questions that read no other violations of scope 'cross'. The past rows of coupons and campaigns must be in
+        place."""
         if not self._across_done:
             self._within_campaigns()
 

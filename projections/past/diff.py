@@ -35,12 +35,13 @@ _PIECE: Final[dict[str, PolarsDataType]] = {
 def differences(
     reading: Reading, earlier: Cut, later: Cut, campaign: str | None, progress: Progress
 ) -> Iterator[pl.DataFrame]:
-    """One row per coupon with events that are in the later cut only, in pieces, ordered by `coupon_id`.
+    """Yield one row per coupon that has events in the later cut that are not in the earlier one. The rows are ordered
+    by `coupon_id` and come in pieces.
 
-    `before`, `after`: the state in the earlier and the later cut; `before` is null if the coupon did not exist yet.
-    `changed`: JSON that maps the name of each other value that changed to `[before, after]`. `types`, `event_ids`: the
-    events, in canonical order. `campaign`: only coupons of this campaign. `progress`: in coupons folded again, each of
-    which counts once per cut.
+    `before`, `after`: the state in the earlier and in the later cut; `before` is null if the coupon did not exist yet.
+    `changed`: JSON that maps the name of each other value that changed to `[before, after]`. `types`, `event_ids`:
+    those events, in canonical order. `campaign`: only coupons of this campaign. `progress`: called with the number of
+    coupons folded again; a coupon counts once per cut.
     """
     events = deliveries_of(COUPON, live_schema(reading))
     between = f"{later.condition(COUPON)} AND NOT ({earlier.condition(COUPON)})"
@@ -62,7 +63,7 @@ def differences(
 
 
 def _row(pair: dict[str, dict[str, object]]) -> dict[str, object]:
-    """The row of the answer for `pair`, one row of differences.sql."""
+    """The answer's row for `pair`, which is one row of the result of differences.sql."""
     before, after = pair["earlier"] or {}, pair["later"]
     changed = {n: [before.get(n), after[n]] for n in _COMPARED if before.get(n) != after[n]}
     return {
