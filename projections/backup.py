@@ -59,8 +59,8 @@ def placed(path: Path, *, force: bool) -> Iterator[Path]:
 
 @contextmanager
 def part_of(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, named after this process, and remove that file after the block. First
-    removes such files of processes that no longer run."""
+    """Yield a temporary path beside `path`. Its name contains this process's id. After the block, the file is removed.
+    Such files of processes that no longer run are removed before the block."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
         if not _alive(left.name.removeprefix(f"{path.name}.part-").partition(".")[0]):
             left.unlink(missing_ok=True)

@@ -49,8 +49,8 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """A partition's next offset that is not in the log. The log has the offsets from `earliest` to `end`
-    (exclusive)."""
+    """A next offset from which a partition cannot be read on. The log has only the offsets from `earliest` to `end`
+    (exclusive) of this partition."""
 
     partition: TopicPartition
     next_offset: int

@@ -64,7 +64,7 @@ _HALF: Final = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The digests of one table, hexadecimal. `facts` is None for a table that is not in `FACTS`."""
+    """The digests of one table, in hexadecimal. `facts` is None if the table is not in `FACTS`."""
 
     table: str
     rows: int

@@ -101,8 +101,8 @@ def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFr
     are in the state reserved.
 
     Adds the columns that `_of_history` and `_at_once` need. `reservation`: the id of the `reserved` event;
-    `hold_until`: that of the reservation; `lapsed`: whether the hold is over; `needs_history`: whether the coupon is
-    past its end. If a coupon has several reservations at the same instant, the canonically first one counts.
+    `hold_until`: as in this event; `lapsed`: whether the hold is over; `needs_history`: whether the coupon is past its
+    end. If a coupon has several reservations at the same instant, the canonically first one counts.
     """
     held = coupons.filter(pl.col("reserved_at") < until).with_columns(at="reserved_at", type=pl.lit("reserved"))
     events = _happened(reading, held).filter(pl.col("for_order") == pl.col("order_id")).sort("event_id")
@@ -211,8 +211,9 @@ def _of_history(row: Event, history: Sequence[Event], until: datetime) -> list[E
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """A place in the history of a coupon where it can expire. `at`: the instant; `coupon`: its state there; `follows`:
-    the id of the event before; `given_back`: whether that state is due to a `returned` event after the coupon's end."""
+    """A place in the history of a coupon where the coupon can expire. `at`: the instant. `coupon`: the coupon's state
+    then. `follows`: the id of the last event before. `given_back`: whether the coupon has that state because of a
+    `returned` event after its end."""
 
     at: datetime
     coupon: Coupon

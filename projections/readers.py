@@ -97,7 +97,8 @@ class Readers:
 
     @contextmanager
     def cursor(self, question: Running, limit_s: float) -> Iterator[Cursor]:
-        """Like `snapshot`, but without a transaction: each query sees the state that is then committed."""
+        """Like `snapshot`, but without a transaction: each query sees the state that is committed when the query
+        begins."""
         cursor = self._take(question)
         try:
             question.enter(cursor, limit_s)

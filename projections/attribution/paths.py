@@ -138,7 +138,7 @@ class _Windows:
 
 
 def _lists(values: pl.Series, offsets: Int64) -> pl.Series:
-    """A column of lists. The n-th list has the values from `offsets[n]` to before `offsets[n + 1]`."""
+    """A column of lists. The n-th list has the values with the indexes `offsets[n]` to `offsets[n + 1]` (exclusive)."""
     import pyarrow as pa
 
     array = pa.LargeListArray.from_arrays(pa.array(offsets, type=pa.int64()), values.to_arrow())

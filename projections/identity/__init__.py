@@ -55,8 +55,9 @@ class LastRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReadLog:
-    """The identity of the log that a database was filled from, as stored in the database. `ids`: the log's id of each
-    topic. `last`: the last records. `next_offsets`: by partition, for partitions of which a record was read."""
+    """The identity of the log that a database was filled from, as stored in the database. `ids`: by topic, the log's
+    id. `last`: by partition, the last record. `next_offsets`: by partition, the next offset; only partitions of which a
+    record was read."""
 
     ids: Mapping[str, str]
     last: Mapping[TopicPartition, LastRecord]

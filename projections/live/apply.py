@@ -119,12 +119,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch of one topic, ready to be folded. `keys`: one row per key that has events in the batch (`key_hash`, the
-    key).
+    """A batch of one topic, ready to be folded.
 
-    `events`: in canonical order per key, with `entity` (row number in `keys`), `key_hash`, `type_order` and the bits of
-    the event's id (`id_low`, `id_high`). `first`: per key, the row number of its first event. `maybe_twice`: per key,
-    whether an id may occur twice among its events.
+    `keys`: one row per key that has events in the batch, with `key_hash` and the key. `events`: sorted by key, then in
+    canonical order, with the additional columns `entity` (row number in `keys`), `key_hash`, `type_order` and the
+    filter bits of the event's id (`id_low`, `id_high`). `first`: per key, the row number of its first event.
+    `maybe_twice`: per key, whether an id may occur twice among its events.
     """
 
     topic: str
@@ -233,7 +233,8 @@ class _Batch:
         return Changes(self.on.topic, rows, self.folded, self.journalled, self.dropped, self.stored)
 
     def _rows(self) -> pl.DataFrame:
-        """The stored row of each key, in the order of `keys`. New keys have a row whose `row_id` is null."""
+        """The stored row of each key, in the order of `keys`. A key that is new has a row without events, whose
+        `row_id` is null."""
         stored = lookup.of_keys(self.store, self.on.table, self.keys)
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
@@ -310,8 +311,8 @@ class _Batch:
         return self.counts
 
     def _must_refold(self) -> Mask:
-        """Per key, whether it must be refolded: an event of the batch may be a repeat, or is not later than the last
-        event that its row has folded."""
+        """Per key, whether it must be refolded. It must be if an event of the batch may be a repeat, or is not later
+        than the last event that the key's row has folded."""
         entity = self.events["entity"].to_numpy()
         again = self.maybe_twice.copy()
         again[entity[self._maybe_seen()]] = True

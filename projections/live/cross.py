@@ -1,9 +1,8 @@
-"""Updates the violations of the rules across coupons and between topics (docs/events.md), which have the scope 'cross',
-and the kept tables.
+"""Updates the kept tables, and the violations of the rules across coupons and between topics (docs/events.md). These
+violations have the scope 'cross'. They are not counted in the column `violations` of coupons and orders.
 
 `settle` runs once per batch, in its transaction, on the changes of all topics. Always true afterwards: the violations
-equal those that an evaluation of the whole tables finds at the same data's clock. The column `violations` of coupons
-and orders does not count them.
+equal those that an evaluation of the whole tables finds at the same data's clock.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def broken(
 
 def _without_held(reading: Reading, due: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
     """Remove from `due` the violations of `discount_mismatch` whose order names a coupon that is still reserved for
-    this order. `named`: the coupons that the orders name, from `_named`."""
+    this order. `named`: the coupons that orders name but that are not in use on them, from `_named`."""
     mismatch = pl.col("violation") == "discount_mismatch"
     held = named.join(due.filter(mismatch).select(_ORDER), on=_ORDER, how="semi")
     if not held.height:

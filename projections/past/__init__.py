@@ -50,8 +50,9 @@ class Cut:
     naive UTC), and are in the log before `positions`. A bound that is None excludes nothing.
 
     `positions`: the next offset by topic and partition, as in checkpoints. All events in a partition that is not listed
-    are excluded. Of an event with repeats, only the first position is known. So the answer is exact if the repeats are
-    in the same partition as the first delivery, which is true of a topic that is partitioned by key.
+    are excluded. If an event was delivered several times, only the position of the first delivery is known. So the
+    answer is exact if the repeats are in the same partition as the first delivery. This is true of a topic that is
+    partitioned by key.
     """
 
     at: datetime | None = None
@@ -108,12 +109,12 @@ def _numbered(
 
 
 class Past:
-    """The tables of one past, as temporary tables and views on a connection (*stand-ins*). The caller has begun a
-    transaction, and rolls it back.
+    """The tables of one past, as temporary tables and views on a connection: the *stand-ins*. The caller begins a
+    transaction before, and rolls it back afterwards.
 
-    The constructor creates the stand-ins of the journals, `ledger` (with its `data_clock`), `persons`, and
-    `violations`, which is empty. `stand_in` adds rows and their violations topic by topic, when they are needed. Call
-    `leave` before another `Past` in the same transaction, and `close` at the end.
+    The constructor creates the stand-ins of the journals, of `ledger` (with its `data_clock`), of `persons`, and of
+    `violations`, which is empty at first. The method `stand_in` adds the rows of one topic and their violations, when a
+    question needs them. Call `leave` before another `Past` in the same transaction, and `close` at the end.
     """
 
     def __init__(self, reading: Reading, cut: Cut, progress: Progress = ignore) -> None:
