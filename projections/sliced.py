@@ -1,6 +1,8 @@
-"""Splits events into slices by the hashes of their keys, so that all events of a key are in one slice. Events arrive in
-pieces. Each piece is written to one Arrow file, which has a part of every slice. A slice is then read from all files.
-So memory holds a few pieces and slices, however long the history is."""
+"""Splits events into slices by the hashes of their keys, so that all events of a key are in one slice.
+
+Events arrive in pieces. Each piece is written to one Arrow file, which has a part of every slice. A slice is then read
+from all files. So memory never has more than a few pieces and slices, however long the history is.
+"""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ class Made:
         return self._persons.height > 0
 
     def _done(self, store: Store) -> None:
-        """Remove the ids from `stale_users`, except those that batches have added again meanwhile."""
+        """Remove the ids from `stale_users`. Ids that a batch has added again since the paths were computed stay."""
         now = store.frame(_STALE_TIMES, {"most": None})
         counted = self._stale.select("user_id", before="times")
         again = now.join(counted, on="user_id", how="left").filter(pl.col("times") > pl.col("before").fill_null(0))

@@ -1,7 +1,8 @@
-"""The folds of orders, campaigns and users. Most values of a row are from the canonically last event that carries them.
+"""The folds of orders, campaigns and users. Most values of a row are from the canonically last event in which the field
+has a value.
 
-The folds are pure functions from (rows, events) to new rows, with the conventions of the coupon fold: `events` has a
-column `entity` (row number in `rows`), is sorted by it and then in canonical order, and has only events that are later
+The folds are pure functions from (rows, events) to new rows, with the conventions of the coupon fold. `events` has a
+column `entity` (row number in `rows`), and is sorted by this column, then in canonical order. All its events are later
 than those that the rows have folded.
 """
 
