@@ -1,5 +1,5 @@
-"""The basic types: question, source, answer, and the state that an answer was read from (`AsOf`). Also parses the cut
-of a question about the past."""
+"""The basic types: a question, a source that answers questions, an answer, and the state that an answer was read from
+(`AsOf`). Also parses the parameters that describe a cut."""
 
 from __future__ import annotations
 
@@ -41,27 +41,28 @@ class AsOf:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """At least one frame, all with the same columns. `frames` can be iterated once."""
+    """The answer to a question: at least one data frame. All frames have the same columns. `frames` can be iterated
+    once."""
 
     as_of: AsOf
     frames: Iterator[pl.DataFrame]
 
     def row(self) -> dict[str, Any]:
-        """The row of a one-row answer."""
+        """The only row of an answer that has one row, as values by column name."""
         return next(self.frames).row(0, named=True)
 
 
 class Source(Protocol):
-    """Answers questions."""
+    """Answers questions: the database itself, its owner, or a snapshot."""
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """Answer the question of this name. A parameter that is None counts as omitted. Raises `WrongQuestion`,
+        """Answer the question with this name. A parameter that is None counts as omitted. Raises `WrongQuestion`,
         `NotThere`, and the errors of reading the database."""
         ...
 
     def snapshot(self) -> AbstractContextManager[Source]:
-        """A source that answers several questions from one committed state. Consecutive questions about the same past
-        share the tables of that past, which are built only once."""
+        """A source whose answers are all read from the same committed state, until the block ends. Consecutive
+        questions with the same cut share the tables of the past, so these are built only once."""
         ...
 
     def close(self) -> None: ...
@@ -75,10 +76,10 @@ class Question(Generic[P]):
     """A question, defined by the function that answers it (`ask`). The type of the function's second parameter is the
     question's parameter model.
 
-    `limit_s`: time limit when a running consumer answers it. `json`: columns that hold JSON text. `stand_in`: puts the
-    past tables that the question reads in place of the live ones; without it, the function handles the cut itself.
-    `folds`: the function folds the past of many coupons itself, which takes long; it has a third argument, to report
-    progress.
+    `limit_s`: the time limit in seconds when a running consumer answers the question. `json`: the columns that contain
+    JSON text. `stand_in`: a function that replaces the live tables that the question reads by their past states. If it
+    is None, `ask` applies the cut itself. `folds`: whether `ask` itself folds the past of many coupons, which takes
+    long. `ask` then has a third parameter, with which it reports progress.
     """
 
     ask: Callable[[Reading, P], Frames] | Callable[[Reading, P, Progress], Frames]
@@ -95,17 +96,18 @@ class Question(Generic[P]):
 
     @cached_property
     def parameters(self) -> Mapping[str, Parameter]:
-        """The fields of the model, by name."""
+        """The fields of the parameter model, by name."""
         return parameters_of(self.model)
 
     @cached_property
     def validator(self) -> type[BaseModel]:
-        """The pydantic version of the model, for JSON and its schema."""
+        """The parameter model as a pydantic model, which reads and writes JSON and describes the model as a JSON
+        schema."""
         return validator_of(self.model)
 
     def read(self, name: str, values: Mapping[str, Any]) -> P:
-        """Make the question's parameters from values by name. None means that a value is absent. `name`: the question's
-        name, used in errors. Raises `WrongQuestion`."""
+        """Make an instance of the parameter model. `values`: the parameters by name; None means that the parameter is
+        absent. `name`: the name of the question, used in errors. Raises `WrongQuestion`."""
         return read(name, self.model, self.validator, self.parameters, values)
 
     def as_json(self, parameters: P) -> bytes:
@@ -114,12 +116,13 @@ class Question(Generic[P]):
         return self.validator.model_construct(**values).model_dump_json(include=set(values)).encode()
 
     def limit_for(self, parameters: P) -> float:
-        """The time limit in seconds: `limit_s`, but at least `_PAST_LIMIT_S` if the past has to be folded."""
+        """The time limit in seconds for the question with these parameters: `limit_s`, but at least `_PAST_LIMIT_S` if
+        `looks_back`."""
         return max(self.limit_s, _PAST_LIMIT_S) if self.looks_back(parameters) else self.limit_s
 
     def looks_back(self, parameters: P) -> bool:
-        """Whether the past has to be folded, which takes long: into tables that stand in for the live ones, or by the
-        function itself. Questions that fold a single coupon do not count."""
+        """Whether many coupons have to be folded to answer the question with these parameters, which takes long. False
+        for questions that fold a single coupon."""
         return self.folds or (self.stand_in is not None and parameters.looks_back)
 
 
@@ -129,8 +132,9 @@ def cut_of(reading: Reading, parameters: OfPast) -> Cut:
 
 
 def positions_of(reading: Reading, text: str | None) -> dict[tuple[str, int], int] | None:
-    """Parse `TOPIC:PARTITION:OFFSET,…` to the next offset by topic and partition; None stays None. Raises
-    `WrongQuestion` if the text is malformed, or if a position is beyond what the database has read."""
+    """Parse `TOPIC:PARTITION:OFFSET,…`. Returns the offset by topic and partition; records before that offset count.
+    None if `text` is None. Raises `WrongQuestion` if the text is malformed, or if an offset is beyond what the database
+    has read."""
     if text is None:
         return None
     read = {(topic, partition): offset for topic, partition, offset in reading.rows(sql(__package__, "positions"))}

@@ -1,1 +1,2 @@
-"""Attribution of orders and sales to channels and campaigns: models, credits, ROI."""
+"""Attribution: which part of orders, sales and margin is credited to which channel or campaign, and the return of
+campaigns."""

@@ -1,5 +1,5 @@
-"""Questions about attribution. Each first updates the paths within its transaction (`in_place`), so that no answer
-uses stale paths. For a question about the past, the paths of the past stand in."""
+"""Questions about attribution. Each one first updates the stale paths within its transaction (`in_place`), so no answer
+uses stale paths. For a question about the past, the past paths stand in for the live ones."""
 
 from __future__ import annotations
 
@@ -53,13 +53,15 @@ tolerance."""
 
 @contextmanager
 def _goods(reading: Reading, goods_rates: Mapping[str, int] | None) -> Iterator[None]:
-    """Provide `goods`, the cost of goods of orders that do not state it (goods.sql), to queries in this context."""
+    """Within the block, queries can read the table `goods` (goods.sql): the cost of goods of those orders that do not
+    state it."""
     with reading.holding("goods", _query("goods"), {"goods_rates": goods(goods_rates)}):
         yield
 
 
 def _whole_money(credited: pl.DataFrame) -> pl.DataFrame:
-    """Round money to whole minor units that still sum to the total of each model and currency."""
+    """Round the amounts to whole minor units. For each model and currency, the rounded amounts sum to the rounded
+    total."""
     parts = [pl.DataFrame(schema=credited.schema).cast(dict.fromkeys(_MONEY, pl.Int128))]
     for part in credited.partition_by("model", "currency", maintain_order=True):
         whole = {n: credit.apportioned(round(part[n].sum()), part[n].to_numpy()) for n in _MONEY}
@@ -68,13 +70,14 @@ def _whole_money(credited: pl.DataFrame) -> pl.DataFrame:
 
 
 def attribution_notes(reading: Reading, parameters: Paid) -> pl.DataFrame:
-    """Caveats about the credits: one row of order counts.
+    """Numbers of orders to which a caveat about the credits applies: one row.
 
     `orders` counts the orders that stand. Of these, `without_touch` have no touch, `cut_off` have more touches than a
-    path keeps, `without_sales` have sales of zero or less, `without_cost` have no known cost of goods, `cost_by_rate`
-    take the cost of at least one line from `goods_rates`, and `unknown_coupon` name coupons of which none is known to
-    be used on them. Not credited are `cancelled` and `refunded` orders (in full), among them `refunded_more_than_paid`.
-    `currencies` is the number of currencies; these are never added up.
+    path keeps, `without_sales` have sales of zero or less, and `without_cost` have no known cost of goods.
+    `cost_by_rate` counts the orders for which the cost of at least one line is computed from `goods_rates`.
+    `unknown_coupon` counts the orders that name coupons, if none of these is known to be used on the order. Orders that
+    are `cancelled` or `refunded` in full get no credit; `refunded_more_than_paid` counts orders whose refund is above
+    the payment. `currencies` is the number of currencies; amounts in different currencies are never added up.
     """
     in_place.complete(reading)
     with _goods(reading, parameters.goods_rates):
@@ -84,9 +87,10 @@ def attribution_notes(reading: Reading, parameters: Paid) -> pl.DataFrame:
 def attribution_order(reading: Reading, parameters: CreditsOfOrder) -> pl.DataFrame:
     """The touches that led to an order: one row per touch, earliest first.
 
-    `credits` lists the part of the order that each model credits to the touch. Models that do not credit single orders
-    (markov, shapley by rate) are left out. `touch` numbers the touches; it is null for the additional rows of used
-    coupons (model redeemed) and of parts that are credited to nobody.
+    `credits` lists, for each model, the part of the order that the model credits to the touch. Models that do not
+    credit single orders (markov, and shapley with worth `rate`) are left out. `touch` is the number of the touch. Rows
+    that are not touches have no number: a used coupon that the model redeemed credits, and the part that is credited to
+    nobody.
 
     Raises `NotThere`.
     """
@@ -157,7 +161,7 @@ def _touches(reading: Reading, path: pl.DataFrame) -> pl.DataFrame:
 
 
 def _weights(model: Model, touches: pl.DataFrame) -> list[float]:
-    """The weight of each touch; 0 for touches before the look-back window."""
+    """The part of the order that the model credits to each of `touches`; 0 for touches before the look-back window."""
     days = touches["days_before"].to_numpy()
     seen = days <= model.look_back_days
     channels = touches["channel"].fill_null("(unknown)")
@@ -175,20 +179,21 @@ def _used_on(reading: Reading, order: str) -> list[dict[str, Any]]:
 
 
 def _row(kind: str, model: Model | None = None, part: float = 0, coupon: Mapping[str, Any] | None = None) -> Any:
-    """A row that gets credit but is not a touch: a used coupon, or nobody."""
+    """A row of the answer that is not a touch: a used coupon (`coupon`), or the part that is credited to nobody.
+    `part`: the part of the order that `model` credits to the coupon."""
     of = coupon or {}
     row = {"kind": kind, "at": of.get("used_at"), **{n: of.get(n) for n in ("channel", "campaign_id", "coupon_id")}}
     return row | {"credits": [{"model": model.name, "credit": part}] if model else []}
 
 
 def attribution_roi(reading: Reading, parameters: Roi) -> pl.DataFrame:
-    """The return of a campaign by each model: one row per model and currency.
+    """The return of a campaign according to each model: one row per model and currency.
 
-    `roi` = (margin credited - cost booked) / (discount + cost booked). Sales are already net of the discount, so it is
-    not subtracted again. This return is attributed, not incremental: some of these orders would have come anyway. It is
-    null if there was no cost, or if no credited order has a known cost of goods; orders `without_cost` add nothing to
-    the margin. `without_sale_minor` is the part of the discount on orders that do not stand. The period applies to
-    payments, uses and bookings.
+    `roi` = (credited margin - booked cost) / (discount + booked cost). The discount is not subtracted from the margin,
+    because sales are already net of it. The return is attributed, not incremental: some of these orders would have come
+    anyway. It is null if there was no cost, or if no credited order has a known cost of goods. Orders `without_cost`
+    add nothing to the margin. `without_sale_minor` is the part of the discount that was given on orders that do not
+    stand. The period applies to the payments, the uses of coupons and the bookings of costs.
 
     Raises `WrongQuestion`, `NotThere`.
     """

@@ -1,10 +1,10 @@
 """Credits of each channel, campaign or kind of touch. All models are computed in one pass over the paths.
 
-A *value* is what gets credit: a channel, a campaign, or a kind of touch. Its number is a *state* of
-`analysis.attribution`.
+A *value* is what gets credit: a channel, a campaign, or a kind of touch. `analysis.attribution` refers to values by
+number; such a number is called a *state*.
 
-Invariants: for each model, the credits in a currency sum to the orders and sales in that currency. Orders without any
-touch have a row of their own. Currencies are never added up.
+Invariants: for each model and currency, the credits sum to the orders and sales in that currency. Orders without any
+touch are credited to the value `NOBODY`. Amounts in different currencies are never added up.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ SCHEMA: Final = {
 
 @dataclass(frozen=True)
 class Selection:
-    """What to credit. `by`: one of `BY`. `campaign`: if set, all other campaigns count as one. `alone`: the credits of
-    the other campaigns are not needed. `since`, `until`: the period in which the orders were paid."""
+    """Which orders are credited, and to what. `by`: a key of `BY`, which says what the values are. `campaign`: if set,
+    all other campaigns count as one value. `alone`: whether the credits of the other campaigns may be left out.
+    `since`, `until`: the period in which the orders were paid."""
 
     by: str = "channel"
     campaign: str | None = None
@@ -72,8 +73,8 @@ class Selection:
         return {"since": self.since, "until": self.until}
 
     def values(self, sources: pl.DataFrame) -> pl.Series:
-        """The value to which each source of touches is credited. `sources`: one row per source, with `kind`, `channel`,
-        `campaign_id`."""
+        """The value to which the touches of each source are credited. `sources`: one row per source, with `kind`,
+        `channel`, `campaign_id`."""
         value = pl.col(BY[self.by]).fill_null(_UNKNOWN[self.by])
         if self.campaign is not None:
             mine = (pl.col("campaign_id") == self.campaign) | pl.col("campaign_id").is_in([NOBODY, UNKNOWN_COUPON])
@@ -82,9 +83,9 @@ class Selection:
 
 
 def credits(reading: Reading, models: Iterable[Model], selection: Selection) -> pl.DataFrame:
-    """One row per model, value and currency with any credit, with the measures. `removal_effect` is set for markov.
-    `error` is the standard error of `orders` if combinations were sampled (shapley). The caller must provide the table
-    `goods` (goods.sql)."""
+    """One row per model, value and currency that has any credit, with the columns of `SCHEMA`. `removal_effect` is null
+    except for markov. `error` is the standard error of `orders` if shapley sampled combinations, else null. The caller
+    must provide the table `goods` (goods.sql)."""
     frames = []
     models = list(models)
     looking = [m for m in models if m.kind != "redeemed"]
@@ -139,10 +140,10 @@ def _looked_back(reading: Reading, models: list[Model], selection: Selection) ->
 class _Some:
     """A batch of paths, limited to one look-back window.
 
-    `paths`: all paths to orders. `mixed`: those whose touches have several states, with `currency` (a number) and
-    `measures` (one row per path). `sums`: the measures of all other orders, by state and currency; all their touches
-    have one state (or there are none), which gets all credit under every model. `nothing`: the touches that led to no
-    order.
+    `paths`: all paths that led to an order. `mixed`: those of them whose touches have several states. `currency`,
+    `measures`: the currency (its number) and the measures of each mixed path. `sums`: the measures of all other paths,
+    summed by state and currency. The touches of such a path have all the same state, or it has no touch; under every
+    model, that state (or `NOBODY`) gets all credit. `nothing`: the touches that led to no order.
     """
 
     paths: Paths
@@ -154,7 +155,7 @@ class _Some:
 
 
 class _Batch:
-    """The rows of paths.sql in one batch, as arrays."""
+    """A batch of rows from paths.sql, as arrays."""
 
     def __init__(self, frame: pl.DataFrame, state_of: _StateOf, currencies: pl.Series) -> None:
         self._offsets, source = _flat(frame["sources"])
@@ -172,7 +173,8 @@ class _Batch:
         self._measures = np.column_stack([mine.select(m.cast(pl.Float64).alias("m"))["m"].to_numpy() for m in measures])
 
     def within(self, look_back_days: float, *, with_nothing: bool) -> _Some:
-        """The batch limited to a look-back window. `with_nothing`: also collect the touches that led to no order."""
+        """The batch, limited to touches within the look-back window. `with_nothing`: whether the touches that led to no
+        order are collected, too."""
         lengths = np.diff(self._offsets)
         opened = np.where(self._ordered, self._ended - int(look_back_days * _DAY_MICROS), _NEVER)
         kept = self._touched >= np.repeat(opened, lengths)
@@ -190,20 +192,22 @@ class _Batch:
         return _Some(seen, aged, self._currency[mixed], self._measures[mixed], sums, nothing)
 
     def _nothing(self, kept: Mask, lengths: Int64) -> list[Paths]:
-        """Touches that led to no order: those of paths without an order, and those too old for their order but later
-        than the previous order."""
+        """The touches that led to no order: the touches of paths without an order, and those that are too old for their
+        path's order but later than the person's previous order. `kept`: whether each touch is within the look-back
+        window. `lengths`: the number of touches of each path."""
         lost = ~kept
         lost &= self._touched > np.repeat(self._before, lengths)
         return [self._chosen(lost, np.ones(len(lengths), dtype=np.bool_))]
 
     def _chosen(self, touches: Mask, paths: Mask) -> Paths:
-        """These touches of these paths, without ages: only the few mixed paths need ages."""
+        """The paths selected by the mask `paths`, with the touches selected by the mask `touches`. The result has no
+        ages, since only the few mixed paths need them."""
         counted = np.r_[0, np.cumsum(touches)][self._offsets]
         return Paths(np.r_[0, np.cumsum(np.diff(counted)[paths])], self._states[touches], _NO_AGES)
 
     def _only(self, paths: Paths) -> Int64:
-        """Per path, the state that all its touches have; the number of `NOBODY` for a path without touches, -1 if the
-        touches have several states."""
+        """For each path, the state that all its touches have. If the touches have several states, -1. If there is no
+        touch, the state of `NOBODY`."""
         there = paths.lengths > 0
         starts = paths.offsets[:-1][there]
         only = np.full(len(there), self._number)
@@ -221,15 +225,17 @@ class _Batch:
 
 
 def _flat(lists: pl.Series) -> tuple[Int64, Int64]:
-    """Where each list starts in the concatenated values (from 0, with the end as the last number), and these values."""
+    """Returns where each list starts in the concatenated values, and these values. The starts begin with 0; a last
+    number is the end."""
     array: Any = lists.rechunk().to_arrow()
     offsets = array.offsets.to_numpy().astype(np.int64)
     return offsets - offsets[0], array.values[int(offsets[0]) : int(offsets[-1])].to_numpy(zero_copy_only=False)
 
 
 class _StateOf:
-    """Maps sources to state numbers. Sources are hashes. A table indexed by their low bits resolves nearly all of them,
-    at a tenth of the cost of a binary search; the binary search resolves those whose low bits collide."""
+    """Finds the states of sources of touches. A source is identified by a hash. A table indexed by the low bits of the
+    hashes gives nearly all states, at a tenth of the cost of a binary search. Hashes with the same low bits are found
+    by binary search."""
 
     def __init__(self, sources: Int64, states: Int64, number: int) -> None:
         """`sources`: in ascending order; `states`: the state of each; `number`: the number of states."""
@@ -250,7 +256,8 @@ class _StateOf:
 
 
 class _Run:
-    """The measures of one model per state and currency, added up batch by batch. The last state is `NOBODY`."""
+    """Adds up the measures that one model credits, by state and currency, batch by batch. The last state stands for
+    `NOBODY`."""
 
     def __init__(self, model: Model, states: int, currencies: int) -> None:
         self.model = model
@@ -324,15 +331,15 @@ class _Run:
         )
 
     def _share(self, parts: Float64) -> None:
-        """Split the measures of the orders with touches among the states in proportion to `parts`, alike in every
-        currency."""
+        """Divide the measures of the orders with touches among the states, in proportion to `parts` (a number per
+        state). The proportions are the same in every currency."""
         if parts.sum():
             self._sums[:-1] = (parts / parts.sum())[:, None, None] * self._touched[None]
 
 
 def weights_of(model: Model, paths: Paths) -> npt.NDArray[np.float64]:
-    """The part of its order that each touch is credited with. Only for models that credit single orders, and for
-    shapley by orders."""
+    """For each touch of `paths`, the part of the order that the model credits to it. Only for models that credit single
+    orders, and for shapley with worth `orders`."""
     match model.kind:
         case "last":
             return credit.last(paths)

@@ -1,5 +1,5 @@
-"""Up-to-date paths for one question. If the live tables are stale, temporary tables shadow them; these disappear with
-the transaction.
+"""Brings the paths up to date for one question. If paths are stale, temporary tables shadow the live ones; these
+disappear with the transaction.
 
 Invariant: an answer is the same as if all paths were rebuilt from the committed state, however many paths `upkeep`
 still has to update.
@@ -15,7 +15,7 @@ from coupon_ledger.projections.connection import Reading, live_schema
 
 
 def complete(reading: Reading) -> None:
-    """Make the path tables read as if they were settled, until the caller rolls its transaction back."""
+    """Make the path tables up to date for queries of this transaction, which the caller must roll back."""
     stale = upkeep.stale_ids(reading)
     if not stale.height:
         return

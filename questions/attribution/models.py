@@ -1,6 +1,5 @@
-"""Attribution models as data: a name, a kind, parameters. Each kind is built in with its usual parameters. Other models
-are defined by name, and stored as operations in the log so that they are never lost.
-"""
+"""Attribution models: each has a name, a kind and parameters. For each kind, there is a built-in model with the usual
+parameters. Other models are defined by users and stored as operations in the log, so they are never lost."""
 
 from __future__ import annotations
 
@@ -55,9 +54,10 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class Model(BaseModel):
     """An attribution model.
 
-    `look_back_days`: touches count up to this long before the payment. `worth` (shapley): what a combination of
-    channels is worth: the number of orders of people who met no other channels (`orders`), or the share of buyers among
-    these people (`rate`). `draws`: number of permutations to sample if there are too many combinations to evaluate all.
+    `look_back_days`: a touch counts if it is at most this many days before the payment. `worth` (shapley): how much a
+    combination of channels is worth. Consider the people who met no channels other than those of the combination: the
+    worth is the number of their orders (`orders`), or the share of buyers among them (`rate`). `draws`: how many
+    permutations to sample if there are too many combinations to evaluate all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -89,7 +89,7 @@ BUILT_IN: Final = {kind: Model(name=kind, kind=kind) for kind in KINDS}
 
 
 def made(definition: dict[str, Any]) -> Model:
-    """Build a model from its definition. Raises `WrongQuestion`."""
+    """Build a model from its definition, which maps field names of `Model` to values. Raises `WrongQuestion`."""
     name = str(definition.get("name"))[:40]
     if unread := [n for n, kind in _PARAMETERS.items() if n in definition and kind != definition.get("kind")]:
         raise WrongQuestion(
@@ -105,8 +105,8 @@ def made(definition: dict[str, Any]) -> Model:
 
 
 def models_named(models: Sequence[str | Mapping[str, Any]] | None) -> list[Model]:
-    """The models of a question, from names of built-in models or from definitions. None or `all` means all built-in
-    models. Raises `NotThere`, `WrongQuestion`."""
+    """The models for a question. `models`: names of built-in models, or definitions of models. None or `all` means all
+    built-in models. Raises `NotThere`, `WrongQuestion`."""
     if models is None or list(models) == ["all"]:
         return list(BUILT_IN.values())
     if not models:

@@ -1,11 +1,14 @@
-"""Audits: invariants of the tables. Each is a query that returns offenders. No rows means that the invariant holds.
+"""Audits: invariants of the tables. Each audit is a query that returns the rows that break the invariant (offenders).
+If it returns no rows, the invariant holds.
 
-An audit is a `.sql` file in this folder. The first sentence of its header is the question; the rest states the grain
-and what an offender means. If SQL cannot express the check, a function below checks the rows of the query. An audit
-reads one state of the database, in the caller's transaction, so later commits cause no false alarms.
+An audit is a `.sql` file in this folder. The first sentence of its header is the question that the audit answers. The
+rest says what one row is, and what an offender means. If SQL cannot express the check, a function below checks the rows
+of the query. An audit reads one state of the database, in the caller's transaction, so later commits cause no false
+alarms.
 
-Memory does not grow with the tables: a query with `$first` and `$last` runs once per range of key hashes, one with
-`$first_offset` and `$last_offset` once per range of offsets. All offenders are counted, but only the first are kept.
+Memory does not grow with the tables: a query with `$first` and `$last` runs once per range of key hashes, and one with
+`$first_offset` and `$last_offset` once per range of offsets. All offenders are counted, but only the first ones are
+kept.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ def question_of(name: str) -> str:
 
 
 def run(reading: Reading, name: str, limit: int) -> tuple[int, list[dict[str, Any]]]:
-    """Run an audit. Returns the number of offenders and the first `limit` of them."""
+    """Run the audit with this name. Returns the number of offenders and the first `limit` of them."""
     offenders = 0
     shown: list[dict[str, Any]] = []
     for frame in AUDITS[name](reading, name):
@@ -69,13 +72,13 @@ def as_json(offenders: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _rows(reading: Reading, name: str, parts: int = 1) -> Iterator[pl.DataFrame]:
-    """All rows of the audit's query, run in at least `parts` parts."""
+    """All rows of the audit's query. If the query can be divided, it runs in at least `parts` parts."""
     for query, parameters in _queries(reading, name, parts):
         yield from reading.batches(query, parameters)
 
 
 def _queries(reading: Reading, name: str, parts: int = 1) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The query and its parameters, part by part."""
+    """The audit's query in parts: the SQL text and the query parameters of each part."""
     query = _text(name)
     wanted = set(re.findall(r"\$(\w+)", re.sub("--.*", "", query)))
     for part in _parts(reading, wanted, parts):
@@ -154,7 +157,8 @@ def _between_topics(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
-    """Rows that are in only one of the frames, or more often in one: `fault` is missing or superfluous."""
+    """The rows in which the two frames differ, with `fault`: a row that is more often in `wanted` is missing, one that
+    is more often in `kept` is superfluous."""
     kept = kept.select(wanted.columns)
     both = pl.concat([wanted.with_columns(n=pl.lit(1)), kept.with_columns(n=pl.lit(-1))])
     odd = both.group_by(wanted.columns).agg(pl.col("n").sum()).filter(pl.col("n") != 0)
@@ -163,7 +167,8 @@ def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
 
 
 def _paths(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """Divide the work by touches rather than orders, since one order can have a hundred touches."""
+    """The rows of the audit of paths. The number of parts depends on the number of touches, not of orders, since one
+    order can have a hundred touches."""
     [(touches,)] = reading.rows("SELECT coalesce(sum(least(touches, 100)), 0)::BIGINT FROM paths")
     return _rows(reading, name, 1 + touches // _AT_ONCE)
 
@@ -174,7 +179,8 @@ _PERSONS: Final = """
 
 
 def _persons(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """Follow the links one by one, so that the cost is linear in the number of ids, however many a person has."""
+    """Linked ids whose stored person differs from the person that the links say. The links are followed one by one, so
+    the cost is linear in the number of ids, however many ids a person has."""
     links = [pair for frame in _rows(reading, name) for pair in frame.iter_rows() if pair[0] != pair[1]]
     wanted = pl.DataFrame(list(_same(links).items()), schema=_LINKED, orient="row")
     kept = reading.frame(_PERSONS).unique().select("user_id", kept="person")
@@ -183,8 +189,8 @@ def _persons(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _same(links: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The person of each linked id: the first id of its group, in byte order, that is not an alias. If all are aliases,
-    the first."""
+    """For each linked id, the id that names its person: the first id of the linked group, in byte order, that is not an
+    alias. If all ids of the group are aliases, the first one. `links`: pairs of an id and its alias."""
     neighbours: dict[str, list[str]] = {}
     for one, other in links:
         neighbours.setdefault(one, []).append(other)

@@ -1,8 +1,8 @@
-"""Comparison of stored coupon rows with the reference fold of the coupons' deliveries.
+"""Compares the stored rows of coupons with the result of the reference fold.
 
-The deliveries come from the journal, or from the bytes in the log (`consumers/log_contents.py`). Each coupon is folded
-with `ledger/lifecycle.py`, which shares no code with the fold that made the rows. This module needs no database: the
-rows come from the question `evidence`, so the slow part runs in the client and not in the owner.
+The reference fold (`ledger/lifecycle.py`) shares no code with the fold that made the rows. It folds the deliveries in
+the journal, or those in the log (`consumers/log_contents.py`). This module needs no database: the rows come from the
+question `evidence`, so the slow part runs in the client and not in the owner.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _HASHES: Final = 1 << 64
 
 
 def ranges(coupons: int, sample: int | None, seed: int) -> list[tuple[int, int]]:
-    """Ranges of key hashes, both ends included, that contain about `sample` of `coupons` coupons (None: all). `seed`:
-    determines where the ranges begin.
+    """Adjoining ranges of key hashes, both ends included, that together contain about `sample` coupons (None: all).
+    `coupons`: how many coupons there are. `seed`: determines where the first range begins.
 
-    Hashes behave like random numbers, so the coupons in a range are a random sample.
+    Hashes behave like random numbers, so the coupons in the ranges are a random sample.
     """
     wanted = coupons if sample is None else min(sample, coupons)
     width = _HASHES * wanted // coupons if wanted else 0
@@ -46,7 +46,7 @@ def ranges(coupons: int, sample: int | None, seed: int) -> list[tuple[int, int]]
 
 
 class Evidence:
-    """The answer to the question `evidence`."""
+    """The answer to the question `evidence`, by coupon: the rows, deliveries and violations."""
 
     def __init__(self, answer: pl.DataFrame) -> None:
         def listed(name: str) -> list[dict[str, Any]]:
@@ -73,10 +73,11 @@ def _by_coupon(events: list[dict[str, Any]]) -> dict[str, list[Delivery]]:
 
 
 def differences(evidence: Evidence, log: Deliveries | None = None) -> Iterator[dict[str, Any]]:
-    """Differences from the reference fold: coupon, field, the stored value (`kept`) and the correct one (`folded`).
+    """Where the stored rows and violations differ from the reference fold. Each difference has `coupon_id`, `field`,
+    the stored value (`kept`) and the correct one (`folded`).
 
-    `log`: deliveries of the same coupons in the log. If set, they are folded instead of the journal, and the journal is
-    compared with them.
+    `log`: the deliveries of the same coupons in the log, by coupon. If set, the log is folded instead of the journal,
+    and the journal is compared with the log.
     """
     deliveries = evidence.deliveries if log is None else log
     for coupon in sorted({*evidence.rows, *evidence.violations, *deliveries, *evidence.deliveries}):
@@ -116,7 +117,7 @@ def _of_journal(coupon: str, kept: Sequence[Delivery], logged: Sequence[Delivery
 
 
 def _contents(deliveries: Sequence[Delivery]) -> dict[tuple[str, Any], tuple[int, int, int]]:
-    """The first position of each content of each event id."""
+    """For each pair of event id and content, the first position at which it was delivered."""
     positions: dict[tuple[str, Any], tuple[int, int, int]] = {}
     for d in deliveries:
         identity = (d.event["event_id"], content(d.event))
