@@ -14,7 +14,8 @@ from coupon_ledger.questions.snapshot import Snapshot
 
 
 class Local:
-    """An open database. Each answer comes from the latest committed state, and is valid until the next question."""
+    """An open database. Each question is answered from the latest committed state. An answer is valid until the next
+    question."""
 
     def __init__(self, store: Store, progress: Progress = ignore) -> None:
         """`progress` is reported while the past is folded."""
@@ -29,7 +30,7 @@ class Local:
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """A source that answers all questions from one committed state."""
+        """A source that answers all questions from one committed state, until the block ends."""
         cursor = self._store.cursor()
         try:
             snapshot = Snapshot(cursor, self._progress)

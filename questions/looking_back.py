@@ -1,5 +1,5 @@
-"""Which tables of the past stand in for the live ones, per question. `registry.QUESTIONS` names the function to
-call."""
+"""For each question about the past, a function that makes past tables stand in for the live tables that the question
+reads. `registry.QUESTIONS` says which function belongs to which question."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def user(past: Past, parameters: OneUser) -> None:
 
 
 def person(past: Past, parameters: OneUser) -> None:
-    """Put all tables in place, because whether a person exceeded a limit depends on all coupons of the campaigns."""
+    """Make all past tables stand in: whether a person exceeded a limit depends on all coupons of the campaigns."""
     everything(past, parameters)
 
 
@@ -78,7 +78,7 @@ def expiries(past: Past, parameters: Expiries) -> None:
 
 
 def campaigns(past: Past, _: Parameters) -> None:
-    """Put the tables in place without the violations between coupons and orders, since computing these would need all
+    """Make the past tables stand in, without the violations between coupons and orders: computing these would need all
     topics."""
     past.stand_in(COUPON)
     past.stand_in(ORDER)
@@ -96,8 +96,9 @@ def campaign(past: Past, parameters: OneCampaign) -> None:
 
 
 def violations(past: Past, parameters: ViolationFilter) -> None:
-    """Put all topics in place, because the rules across coupons and between topics depend on all of them. If only the
-    lifecycle rules of one coupon are asked for, put only that coupon in place."""
+    """Make the past tables of all topics stand in, because the rules across coupons and between topics depend on all of
+    them. If the question is only about the lifecycle rules of one coupon, make only the past of this coupon stand
+    in."""
     coupon, scope = parameters.coupon, parameters.scope
     if scope == "coupon" and coupon is not None:
         past.stand_in(COUPON, key_hash=[key_hash(coupon)])

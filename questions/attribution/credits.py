@@ -142,7 +142,7 @@ class _Some:
 
     `paths`: all paths that led to an order. `mixed`: those of them whose touches have several states. `currency`,
     `measures`: the currency (its number) and the measures of each mixed path. `sums`: the measures of all other paths,
-    summed by state and currency. The touches of such a path have all the same state, or it has no touch; under every
+    summed by state and currency. The touches of such a path all have the same state, or it has no touch; under every
     model, that state (or `NOBODY`) gets all credit. `nothing`: the touches that led to no order.
     """
 

@@ -1,1 +1,1 @@
-"""Customers: recency and value, segments, cohorts, funnels, projections, and their use of coupons."""
+"""Questions about customers: recency and value, segments, cohorts, funnels, expected purchases, and use of coupons."""

@@ -1,7 +1,8 @@
 """Questions about customers, listed in `questions.registry.QUESTIONS`.
 
 A customer is a person (all linked ids together) with at least one order that stands (`sold.sql`). Customers are counted
-per currency: a person with orders in two currencies has two rows, each scored among the customers of its currency.
+per currency: a person with orders in two currencies has two rows, and the scores of each row compare it with the
+customers in the same currency.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ _PROJECTED: Final = ("alive", "expected_orders", "projected_minor")
 def customers(reading: Reading, parameters: Customers) -> pl.DataFrame:
     """All customers: one row per person and currency, highest net sales first.
 
-    The columns are purchases and use of coupons, the RFM scores (`recency`, `frequency`, `money`, 5 is best) with their
-    `segment`, the tiers (`high_value`, `active`, `bargain_hunter`), and a projection for the next `ahead_days`: `alive`
+    The columns are purchases and use of coupons, the RFM scores (`recency`, `frequency`, `money`, 5 is best) with the
+    `segment`, the tiers (`high_value`, `active`, `bargain_hunter`), and a forecast for the next `ahead_days`: `alive`
     (probability that the customer is still active), `expected_orders`, `projected_minor` (expected net sales). The
-    projection is null if too few customers bought again to fit a model.
+    forecast is null if too few customers bought again to fit a model.
 
     Raises `WrongQuestion`.
     """
@@ -87,13 +88,14 @@ def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: Mapping[s
 def segments(reading: Reading, parameters: Segments) -> pl.DataFrame:
     """Customers by RFM segment: one row per segment and currency, the best segment first.
 
-    `sales_share` is the segment's part of net sales, `coupon_order_share` the share of its orders with a coupon,
-    `discount_share` discounts divided by list price, `discounted_sales_share` the part of net sales with any discount,
-    `use_rate` coupons used divided by coupons received, `came_again` the share of customers with more than one order.
+    `sales_share` is the segment's part of all net sales. `coupon_order_share` is the part of the segment's orders that
+    have a coupon. `discount_share` = discounts / list price. `discounted_sales_share` is the part of the segment's net
+    sales that comes from orders with any discount. `use_rate` = coupons used / coupons received. `came_again` is the
+    share of customers with more than one order.
 
-    `simple_roi` is the margin of orders with a coupon divided by the discount of the coupons. It is not incremental.
-    The margin covers orders with a known cost of goods (not `coupon_orders_without_cost`), and is null if there are
-    none.
+    `simple_roi` = margin of orders with a coupon / discount of the coupons. It is not incremental. The margin covers
+    orders with a known cost of goods; `coupon_orders_without_cost` counts the others. If no order has a known cost, the
+    return is null.
     """
     by_name = _summed(known(reading, goods_rates=parameters.goods_rates), "segment")
     names = _named("segment", SEGMENTS)
@@ -106,13 +108,15 @@ def segments(reading: Reading, parameters: Segments) -> pl.DataFrame:
 
 
 def _named(column: str, codes_in_order: Sequence[str]) -> pl.DataFrame:
-    """The codes with their Chinese names, and `n`, their position, to sort by."""
+    """One row per code: the code (in a column named `column`), its Chinese `name`, and `n`, its place in
+    `codes_in_order`, to sort by."""
     names = [codes()[code].zh for code in codes_in_order]
     return pl.DataFrame({column: codes_in_order, "name": names}).with_row_index("n")
 
 
 def in_segments(reading: Reading) -> pl.DataFrame:
-    """All customers with RFM scores, segment, and the values behind the scores."""
+    """All customers: one row per person and currency, with the RFM scores, the values from which they are computed, and
+    the segment."""
     with _sold(reading):
         rows = reading.frame(sql(__package__, "bought"))
     return pl.concat([scored(rows.clear()), *map(scored, _by_currency(rows))])
@@ -131,10 +135,11 @@ def tiers(reading: Reading, parameters: Segments) -> pl.DataFrame:
 
 
 def clusters(reading: Reading, parameters: Clusters) -> pl.DataFrame:
-    """K-means clusters of customers: two kinds of rows per currency.
+    """K-means clusters of customers. There are two kinds of rows per currency.
 
-    `kind` = choice: one row per number of clusters tried (`number`), with its silhouette; the highest one is `chosen`.
-    `kind` = centre: one row per cluster (`number`), with its customers and the mean of each feature.
+    `kind` = choice: one row per number of clusters that was tried (`number`), with its silhouette score. The number
+    with the highest score is `chosen`. `kind` = centre: one row per cluster (`number`), with its number of customers
+    and the mean of each feature.
 
     Raises `WrongQuestion`.
     """
@@ -155,11 +160,12 @@ _DRIVERS_OF: Final = {"use": "drivers of use", "repurchase": "drivers of repurch
 
 
 def goes_with(reading: Reading, parameters: Drivers) -> pl.DataFrame:
-    """Which features of customers go with using coupons (`use`) or with buying again (`repurchase`): one row per
-    feature and currency.
+    """Which features of customers are associated with using coupons (`outcome` = use) or with buying again
+    (repurchase): one row per feature and currency.
 
-    `odds_ratio` (with `low`, `high`, `p`) is from a logistic regression on all features, per standard deviation;
-    `correlation` is the rank correlation of the feature alone. Both show association, not causation.
+    `odds_ratio` (with `low`, `high`, `p`) is for one standard deviation of the feature, from a logistic regression on
+    all features. `correlation` is the rank correlation of the outcome with this feature alone. Both show association,
+    not causation.
 
     Raises `WrongQuestion`.
     """
@@ -178,7 +184,8 @@ def goes_with(reading: Reading, parameters: Drivers) -> pl.DataFrame:
 
 def lapsing(reading: Reading, parameters: Listed) -> pl.DataFrame:
     """Customers about to lapse: one row per customer and currency, highest net sales first. They have at least three
-    orders, and the time since their last order is 1.5 to 4 times the mean gap between their orders (`gaps_silent`)."""
+    orders, and `gaps_silent` is from 1.5 to 4: the time since their last order, divided by the mean gap between their
+    orders."""
     late = pl.col("recency_days") / pl.col("mean_gap_days")
     rows = (
         known(reading)
@@ -194,8 +201,8 @@ def lapsing(reading: Reading, parameters: Listed) -> pl.DataFrame:
 
 
 def orders(reading: Reading, parameters: Listed) -> pl.DataFrame:
-    """The orders behind the customer figures: one row per order that stands (paid, and neither cancelled nor refunded
-    in full), by customer, with the customer's RFM segment."""
+    """The orders from which the figures about customers are computed: one row per order that stands (paid, and neither
+    cancelled nor refunded in full), sorted by customer, with the customer's RFM segment."""
     segment = in_segments(reading).select("user_id", "currency", "segment")
     with _sold(reading):
         rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
@@ -205,11 +212,11 @@ def orders(reading: Reading, parameters: Listed) -> pl.DataFrame:
 
 
 def cohorts(reading: Reading, parameters: Cohorts) -> pl.DataFrame:
-    """Retention by cohort: one row per cohort and month since.
+    """Retention by cohort: one row per cohort and number of months since (`months_later`).
 
-    A cohort is the month of the customers' first order (first order with a coupon, if `with_coupon`). `customers` is
-    its size, `came` the number with an order in the month `months_later`, `retention` = came / customers. Months that
-    are not over yet are `open`.
+    A cohort is all customers whose first order (first order with a coupon, if `with_coupon`) was in the same month.
+    `customers` is the size of the cohort. `came` counts those with an order in the month that is `months_later` months
+    after the first. `retention` = came / customers. `open`: the month is not over yet.
 
     Raises `WrongQuestion`.
     """
@@ -218,21 +225,23 @@ def cohorts(reading: Reading, parameters: Cohorts) -> pl.DataFrame:
 
 
 def at_use(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """New and returning customers among the users of coupons: one row per campaign, currency and kind of `customer`.
+    """New and returning customers among the users of coupons: one row per campaign, currency and `customer` (new or
+    returning).
 
-    A use counts as `new` if the order is the customer's first, else as `returning`. `share` is the row's part of
-    the campaign's uses in that currency. `came_again` counts customers who ordered again later.
+    A use counts as new if the order is the customer's first, else as returning. `share` is the part of the campaign's
+    uses in this currency that the row counts. `came_again` counts customers with a later order.
     """
     with _sold(reading):
         return reading.frame(sql(__package__, "at_use"))
 
 
 def repurchase(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """Repurchase after the first use of a coupon: one row per number of days (7, 30, 60, 90) and currency.
+    """How many customers bought again after their first use of a coupon: one row per number of days (7, 30, 60, 90) and
+    currency.
 
-    `could` counts customers whose first order with a coupon is at least that long ago. Of these, `came` counts those
-    who ordered again within that time, and `full_price` those who placed such an order without any
-    discount.
+    `could` counts customers whose first order with a coupon is at least that many days ago. Of these, `came` counts
+    those with another order within that many days, and `full_price` those with another order without any discount
+    within that many days.
     """
     with _sold(reading):
         return reading.frame(sql(__package__, "repurchase"))
@@ -265,7 +274,7 @@ def _first(rows: pl.DataFrame, limit: int | None) -> pl.DataFrame:
 
 @contextmanager
 def _sold(reading: Reading, goods_rates: Mapping[str, int] | None = None) -> Iterator[None]:
-    """Provide `sold`, the orders that stand (sold.sql), to queries in this context."""
+    """Within the block, queries can read the table `sold`: the orders that stand (sold.sql)."""
     rates = {"goods_rates": goods(goods_rates)}
     with (
         reading.holding("given_back", sql("coupon_ledger.questions.finance", "given_back"), {}),
@@ -275,7 +284,7 @@ def _sold(reading: Reading, goods_rates: Mapping[str, int] | None = None) -> Ite
 
 
 def _read(reading: Reading, goods_rates: Mapping[str, int] | None) -> pl.DataFrame:
-    """The rows of all customers, queried in parts to limit memory."""
+    """The rows of customers.sql for all customers. The query runs in parts to limit memory."""
     with _sold(reading, goods_rates):
         [(orders,)] = reading.rows("SELECT count(*) FROM sold")
         parts = 1 + orders // _ORDERS_AT_ONCE
@@ -289,7 +298,8 @@ def _by_currency(rows: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def _each_currency(rows: pl.DataFrame, what: str, compute: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """The results of `compute` for every currency with enough data. Raises `WrongQuestion` if there is none."""
+    """The results of `compute` for the rows of each currency that has enough data, in one frame. Raises `WrongQuestion`
+    if no currency has. `what`: what is computed, used in the error."""
     results, why = [], []
     for part in _by_currency(rows):
         currency = part["currency"][0]
@@ -304,7 +314,7 @@ def _each_currency(rows: pl.DataFrame, what: str, compute: Callable[[pl.DataFram
 
 
 def _projected(rows: pl.DataFrame, ahead_days: int) -> pl.DataFrame:
-    """Add the projection columns to the customers of one currency."""
+    """Add the forecast columns (`_PROJECTED`) to `rows`, the customers of one currency."""
     again = (rows["orders"] - 1).cast(pl.Float64).to_numpy()
     observed = rows["tenure_days"].cast(pl.Float64).to_numpy()
     last = observed - rows["recency_days"].cast(pl.Float64).to_numpy()
@@ -325,7 +335,8 @@ def _projected(rows: pl.DataFrame, ahead_days: int) -> pl.DataFrame:
 
 
 def _satisfying(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
-    """The rows that satisfy `rule`. The rule is an expression, so it can refer to these columns only."""
+    """The rows that satisfy `rule`, an SQL condition. It is evaluated as an expression on `rows`, so it can refer to no
+    other data."""
     try:
         return rows.filter(pl.sql_expr(rule))
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:

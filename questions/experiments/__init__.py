@@ -1,1 +1,1 @@
-"""The effect of a campaign: arms, the sales of everyone assigned, and the resulting estimates."""
+"""The effect of a campaign: its arms, the sales of all people assigned to them, and estimates from these sales."""

@@ -74,13 +74,15 @@ def experiments(reading: Reading, _: OfPast) -> pl.DataFrame:
 
 
 def experiment(reading: Reading, parameters: Experiment) -> pl.DataFrame:
-    """The effect of a campaign with arms, over everyone assigned (intent to treat): one row with lists.
+    """The effect of a campaign with arms: one row, with lists. People count in the arm to which they were assigned,
+    whether or not they got a coupon (intent to treat).
 
-    `arms` lists size, sales and cost per arm; `effects` the effect per treatment, metric and method (plain, CUPED,
-    winsorised, sequential) with interval and p; `returns` the incremental return per treatment; `parts` the effect
-    within each value of `by`; `response` the effect by face value; `booked` the booked costs. `srm_p` is the p of a
-    sample ratio mismatch: below 0.001, people are probably missing from an arm. `conclusions` says the result in words,
-    `warnings` what limits it. `over` is false until all orders of the window are known.
+    `arms` lists size, sales and discount of each arm. `effects` lists the effect by treatment, metric and method
+    (plain, CUPED, winsorised, sequential), with interval and p. `returns` lists the incremental return of each
+    treatment, `parts` the effect by value of the profile attribute `by`, `response` the effect by face value, and
+    `booked` the booked costs. `srm_p` is the p of a sample ratio mismatch: below 0.001, people are probably missing
+    from an arm. `conclusions` states the result in words, `warnings` what limits it. `over` is false until all orders
+    of the window are known.
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -141,7 +143,8 @@ def experiment(reading: Reading, parameters: Experiment) -> pl.DataFrame:
 def _facts(
     reading: Reading, parameters: ExperimentPeople, shares: str | None = None, ids: bool = False
 ) -> tuple[Campaign, Window, Arms, Sales]:
-    """The campaign, its window, its arms and their sales. `ids`: include the ids of the orders."""
+    """The campaign, its window, its arms, and the sales of the people in the arms. `shares`: the planned shares, as
+    text. `ids`: whether the sales include the ids of the orders."""
     campaign = parameters.campaign
     of = facts.campaign_of(reading, campaign)
     begun = [at for at in (of.row["published_at"], of.row["first_assigned_at"]) if at is not None]
@@ -238,10 +241,10 @@ def _conclusions(effects: Sequence[Row], returns: Sequence[Row], metric: str, cu
 
 
 def experiment_people(reading: Reading, parameters: ExperimentPeople) -> pl.DataFrame:
-    """The data behind an experiment: one row per person that counts.
+    """The data from which an experiment is computed: one row per person that counts.
 
-    It has the arm, the coupons of the campaign and the orders in the window, in the experiment's currency. Columns
-    `before_…` are about the time before the start.
+    A row has the person's arm, the person's coupons of the campaign, and the person's orders in the window, in the
+    currency of the experiment. The columns `before_…` cover the comparison time before the start.
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -263,14 +266,15 @@ _SPANS_BACK: Final = ("window", "recent", "earlier")
 
 
 def comparison(reading: Reading, parameters: Comparison) -> pl.DataFrame:
-    """Estimated effect of a campaign without arms: one row. It compares people who got a coupon with people who did
+    """Estimated effect of a campaign without arms: one row. People who got a coupon are compared with people who did
     not, which is weaker evidence than an experiment.
 
-    `effect` is the effect per targeted person, with a `p`; `total_effect` is the effect over all `targeted` people that
-    were compared. Both have an interval. `supported` is the share of the targeted that have similar people among the
-    `others`. `placebo_…` is the same comparison for a time before the campaign, where the true effect is zero.
+    `effect` is the effect per person, with `p`. `total_effect` is the effect over all `targeted` people that were
+    compared. Both have an interval. `supported` is the part of the targeted people for whom there are similar people
+    among the `others`. The columns `placebo_…` are from the same comparison for a time before the campaign, when the
+    true effect is zero.
 
-    Raises `NotThere` with the reason if the data do not support a comparison, and `WrongQuestion`.
+    Raises `NotThere` with the reason if the data do not support a comparison. Raises `WrongQuestion`.
     """
     need("experiments", "scipy")
     campaign, method = parameters.campaign, parameters.method
@@ -334,7 +338,8 @@ _COMPARED: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
 
 
 def _spans_back(of: Campaign, window: Window) -> dict[str, tuple[datetime, datetime]]:
-    """The window, and two spans of the same length before it. Raises `NotThere` if orders do not go back that far."""
+    """Start and end of three spans, by name: the window, and two spans of the same length before it. Raises `NotThere`
+    if the orders do not go back that far."""
     length = window.end - window.start
     ends = [window.end, window.start, window.start - length, window.start - 2 * length]
     first = of.row["first_order_at"]
@@ -355,7 +360,8 @@ def _period(sold: Sales, people: pl.Series, span: str, metric: str) -> matching.
 
 
 def _return_without_arms(sold: Sales, targeted: pl.Series, judged: matching.Judged, cost: Booked, metric: str) -> Row:
-    """Total effect and ROI over the targeted people that were compared. The cost is treated as a constant."""
+    """Total effect, cost and ROI over the targeted people that were compared. The interval of the ROI treats the cost
+    as a constant."""
     total = judged.compared.effect.times(judged.compared.targeted)
     part = judged.compared.targeted / len(targeted)
     discount = float(sold.of(targeted, "window")["discount_minor"].sum()) * part
@@ -428,7 +434,9 @@ def _weaknesses(
 
 
 def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) -> list[Caveat]:
-    """A caveat about other campaigns. Raises `NotThere` if they reached one side much more than the other."""
+    """A caveat if people got coupons of other campaigns. Raises `NotThere` if the share of such people differs much
+    between the targeted and the others. `elsewhere`, `targeted`: for each person, whether other campaigns reached the
+    person, and whether this one did."""
     sides = [int((elsewhere & side).sum()) / max(1, int(side.sum())) for side in (targeted, ~targeted)]
     template = "{targeted:percent} of the targeted and {others:percent} of the others got coupons of other campaigns"
     reached = Note(template, {"targeted": sides[0], "others": sides[1]})
@@ -473,12 +481,12 @@ _WEAK_ROI: Final = " ROI {roi:factor} ({roi_low:factor} to {roi_high:factor})."
 
 
 def experiment_plan(reading: Reading, parameters: Plan) -> pl.DataFrame:
-    """How many people an experiment of `days` days needs, and what it can detect: one row.
+    """How many people an experiment of `days` days needs, and which effect it can detect: one row.
 
-    `mean` and `sd` per person are estimated from the sales in the last `days` days before `until`, over everyone with
-    an order in the `active_days` before that. `smallest_lift` is the smallest effect per person that `people` can
-    detect, `people_needed` the people needed to detect `lift_share`. Columns with `_cuped` use sales before the start
-    to reduce the variance.
+    `mean` and `sd` are those of the sales per person in the last `days` days before `until`. They cover everyone who
+    had an order in the `active_days` days before these days. `smallest_lift` is the smallest effect per person that
+    `people` people can detect. `people_needed` is the number of people needed to detect an effect of `lift_share` times
+    the mean. In the columns with `_cuped`, sales before the start are used to reduce the variance.
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -524,8 +532,10 @@ def _design(control: float, treatments: int, alpha: float, power: float) -> Desi
 
 
 def planned(design: Design, mean: float, sd: float, correlation: float, people: int, lift_share: float) -> pl.DataFrame:
-    """One row: the smallest effect per person that `people` can detect, and the people needed to detect a lift of
-    `lift_share` of the mean, each without and with adjustment for the time before (CUPED). Raises `WrongQuestion`."""
+    """One row: the smallest effect per person that `people` people (in all arms together) can detect, and the number of
+    people needed to detect an effect of `lift_share` times the mean. Each is computed without and with adjustment for
+    sales before the start (CUPED). `mean`, `sd`: of the sales per person. `correlation`: of these with sales before the
+    start. Raises `WrongQuestion`."""
     if sd <= 0 or people < 4 or not 0 <= abs(correlation) < 1 or lift_share <= 0:
         raise WrongQuestion("plan: needs a spread above zero, at least four people, and a lift above zero")
     row: Row = {
@@ -549,8 +559,8 @@ def planned(design: Design, mean: float, sd: float, correlation: float, people: 
 
 
 def begun(reading: Reading, parameters: Begun) -> pl.DataFrame:
-    """Signs that a campaign has begun before `until`, so that assigning people then is too late: one row per sign, with
-    `what` and `since`. No rows if it has not begun."""
+    """Signs that a campaign began before `until`: one row per sign, with `what` and `since`. If there is one, `until`
+    is too late to assign people. No rows if the campaign had not begun."""
     campaign = parameters.campaign
     row = reading.frame(sql(__package__, "campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)})
     signs = pl.DataFrame({"sign": list(_BEGUN), "what": list(_BEGUN.values())})
@@ -568,8 +578,8 @@ _BEGUN: Final = {
 def candidates(reading: Reading, parameters: Candidates) -> pl.DataFrame:
     """Everyone who can be assigned to an arm: one row per person that the ledger knows.
 
-    `ids` lists all ids of the person, `stratum` combines the values of the profile attributes in `strata`, and `arm` is
-    the arm of this campaign that the person is already assigned to.
+    `ids` lists all ids of the person. `stratum` is text that combines the person's values of the profile attributes in
+    `strata`. `arm` is the arm of this campaign to which the person is already assigned, or null.
 
     Raises `WrongQuestion`.
     """
@@ -597,6 +607,6 @@ def _warning_rows(warnings: Sequence[Caveat]) -> list[Row]:
 
 
 def _listed(rows: Sequence[Row], schema: Mapping[str, Any]) -> pl.Series:
-    """The rows as one value: a list of structs with the fields of `schema`."""
+    """A column with a single value: `rows` as a list of structs with the fields of `schema`."""
     chosen = [{name: row.get(name) for name in schema} for row in rows]
     return pl.DataFrame(chosen, schema=schema).select(pl.struct(pl.all()).implode()).to_series()

@@ -1,7 +1,8 @@
-"""The facts behind an experiment: who was assigned to which arm, and what they bought before and after the start.
+"""The facts from which an experiment is computed: who was assigned to which arm, and what these people bought before
+and after the start.
 
-Invariants: a person counts once, with all linked ids, in the arm of the first assignment. Currencies are never added
-up. Everything that is left out or assumed is stated in a warning, with its number.
+Invariants: a person counts once, with all linked ids, in the arm of the first assignment. Amounts in different
+currencies are never added up. For everything that is left out or assumed, a warning says how many cases there are.
 """
 
 from __future__ import annotations
@@ -50,9 +51,12 @@ def caveat(code: str, template: str, /, **values: Any) -> Caveat:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time in which orders count: those paid from `start` to `end`. `end` is some days after `expiry`, or the end
-    of the data if that is earlier. `before` is the start of the comparison time before the window. That time is as long
-    as the window, but at least 14 days."""
+    """The time in which orders count for the effect: those paid from `start` to `end`.
+
+    `planned_end` is some days after `expiry`. `end` is the planned end, or the end of the known orders if that is
+    earlier. `before` is the start of the comparison time, which ends at `start` and is as long as the window, but at
+    least 14 days.
+    """
 
     start: datetime
     expiry: datetime
@@ -88,8 +92,8 @@ def _part(text: str, of: str) -> float:
 
 
 def parts(text: str, of: str) -> dict[str, float]:
-    """Parse comma-separated `NAME=PART`. `of`: what the text is about (such as `shares`), used in errors. Raises
-    `WrongQuestion`."""
+    """Parse comma-separated `NAME=PART`. Returns the parts (0 to 1) by name. `of`: what the text describes (such as
+    `shares`), used in errors. Raises `WrongQuestion`."""
     shares = {}
     for one in text.split(","):
         name, _, value = one.rpartition("=")
@@ -101,13 +105,13 @@ def parts(text: str, of: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A campaign. `row`: its row of campaign.sql."""
+    """A campaign. `row`: the row of campaign.sql for this campaign."""
 
     campaign_id: str
     row: Mapping[str, Any]
 
     def known_until(self, end: datetime) -> datetime:
-        """`end`, if orders are known up to it (the last order may be a day earlier). Otherwise the end of the known
+        """`end`, if orders are known up to then; the last order may be a day earlier. Otherwise, the end of the known
         orders."""
         clock: datetime = self.row["data_clock"]
         last = orders_end(clock, self.row["last_order_at"])
@@ -118,15 +122,15 @@ class Campaign:
 
 
 def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> datetime | None:
-    """Until when orders are known: up to the data's clock, or up to the last order if that is a day or more before the
-    clock. Missing data must not look like a drop in sales. None if there are no data."""
+    """The instant up to which orders are known: the data's clock, or the last order if it is a day or more before the
+    clock. Otherwise, missing data would look like a drop in sales. None if there are no data."""
     if data_clock is None or last_order_at is None or last_order_at > data_clock - _SILENT:
         return data_clock
     return last_order_at
 
 
 def campaign_of(reading: Reading, campaign: str) -> Campaign:
-    """The campaign with this id. Raises `NotThere` if it has no event and no coupon."""
+    """The campaign with this id. Raises `NotThere` if there is no event and no coupon of this campaign."""
     row = reading.frame(_query("campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)}).row(0, named=True)
     if not (row["known"] or row["first_given_at"]):
         raise NotThere(f"campaign {campaign}: has no event and no coupon; check the id, or run `consume`")
@@ -136,8 +140,9 @@ def campaign_of(reading: Reading, campaign: str) -> Campaign:
 def window_of(
     of: Campaign, start: datetime | None, expiry: datetime | None, after_days: int, begins: datetime | None
 ) -> Window:
-    """The window of a campaign. `begins`: fallback for the start, if `start` is None and the campaign has no
-    `claim_from`.
+    """The window of a campaign. `start`, `expiry`: if set, they replace the instants that the campaign states.
+    `after_days`: how many days after the expiry the window ends. `begins`: the start, if `start` is None and the
+    campaign states no `claim_from`.
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -180,7 +185,8 @@ def window_of(
 
 @dataclass(frozen=True)
 class Sales:
-    """Sales by person and span of time, in one currency. `rows`: one row per person and span with orders."""
+    """Sales in one currency. `rows`: one row per person and span of time in which the person had orders. `cost_known`:
+    whether all orders have a known cost of goods."""
 
     rows: pl.DataFrame
     currency: str | None
@@ -188,8 +194,8 @@ class Sales:
     cost_known: bool
 
     def of(self, people: pl.Series, span: str) -> pl.DataFrame:
-        """One row per person, in the order of `people`. People without orders have zeros. Margins are null if any cost
-        is unknown."""
+        """The sales of `people` in the span with this name: one row per person, in the order of `people`. A person
+        without orders has zeros. The margins are null if the cost of any order is unknown."""
         mine = self.rows.filter(pl.col("span") == span)
         joined = pl.DataFrame({"person": people}).join(mine, on="person", how="left", maintain_order="left")
         filled = joined.with_columns(pl.col(*_AMOUNTS, *_COUNTS).fill_null(0))
@@ -205,8 +211,9 @@ def sales(
     among: pl.Series | None = None,
     ids: bool = False,
 ) -> Sales:
-    """Sales in these spans of time. `among`: the people whose orders count (default: everyone); `ids`: include the ids
-    of the orders. Raises `WrongQuestion` if there are several currencies and none is chosen."""
+    """The sales in each of `spans` (start and end by name). `among`: the people whose orders count (None: everyone).
+    `ids`: whether to include the ids of the orders. Raises `WrongQuestion` if there are several currencies and
+    `currency` is None."""
     bounds = pl.DataFrame([(name, *span) for name, span in spans.items()], schema=_SPANS, orient="row")
     chosen = pl.DataFrame({"person": pl.Series([], dtype=pl.String) if among is None else among})
     bound = {
@@ -266,9 +273,9 @@ _RULES: Final = {
 
 @dataclass(frozen=True)
 class Arms:
-    """The arms of an experiment. `people`: one row per person that counts, with the arm and the campaign's coupons that
-    the person got. `counts`: number of people assigned, by arm. `shares`: planned shares by arm, empty if unknown.
-    `holders`: everyone who got a coupon of the campaign."""
+    """The arms of an experiment. `people`: one row per person that counts, with the person's arm and coupons of the
+    campaign. `counts`: the number of people assigned, by arm. `shares`: the planned shares by arm, empty if unknown.
+    `holders`: one row per person who got a coupon of the campaign, assigned or not."""
 
     people: pl.DataFrame
     counts: Mapping[str, int]
@@ -278,8 +285,9 @@ class Arms:
 
 
 def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, control: str) -> Arms:
-    """The arms of a campaign, with the people that count: those assigned before the start, and before they got a
-    coupon. Raises `NotThere` if there is no control or no treatment."""
+    """The arms of a campaign. A person counts if the assignment was before the start, and before the person got a
+    coupon. `shares`: the planned shares as text; None means those in the log. `control`: the name of the control arm.
+    Raises `NotThere` if there is no control or no treatment."""
     bound = {"campaign": of.campaign_id, "key_hash": key_hash(of.campaign_id)}
     assigned = reading.frame(_query("assigned"), bound)
     holders = reading.frame(_query("holders"), {"campaign": of.campaign_id})
@@ -299,8 +307,8 @@ def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, 
 
 
 def sample_ratio(arms: Arms) -> float:
-    """p of a sample ratio mismatch. It is computed for the people assigned and for the people that count, since people
-    may be missing from either; the smaller p is returned. NaN if the planned shares are unknown."""
+    """The p of a sample ratio mismatch: the smaller of two, for all people assigned and for the people that count,
+    since people may be missing from either. NaN if the planned shares are unknown."""
     counting = dict(arms.people.group_by("arm").len().iter_rows())
     ps = [lift.sample_ratio(counts, arms.shares) for counts in (arms.counts, counting)]
     return ps[1] if math.isnan(ps[0]) else min(ps)
@@ -372,7 +380,7 @@ def _arm_warnings(
 
 
 def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, sold: Sales) -> Iterator[Caveat]:
-    """Caveats about the data of a campaign with arms."""
+    """Further caveats about an experiment, on the data of the campaign, its window, its arms and their sales."""
     campaign = {"campaign": of.campaign_id}
     if not window.over:
         yield caveat(
@@ -433,7 +441,7 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, so
 
 @dataclass(frozen=True)
 class Booked:
-    """Booked costs (without the discount) in one currency. `kinds`: minor units by kind of cost."""
+    """Costs booked on a campaign, in one currency, without the discount. `kinds`: minor units by kind of cost."""
 
     kinds: Mapping[str, int]
     warnings: tuple[Caveat, ...]
@@ -467,7 +475,7 @@ def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
 
 
 def attribute(reading: Reading, name: str) -> pl.DataFrame:
-    """The values of a profile attribute: one row per person (person, value)."""
+    """The values of the profile attribute `name`: one row per person, with `person` and `value`."""
     path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return reading.frame(_query("attribute"), {"path": path})
 

@@ -22,7 +22,7 @@ CONTROL: Final = "control"
 
 
 class EffectWindow(OfPast):
-    """The campaign, and which orders count for its effect."""
+    """Parameters that say which campaign is asked about, and which orders count for its effect."""
 
     campaign: Annotated[str, "The campaign's id."]
     goods_rates: GoodsRates = None

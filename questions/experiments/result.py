@@ -1,7 +1,8 @@
-"""Results of an experiment: effects with intervals, return on cost, a conclusion in words. Pure functions of facts.
+"""Results of an experiment: effects with intervals, the return on cost, and a conclusion in words. All functions are
+pure.
 
-Amounts are in minor units of one currency, with fractions if they are per person. A value that cannot be computed is
-NaN in the statistics and null here.
+Amounts are in minor units of one currency; amounts per person have fractions. A value that cannot be computed is NaN in
+`analysis.lift`, and null in the rows made here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _MONEY: Final = ("margin_minor", "net_minor")
 
 
 def name_of_metric(metric: str) -> Label:
-    """The name of a metric of `METRICS`."""
+    """The label of one of `METRICS`."""
     column = experiment_metrics()[metric]
     metrics = definitions.METRICS
     return metrics[column].label if column in metrics else fields()[column].label
@@ -41,7 +42,8 @@ _FIGURES: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm. `people`: one row per person; `window`, `before`: their sales from `Sales.of`, in the same order."""
+    """One arm. `people`: one row per person. `window`, `before`: their sales in the experiment's window and in the
+    comparison time before it (from `Sales.of`), one row per person in the same order."""
 
     name: str
     people: pl.DataFrame
@@ -54,7 +56,7 @@ class Arm:
 
     @property
     def face_value_minor(self) -> int | None:
-        """The most frequent face value of its people's coupons; None if there is none."""
+        """The most frequent face value among the coupons of the arm's people; None if no coupon has one."""
         values = self.people["face_value_minor"].drop_nulls().mode().sort()
         return int(values[0]) if len(values) else None
 
@@ -72,11 +74,12 @@ def _values(rows: pl.DataFrame, metric: str) -> Array:
 
 
 def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], elapsed: float = 1.0) -> list[Row]:
-    """One row per treatment, metric and method. `elapsed`: the part of the window that is over.
+    """The effects of the treatments: one row per treatment, metric and method. `metrics`: the first is the main metric.
+    `elapsed`: the part of the window that is over.
 
-    `p_corrected`: corrected by Holm's method over the treatments for the main metric, and by that of Benjamini and
-    Hochberg over all other metrics together. `simultaneous_…`: with several treatments, wider intervals of the main
-    metric, which together cover the true effects of all treatments.
+    `p_corrected` is p corrected for several tests. For the main metric, Holm's method is used over the treatments; for
+    all other metrics together, that of Benjamini and Hochberg. `simultaneous_…`: if there are several treatments, wider
+    intervals of the main metric that are valid for all treatments at once.
     """
     main = metrics[0]
     tests = {metric: len(treatments) if metric == main else 1 for metric in metrics}
@@ -88,7 +91,8 @@ def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], ela
 
 
 def _correct(rows: Sequence[Row], correction: str) -> None:
-    """Add the corrected p to these rows. They are one family of tests."""
+    """Add `p_corrected` to the rows: their p, corrected as one family of tests. `correction`: the name of a function of
+    `lift`."""
     ps = [math.nan if row["p"] is None else row["p"] for row in rows]
     for row, p in zip(rows, getattr(lift, correction)(ps), strict=True):
         row |= {"p_corrected": _number(p), "correction": correction}
@@ -142,7 +146,8 @@ def _methods(control: Arm, treated: Arm, metric: str, elapsed: float, tests: int
 
 
 def _together(wide: Estimate, tests: int) -> Row:
-    """The simultaneous interval for several treatments; null for a single one, where it equals the plain interval."""
+    """The ends of the simultaneous interval (`wide`) by column name. They are null if there is a single test, since the
+    interval then equals the plain one. `tests`: the number of treatments."""
     ends = {"simultaneous_low": _number(wide.low), "simultaneous_high": _number(wide.high)}
     return ends if tests > 1 else dict.fromkeys(ends)
 
@@ -166,8 +171,8 @@ def _capped(row: Any, control: Array, treated: Array) -> Iterator[Row]:
 
 
 def by_part(control: Arm, treatments: Sequence[Arm], part: Mapping[str, str], metric: str) -> list[Row]:
-    """The plain effect within each part of the people, with p corrected over all rows. `part`: for each person, the
-    name of the part, such as the value of a profile attribute."""
+    """The plain effect within each part of the people: one row per treatment and part, with p corrected over all rows.
+    `part`: the name of the part by person, such as the person's value of a profile attribute."""
     rows = []
     names = sorted(set(part.values()))
     for arm in treatments:
@@ -194,7 +199,8 @@ def _of_part(arm: Arm, part: Mapping[str, str], name: str, metric: str) -> Array
 
 
 def arm_row(arm: Arm, counts: Mapping[str, int], shares: Mapping[str, float]) -> Row:
-    """Counts and sums over all people of an arm."""
+    """The row of an arm: numbers of people and orders, and amounts summed over all people of the arm. `counts`,
+    `shares`: by arm, as in `facts.Arms`."""
     window = arm.window
     return {
         "arm": arm.name,
@@ -218,8 +224,9 @@ def _sum(values: pl.Series) -> float:
 
 
 def returns(control: Arm, treatments: Sequence[Arm], booked: int) -> list[Row]:
-    """Return on cost of each treatment: the incremental one, and for comparison the simple one, which is not
-    incremental. Booked cost is divided among the treatments by size."""
+    """The return on cost: one row per treatment. `roi` is incremental. `simple_roi`, which is not, is given for
+    comparison. `booked`: the booked cost, which is divided among the treatments in proportion to their numbers of
+    people."""
     whole = sum(arm.size for arm in treatments)
     rows = [_return(control, arm, booked * arm.size / whole, len(treatments)) for arm in treatments]
     _correct(rows, "holm")
@@ -267,8 +274,9 @@ def _cuped_return(control: Group, treated: Group, discount: Array, booked: float
 
 
 def response(control: Arm, treatments: Sequence[Arm], metric: str) -> Row | None:
-    """The outcome per person as a function of the face value. None if any face value is unknown, if there are fewer
-    than two treatments, or if an arm has no variance."""
+    """How the outcome per person depends on the face value of the coupons: a point per arm, and the fitted slope. None
+    if the face value of a treatment is unknown, if there are fewer than two treatments, or if an arm has no
+    variance."""
     doses = [(float(arm.face_value_minor), arm) for arm in treatments if arm.face_value_minor]
     if len(doses) < 2 or len(doses) < len(treatments):
         return None
@@ -294,8 +302,8 @@ def response(control: Arm, treatments: Sequence[Arm], metric: str) -> Row | None
 
 
 def balance(control: Arm, treatments: Sequence[Arm], metric: str) -> list[Row]:
-    """For each treatment, the p of its difference from the control before the start, corrected by Holm's method. After
-    a random draw, there should be no difference."""
+    """Whether the arms already differed before the start: one row per treatment, with the p of its difference from the
+    control, also corrected by Holm's method. Arms that were drawn at random should not differ."""
     rows: list[Row] = []
     for arm in treatments:
         sides = [side.group(metric).before for side in (control, arm)]
@@ -307,8 +315,9 @@ def balance(control: Arm, treatments: Sequence[Arm], metric: str) -> list[Row]:
 
 
 def smallest_lift(control: Arm, arm: Arm, metric: str, treatments: int) -> float | None:
-    """The smallest effect that can be detected with a power of 80%, from the observed spread of the control. With
-    several treatments, each is tested at alpha divided by their number."""
+    """The smallest effect per person that can be detected with a power of 80%, given the standard deviation in the
+    control. If there are several treatments, alpha is divided by their number (`treatments`). None if the control has
+    no variance."""
     values = control.group(metric).outcome
     design = Design(share=control.size / (control.size + arm.size), alpha=lift.ALPHA / treatments)
     smallest = design.smallest_lift(float(np.std(values, ddof=1)), control.size + arm.size)
@@ -319,8 +328,8 @@ def smallest_lift(control: Arm, arm: Arm, metric: str, treatments: int) -> float
 
 
 def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None) -> Note:
-    """The conclusion for one treatment in words: the plain effect, the CUPED effect, and the return. With several
-    treatments, interval and p are corrected for their number; the corrected ones decide the wording."""
+    """The conclusion for one treatment in words: the plain effect, the effect by CUPED, and the return (`money`). If
+    there are several treatments, the corrected interval and p are given, and they decide the wording."""
     if effect["low"] is None or effect["p"] is None:
         return Note(_SAME, {"what": effect["metric"], "arm": arm})
     shown = _Interval.of(effect, "total_")
@@ -353,9 +362,9 @@ _OPEN: Final = (
 
 @dataclass(frozen=True)
 class _Interval:
-    """The interval and p that a conclusion is based on: corrected for several treatments (`several`), else plain.
-    `significant`: p is below alpha. `sized`: significant, and the interval excludes zero, too; this does not follow
-    from p (see `lift.simultaneous`)."""
+    """The interval and p on which a conclusion is based. `several`: whether they are corrected for several treatments.
+    `significant`: whether p is below alpha. `sized`: whether the result is significant and the interval excludes zero.
+    A significant result can have an interval that includes zero (see `lift.simultaneous`)."""
 
     low: float
     high: float
@@ -377,7 +386,7 @@ class _Interval:
         return self.p is not None and self.p < lift.ALPHA
 
     def span(self, currency: str | None) -> Note:
-        """The interval of an amount, and its p."""
+        """The interval and p in words. The interval is an amount in `currency`."""
         ends = {"low": (self.low, currency), "high": (self.high, currency), "p": self.p}
         return Note(_SEVERAL if self.several else _ONE, ends)
 

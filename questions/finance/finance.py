@@ -49,11 +49,11 @@ MARGIN_BY: Final = {
 
 
 def split(reading: Reading, parameters: Split) -> pl.DataFrame:
-    """Discounts: one row per currency and value of the columns in `by`, largest first.
+    """Discounts: one row per currency and combination of values of the columns in `by`, largest discount first.
 
-    `orders` and `coupons` count those with a discount. `share` is the row's part of all discounts in the currency. By
-    category, each discount is spread over the lines of its order. With `explain`: one row per discount and funder, by
-    time.
+    `orders` and `coupons` count the orders and coupons with a discount. `share` is the row's part of all discounts in
+    the currency. If `by` includes the category, each discount is divided among the lines of its order. With `explain`:
+    one row per discount and funder, sorted by time.
 
     Raises `WrongQuestion`.
     """
@@ -79,11 +79,11 @@ def split(reading: Reading, parameters: Split) -> pl.DataFrame:
 
 
 def margin(reading: Reading, parameters: Margin) -> pl.DataFrame:
-    """Net sales, cost of goods and margin: one row per currency and value of the columns in `by`.
+    """Net sales, cost of goods and margin: one row per currency and combination of values of the columns in `by`.
 
-    Orders count if they stand: paid, and neither cancelled nor refunded in full. The margin covers orders with a known
-    cost of goods. `orders_without_cost` counts the others; `orders_by_rate` counts orders whose cost comes from
-    `goods_rates`. With `explain`: one row per order.
+    An order counts if it stands: paid, and neither cancelled nor refunded in full. The margin covers orders with a
+    known cost of goods. `orders_without_cost` counts the others. `orders_by_rate` counts orders whose cost is computed
+    from `goods_rates`. With `explain`: one row per order.
 
     Raises `WrongQuestion`.
     """
@@ -110,10 +110,11 @@ def margin(reading: Reading, parameters: Margin) -> pl.DataFrame:
 def categories(reading: Reading, parameters: Categories) -> pl.DataFrame:
     """Sales, discounts and margin by category of goods: one row per category and currency.
 
-    Refunds and order-level amounts are allocated to the lines. What the lines do not explain has the category '(no
-    lines)', so `net_sales_minor` has the same sum as in `finance-margin`. `below_cost` counts lines sold below their
-    cost; `lines_without_cost` are left out of the margin. `discount_minor` is the category's part of all discounts,
-    `line_discount_minor` what the lines themselves state.
+    Refunds, and other amounts stated for a whole order, are divided among its lines. Amounts that cannot be attributed
+    to a line have the category '(no lines)', so `net_sales_minor` has the same sum as in `finance-margin`. `below_cost`
+    counts lines sold below their cost. `lines_without_cost` counts lines without a known cost, which are left out of
+    the margin. `discount_minor` is the category's part of all discounts; `line_discount_minor` sums the discounts that
+    the lines state.
 
     Raises `WrongQuestion`.
     """
@@ -130,23 +131,24 @@ def categories(reading: Reading, parameters: Categories) -> pl.DataFrame:
 
 @contextmanager
 def _given_back(reading: Reading) -> Iterator[None]:
-    """Provide `given_back` (given_back.sql) to queries in this context."""
+    """Within the block, queries can read the table `given_back`: discounts of uses that were returned
+    (given_back.sql)."""
     with reading.holding("given_back", _query("given_back"), {}):
         yield
 
 
 def _spread() -> str:
-    """SQL for the discounts, each spread over the lines of its order."""
+    """SQL for the discounts, each divided among the categories of its order's lines (spread.sql)."""
     return f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('spread')})"
 
 
 def budgets(reading: Reading, parameters: Budgets) -> pl.DataFrame:
     """Budgets and spending: one row per campaign and currency.
 
-    Spending is the discount of coupons in use plus booked costs. `exhausted_at` says when the rest will be spent at the
-    rate of the last `days` days (null if the budget is spent already or the rate is zero). `coupons_out` can still be
-    used; `liability_minor` is their face value, without the `without_value` coupons that have none. With `explain`: one
-    row per discount or booking.
+    Spending is the discount of coupons in use plus booked costs. `exhausted_at` is when the rest of the budget will be
+    spent at the rate of the last `days` days. It is null if the budget is already spent or the rate is zero.
+    `coupons_out` counts the coupons that can still be used. `liability_minor` is the sum of their face values;
+    `without_value` counts those without a face value. With `explain`: one row per discount or booking.
     """
     campaign = parameters.campaign
     if parameters.explain:
@@ -159,8 +161,8 @@ def budgets(reading: Reading, parameters: Budgets) -> pl.DataFrame:
 def cash(reading: Reading, parameters: Cash) -> pl.DataFrame:
     """Cash in and out: one row per day and currency.
 
-    In: payments of orders. Out: refunds, payments of cancelled orders, booked costs by kind. A discount is not a cash
-    flow; `discount_minor` is shown for comparison.
+    Cash in is the payments of orders. Cash out is the refunds, the payments of orders that were cancelled, and the
+    booked costs by kind. A discount is not a cash flow; `discount_minor` is given for comparison.
 
     Raises `WrongQuestion`.
     """
@@ -170,10 +172,10 @@ def cash(reading: Reading, parameters: Cash) -> pl.DataFrame:
 
 
 def losses(reading: Reading, parameters: Losses) -> pl.DataFrame:
-    """Money lost to broken rules: one row per point of loss, campaign and currency.
+    """Money lost to broken rules: one row per `point` (the way in which money was lost), campaign and currency.
 
-    An event or coupon counts once per point, and may count in several points, so points must not be added up. With
-    `explain`: one row per point and event.
+    An event or coupon counts once per point, and can count in several points. The amounts of different points must
+    therefore not be added up. With `explain`: one row per point and event.
     """
     points, campaign = _query("loss_points"), {"campaign": parameters.campaign}
     if parameters.explain:
@@ -183,37 +185,39 @@ def losses(reading: Reading, parameters: Losses) -> pl.DataFrame:
 
 
 def refunds(reading: Reading, parameters: Period) -> pl.DataFrame:
-    """Refunds of orders paid in the period: one row per currency.
+    """Refunds of orders that were paid in the period: one row per currency.
 
-    `clawed_back_minor` is the discount of coupons whose use was returned; `not_clawed_back_minor` that of coupons still
-    in use on orders that are cancelled or refunded in full.
+    `clawed_back_minor` is the discount of coupons whose use on these orders was returned. `not_clawed_back_minor` is
+    the discount of coupons that are still in use on orders that are cancelled or refunded in full.
     """
     with _given_back(reading):
         return reading.frame(_query("refunds"), parameters.bound)
 
 
 def reconciliation(reading: Reading, parameters: Reconciliation) -> pl.DataFrame:
-    """How the numbers of the reports reconcile: one row per line of an account and currency.
+    """How the numbers of different reports follow from each other: one row per line of an account and currency.
 
-    Within an account, a `total` is the sum of all lines above it that are not totals. With `campaign`, the account
-    leads from the campaign's coupons in use to the orders that it is credited with.
+    An account is a list of lines that leads from a number in one report to a number in another. In an account, a
+    `total` is the sum of all lines above it that are not totals. Without `campaign`, there are several accounts. With
+    `campaign`, there is one, which leads from the campaign's coupons in use to the orders credited to the campaign.
     """
     with _given_back(reading):
         return reading.frame(_query("reconciliation"), parameters.bound)
 
 
 def doubts(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """Data that make the figures doubtful: one row per kind of doubt and currency, with the number of cases and the
-    money in question. Kinds without cases are left out."""
+    """Kinds of data that make the figures doubtful: one row per kind and currency, with the number of cases and the
+    amount concerned. A kind without cases has no row."""
     return reading.frame(_query("doubts"))
 
 
 def statement(reading: Reading, parameters: Statement) -> pl.DataFrame:
-    """The liability of outstanding coupons: one row per campaign (null: coupons without one) and currency.
+    """The liability of outstanding coupons: one row per campaign (null: coupons without a campaign) and currency.
 
     A coupon is outstanding while it is issued, claimed or reserved. opening + issued + returned - used - expired -
-    revoked - released = closing, both in coupons and in face value. `without_value` counts issued coupons without a
-    face value, `closing_without_value` those outstanding at the end.
+    revoked - released = closing, both in coupons and in face value. `without_value` counts the coupons issued in the
+    period that have no face value. `closing_without_value` counts the coupons without a face value that are outstanding
+    at the end.
     """
     return statement_of(reading, parameters.campaign, parameters.since, parameters.until)
 
@@ -221,9 +225,9 @@ def statement(reading: Reading, parameters: Statement) -> pl.DataFrame:
 def restated(reading: Reading, parameters: Restated) -> pl.DataFrame:
     """How totals changed between what was known at `known_from` and what is known now: one row per line and currency.
 
-    The lines are `known_then` (as known at `known_from`), one per cause of a change, and `known_now`. In every column
-    but `cases`, known_then plus the causes equals known_now. The columns are orders, sales, margin, discounts, booked
-    costs and simple return (`simple_roi_bp`, in basis points).
+    The first line is `known_then` (as known at `known_from`), then there is one line per cause of a change, and the
+    last line is `known_now`. The sum of `known_then` and the causes equals `known_now` in every column but `cases`. The
+    columns are orders, sales, margin, discounts, booked costs and simple return (`simple_roi_bp`, in basis points).
 
     Raises `WrongQuestion`.
     """
@@ -268,7 +272,8 @@ def _parts(what: str, by: Sequence[str], known: Mapping[str, str]) -> list[str]:
 
 
 def _zoned(at: str, chosen: list[str]) -> str:
-    """SQL that joins the zone's UTC offsets. The join sorts all rows, so it is added only if `by` includes days."""
+    """SQL that joins the UTC offsets of the zone to each row. `at`: SQL for the row's instant. `chosen`: the columns of
+    `by`. The join sorts all rows, so the SQL is empty unless one of them is the day."""
     return f"ASOF JOIN zone z ON {at} >= z.since" if "day" in chosen else ""
 
 

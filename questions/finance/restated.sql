@@ -5,8 +5,8 @@
 -- refunds. An order that changed in several ways counts under one cause, the first that applies in `caused`. Goods cost
 -- and margin cover orders with a known cost (goods_cost of macros.sql); `coupon_…`: only orders with a coupon in use.
 -- `simple_roi_bp`: (coupon margin - booked) / (discount + booked) in basis points, like the metric `simple_roi`. In the
--- row of a cause, it is the change of the return when the causes are applied one after another in this order. It is
--- null for all causes if the return is unknown at either end.
+-- row of a cause, it is the change of the return when the causes are applied one after another, in the order of the
+-- lines. It is null for all causes if the return is unknown in `known_then` or in `known_now`.
 WITH both_orders AS (
     SELECT -1 AS sign, * FROM orders_then
     UNION ALL

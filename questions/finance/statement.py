@@ -1,17 +1,17 @@
-"""The liability statement of a campaign's coupons: opening, moves, closing.
+"""The liability statement of coupons: opening balance, moves, closing balance.
 
-A coupon is out while it is issued, claimed or reserved, since it can still be used. Its value is its face value.
-Coupons without one (a percentage, a gift) are only counted. If none of the coupons in a column of the statement has a
-face value, the column's value is null: unknown, not zero. A move is an event after which a coupon starts or stops being
-out. This equation is exact, in coupons and in minor units (a null adds nothing):
+A coupon is *out* (outstanding) while it is issued, claimed or reserved, since it can still be used. Its value is its
+face value. Coupons without one (a percentage, a gift) are only counted. If a column of the statement counts coupons of
+which none has a face value, the column's value is null: unknown, not zero. A *move* is an event with which a coupon
+starts or stops being out. This equation is exact, in coupons and in minor units (a null adds nothing):
 
     opening + issued + returned - used - expired - revoked - released = closing
 
-Each period opens with the closing balance of the previous one.
+The opening balance of a period is the closing balance of the previous period.
 
-If a coupon broke no rule and nothing happened to it twice, its row has the instants of all its moves. The history of
-every other coupon is folded from its first event (`ledger/lifecycle.toml`). The audit `liability` folds all histories,
-and compares both results with the states of the rows.
+If a coupon broke no rule and every step happened to it once at most, its row has the instants of all its moves. The
+history of every other coupon is folded from its first event (`ledger/lifecycle.toml`). The audit `liability` folds all
+histories. It compares the result, and that of the statement, with the states of the rows.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def statement(
     *,
     by_rows: bool = True,
 ) -> pl.DataFrame:
-    """One row per campaign (null: coupons without one) and currency. The period includes `since` and excludes `until`.
-    `by_rows`: take moves from the rows where these show all of them; if false, fold every history."""
+    """The liability statement: one row per campaign (null: coupons without a campaign) and currency. The period
+    includes `since` and excludes `until`. `by_rows`: whether to read the moves from a coupon's row if the row shows all
+    of them. If false, every history is folded."""
     folded = (_summed(piece, since, until) for piece in _moves(reading, campaign, by_rows))
     rows = [_of_rows(reading, campaign, since, until)] if by_rows else []
     moved = pl.concat([_nothing(), *rows, *folded])
@@ -83,7 +84,7 @@ def statement(
 
 
 def _of_rows(reading: Reading, campaign: str | None, since: datetime | None, until: datetime | None) -> pl.DataFrame:
-    """The moves of coupons whose rows show all of them, summed as in `_summed`."""
+    """The moves of those coupons whose rows show all their moves, summed as in `_summed`."""
     plain = f"SELECT * FROM coupons WHERE ($campaign IS NULL OR campaign_id = $campaign) AND {_SHOWN_BY_ROW}"
     query = f"WITH plain AS ({plain}) {sql(__package__, 'statement')}"
     sums = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
@@ -93,9 +94,9 @@ def _of_rows(reading: Reading, campaign: str | None, since: datetime | None, unt
 
 
 def _moves(reading: Reading, campaign: str | None, by_rows: bool) -> Iterator[pl.DataFrame]:
-    """The moves that have to be folded from histories, in pieces, so that memory does not grow with their number. One
-    row per move: `campaign_id`, `currency` and `face_value_minor` of the coupon, `at`, `move`. `by_rows`: leave out
-    coupons whose rows show all their moves."""
+    """The moves that are found by folding histories: one row per move, with `campaign_id`, `currency` and
+    `face_value_minor` of the coupon, `at` and `move`. They are returned in pieces, so memory does not grow with their
+    number. `by_rows`: whether to leave out coupons whose rows show all their moves."""
     condition = f"($campaign IS NULL OR campaign_id = $campaign) AND NOT ($by_rows AND {_SHOWN_BY_ROW})"
     bound = {"campaign": campaign, "by_rows": by_rows}
     [events] = reading.frame(f"SELECT coalesce(sum(events), 0)::BIGINT FROM coupons WHERE {condition}", bound).row(0)
@@ -135,7 +136,8 @@ def _moved(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None) -> pl.DataFrame:
-    """Per campaign and currency: the coupons that were out before the period, and the moves within it."""
+    """Opening balance and moves by campaign and currency. The opening balance is computed from the moves before the
+    period. The columns are those of `_nothing`."""
     earlier = pl.lit(False) if since is None else pl.col("at") < since
     within = ~earlier & (pl.lit(True) if until is None else pl.col("at") < until)
     sign = pl.when(pl.col("move").is_in(_IN)).then(1).otherwise(-1)

@@ -1,1 +1,2 @@
-"""The operating metrics. Each is defined once, in metrics.toml, and can be computed for any slice and time grain."""
+"""The operating metrics. Each metric is defined once, in metrics.toml, and can be computed for any slice and any time
+grain."""

@@ -1,7 +1,7 @@
-"""The metrics and sources, loaded from `metrics.toml`.
+"""The metrics, and the sources from which they are computed, loaded from `metrics.toml`.
 
 Invariants: a formula names only metrics (and `minutes`). A join is listed after the joins that it needs. A money metric
-is a sum, or a formula over sums, so that it can be split by currency and converted.
+is a sum, or a formula over sums, so it can be split by currency and converted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _NAME: Final = re.compile(r"\b[a-z][a-z0-9_]*\b")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A relation that metrics aggregate. The fields are those of metrics.toml (`from_` is `from` there)."""
+    """A relation whose rows are aggregated to metrics. The fields are those of a source in metrics.toml, where `from_`
+    is named `from`."""
 
     name: str
     grain: str
@@ -44,11 +45,11 @@ class Source:
 
     @cached_property
     def alias(self) -> str:
-        """The table alias of its own columns."""
+        """The alias of the source's own table in its SQL."""
         return self.shown[0].partition(".")[0]
 
     def joined(self, *expressions: str) -> list[str]:
-        """The joins that these expressions need, in the order of metrics.toml."""
+        """The names of the joins that these SQL expressions need, in the order of metrics.toml."""
         needed: set[str] = set()
         todo = list(expressions)
         while todo:
@@ -62,8 +63,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric. A metric over a source has `rows` and `aggregate`. A metric over other metrics has a `formula`, and
-    `base`: the formula expanded until it names only metrics over sources."""
+    """A metric. It is computed either from a source, with `rows` and `aggregate`, or from other metrics, with
+    `formula`. `base` is the formula expanded until it names only metrics that are computed from sources."""
 
     name: str
     english: str
@@ -89,28 +90,29 @@ class Metric:
 
     @property
     def additive(self) -> bool:
-        """Whether values of disjoint slices can be added up."""
+        """Whether the metric's values for two disjoint slices can be added up."""
         return self.source is not None and "DISTINCT" not in self.aggregate and "quantile" not in self.aggregate
 
     def summed(self, counts: str) -> Metric | None:
-        """The same metric over a source of hourly sums, whose column `counts` has the number of rows. None if it cannot
-        be computed from sums."""
+        """The same metric, computed from a source of hourly sums. `counts`: the column of that source with the number
+        of rows. None if the metric cannot be computed from sums."""
         return replace(self, aggregate=f"sum({counts})") if self.aggregate == "count(*)" else None
 
     @property
     def whole(self) -> bool:
-        """Whether its values are whole numbers."""
+        """Whether the metric's values are whole numbers."""
         return self.source is not None and "quantile" not in self.aggregate and "/" not in self.aggregate
 
     @property
     def whole_type(self) -> str:
-        """The SQL type of its values, if they are whole: sums of money may exceed 64 bits."""
+        """The SQL type of the metric's values if they are whole numbers: HUGEINT for money, since sums may exceed 64
+        bits, else BIGINT."""
         return "HUGEINT" if self.unit == "minor" else "BIGINT"
 
     @property
     def empty(self) -> int | None:
-        """The value for no rows: 0, or None for quantiles and for metrics of the current state (without a stock, the
-        stock left is not 0 but unknown)."""
+        """The metric's value if there are no rows. Usually 0. None (unknown) for quantiles, and for metrics of the
+        current state: without a stock, the stock left is unknown, not 0."""
         unknown = "quantile" in self.aggregate or self.view == "now"
         return None if unknown else 0
 
@@ -130,7 +132,7 @@ def _sources(entries: Mapping[str, Mapping[str, Any]]) -> Iterator[Source]:
 
 
 def _entries(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and entry of every metric, with [[each]] expanded."""
+    """Name and definition of every metric in `data`. Each [[each]] entry is expanded to one metric per value."""
     labels = codes()
     for each in data["each"]:
         for value in each["values"]:

@@ -1,7 +1,8 @@
-"""Evaluation of a question about metrics: query the parts by source, join them, compute the formulas.
+"""Evaluates a question about metrics: reads the parts from their sources, joins them, and computes the formulas.
 
-Invariants: a formula sees only the sums of its own slice, bucket and currency. Division by zero gives null. A slice
-without rows in a bucket has 0 there (null for a quantile). Currencies are kept apart or converted, never added up.
+Invariants: a formula sees only values of its own slice, bucket and currency. Division by zero gives null. If a slice
+has no rows in a bucket, the metric has its value for no rows (`Metric.empty`). Amounts in different currencies are
+separate rows or are converted, but never added up.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _NUMBERS: Final = re.compile("([0-9]+)")
 
 @dataclass(frozen=True)
 class MetricQuestion:
-    """A validated question about metrics. `where`: accepted values by dimension; an empty value stands for unknown."""
+    """A validated question about metrics. `where`: by dimension, the values that count; an empty value means
+    unknown."""
 
     metrics: tuple[Metric, ...]
     by: tuple[str, ...]
@@ -45,7 +47,7 @@ class MetricQuestion:
 
     @property
     def shifts(self) -> bool:
-        """Whether the answer compares with an earlier period."""
+        """Whether the question asks for a comparison with an earlier period."""
         return self.compare in ("previous", "last-year")
 
 
@@ -60,8 +62,8 @@ class Evaluation:
         self._grace = timedelta(minutes=grace)
 
     def frame(self) -> pl.DataFrame:
-        """The answer. Grain: one slice and bucket, and currency if any metric is money. Rows of other metrics have a
-        null currency."""
+        """The answer: one row per slice and bucket, and per currency if any metric is money. In rows with metrics that
+        are not money, the currency is null."""
         question = self._question
         now = self._parts(self.slice(question.since, question.until))
         if not question.shifts:
@@ -80,7 +82,8 @@ class Evaluation:
         return self._arranged(self._beside(values, others, dict(zip(buckets or (), earlier or (), strict=True))))
 
     def _groups(self) -> dict[bool, list[Metric]]:
-        """The metrics, split into money and others, because they have different keys."""
+        """The metrics that are money (key True) and the others (key False). Their values have different keys: only
+        money has a currency."""
         groups = {money: [m for m in self._question.metrics if m.money == money] for money in (False, True)}
         return {money: metrics for money, metrics in groups.items() if metrics}
 
@@ -99,16 +102,16 @@ class Evaluation:
 
     @cached_property
     def _bounds(self) -> tuple[datetime, datetime]:
-        """A range that contains every instant in the tables. Its end is excluded."""
+        """Start (included) and end (excluded) of a range that contains every instant in the tables."""
         [(first, last)] = self._reading.rows(sql(__package__, "bounds"))
         if not first:
             return datetime(2000, 1, 1), datetime(2000, 1, 2)
         return first, later(last, _MOMENT)
 
     def _parts(self, slice_: Slice) -> dict[bool, pl.DataFrame]:
-        """The parts of the money metrics (key True) and of the others (False): one row per slice and bucket, and for
-        money per currency. A source that both need is queried once, by currency, and summed over the currencies for the
-        others, if their parts are additive."""
+        """The parts of the money metrics (key True) and of the other metrics (key False): one row per slice and bucket,
+        and for money also per currency. If both need the same source, it is queried only once, by currency. The parts
+        of the other metrics are then summed over the currencies. This requires that these parts are additive."""
         needed = {
             money: _by_source((part for metric in metrics for part in metric.parts), slice_)
             for money, metrics in self._groups().items()
@@ -134,9 +137,9 @@ class Evaluation:
         return parts_of
 
     def _keys_of(self, frames: Iterable[pl.DataFrame]) -> list[datetime] | None:
-        """The keys of all buckets of the period; None if the question has no buckets. Without `since`, the period
-        begins with the first bucket with data. Without `until`, it ends with the last one, or at the data's clock if
-        `since` is set and the clock is later."""
+        """The keys of all buckets of the period; None if the question has no buckets. If `since` is None, the first
+        bucket is the first one with data in `frames`. If `until` is None, the last bucket is the last one with data, or
+        the bucket of the data's clock if `since` is set and the clock is later."""
         question, buckets = self._question, self._question.buckets
         if buckets is None:
             return None
@@ -151,7 +154,8 @@ class Evaluation:
     def _filled(
         self, parts: pl.DataFrame, money: bool, frames: Iterable[pl.DataFrame], buckets: list[datetime] | None
     ) -> pl.DataFrame:
-        """Add the missing rows, so that every slice found in any of `frames` has a row in each of `buckets`."""
+        """Add the missing rows to `parts`, so that every slice that is in any of `frames` has a row for each of
+        `buckets`."""
         keys = self._dimensions(money)
         if not keys and buckets is None:
             return parts
@@ -175,7 +179,8 @@ class Evaluation:
     def _values(
         self, parts_of: Mapping[bool, pl.DataFrame], slices: list[pl.DataFrame], buckets: list[datetime] | None
     ) -> pl.DataFrame:
-        """Compute the metrics from their parts. Rows of metrics that are not money have no currency."""
+        """Compute the metrics from their parts (`parts_of`, see `_parts`). Every slice that is in any of the frames
+        `slices` gets a row for each of `buckets`. Rows of metrics that are not money have no currency."""
         groups = []
         for money, metrics in self._groups().items():
             parts = self._filled(parts_of[money], money, slices, buckets)
@@ -189,8 +194,8 @@ class Evaluation:
         return pl.concat(groups, how="diagonal")
 
     def _with_minutes(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Add the column `minutes`: how many minutes of the bucket (or of the period) have passed by the data's
-        clock."""
+        """Add the column `minutes`: how many minutes of the bucket (of the period, if there are no buckets) are before
+        the data's clock."""
         question, clock = self._question, self.clock
         if clock is None:
             return parts.with_columns(pl.lit(None, pl.Float64).alias(MINUTES))
@@ -211,7 +216,7 @@ class Evaluation:
 
     @cached_property
     def _period(self) -> tuple[datetime, datetime]:
-        """The period of the question, which is compared with an earlier one. Raises `WrongQuestion`."""
+        """Start and end of the period that the question compares with an earlier one. Raises `WrongQuestion`."""
         question = self._question
         until = question.until or self.clock
         if question.since is None:
@@ -226,8 +231,8 @@ class Evaluation:
         return Shift.between(*self._period, question.zone, str(question.compare), question.buckets)
 
     def _beside(self, values: pl.DataFrame, others: pl.DataFrame, earlier: Mapping[datetime, datetime]) -> pl.DataFrame:
-        """Add to each value the value in the earlier period, and the relative change. `earlier`: for each bucket, the
-        key of the bucket that it is compared with."""
+        """Add the columns `…_before` (the metric's value in the earlier period, from `others`) and `…_change` (the
+        relative change). `earlier`: for each bucket key, the key of the earlier bucket with which it is compared."""
         metrics = self._question.metrics
         keys = [name for name in values.columns if name not in METRICS]
         others = others.rename({metric.name: f"{metric.name}_before" for metric in metrics})
@@ -247,7 +252,7 @@ class Evaluation:
         return wide.drop("_earlier", strict=False).with_columns(changes)
 
     def _beside_targets(self, values: pl.DataFrame) -> pl.DataFrame:
-        """Add to each value its target, and the part of the target that is reached."""
+        """Add the columns `…_target` (the metric's target) and `…_reached` (value / target)."""
         question = self._question
         campaigns = question.where.get("campaign")
         targets_set = self._reading.frame(
@@ -271,8 +276,8 @@ class Evaluation:
     # --- the answer
 
     def _arranged(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Sort the rows, and order the columns: keys first, then the metrics in the order of the question. Adds `open`:
-        whether late facts may still change the row."""
+        """Sort the rows and order the columns: keys first, then the metrics in the order of the question. Also adds
+        `open` (whether late facts may still change the row) and the data's clock."""
         question, clock = self._question, self.clock
         suffixes = {"target": ("", "_target", "_reached"), None: ("",)}.get(
             question.compare, ("", "_before", "_change")
@@ -305,7 +310,7 @@ class Evaluation:
 
 
 def _natural(rows: pl.DataFrame, name: str) -> pl.Expr:
-    """The rank of values in natural order: campaign 2 before campaign 10."""
+    """An expression to sort by the column `name` in natural order, in which campaign 2 is before campaign 10."""
     if rows.schema[name] != pl.String:
         return pl.col(name)
     values = rows[name].drop_nulls().unique().to_list()
@@ -325,8 +330,8 @@ def _formula(metric: Metric) -> str:
 
 
 def _by_source(names: Iterable[str], slice_: Slice) -> dict[Source, list[Metric]]:
-    """The metrics, grouped by the source to query: the source on which the metric is defined, or hourly sums that can
-    replace it."""
+    """The metrics with these names, by the source from which to read them: the source of their definition, or the
+    hourly sums that can replace it for this slice."""
     by_source: dict[Source, list[Metric]] = {}
     for metric in (METRICS[name] for name in dict.fromkeys(names)):
         sums = SUMS.get(str(metric.source))
@@ -342,8 +347,8 @@ def _summed(by_currency: pl.DataFrame, keys: list[str], parts: Sequence[Metric])
 
 
 def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[Metric]) -> pl.DataFrame:
-    """The frames, one per source, joined on `keys`, with missing values filled in. Without keys other than currency,
-    there is at least one row."""
+    """`frames` (one per source) joined on `keys`. Where a source has no row, the `parts` have their values for no rows.
+    If there are no keys, or only the currency, the result has at least one row."""
     marked = [
         frame.with_columns(pl.lit(True).alias(f"_has_{name}") for name in frame.columns if name in METRICS)
         for frame in frames
@@ -360,8 +365,9 @@ def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[M
 
 
 def _without_gaps(frame: pl.DataFrame, metrics: Sequence[Metric], gap: pl.Expr | None = None) -> pl.DataFrame:
-    """Fill missing rows with the metric's value for no rows. A row is missing where `gap` is true, or where the
-    metric's marker column is null. A null in an existing row means unknown, and stays null."""
+    """Fill the values of missing rows with the metric's value for no rows. A row is missing where `gap` is true;
+    without `gap`, where the column `_has_<metric>` is null. A null in a row that is not missing means unknown, and is
+    kept."""
     filled = []
     for metric in metrics:
         missing = pl.col(f"_has_{metric.name}").is_null() if gap is None else gap
@@ -375,10 +381,11 @@ def _change(now: pl.Expr, before: pl.Expr) -> pl.Expr:
 
 
 def _targets(targets_set: pl.DataFrame, metric: Metric, values: pl.DataFrame, question: MetricQuestion) -> pl.DataFrame:
-    """The target of each row of `values`: columns campaign (if grouped by it), currency (for money) and `target`.
+    """The targets of a metric, for joining to `values`: one row per campaign (if the question is grouped by campaign)
+    and currency (for money), with `target`. `targets_set`: the targets that were set.
 
-    A target without a currency takes that of the amounts, if there is only one. Targets of ratios are set in basis
-    points.
+    A target without a currency is in the currency of the amounts, if there is only one. Targets of ratios are set in
+    basis points.
     """
     targets = targets_set.with_columns(pl.col("target") / (10_000 if metric.unit == "ratio" else 1))
     keys = [*(["campaign"] if "campaign" in question.by else []), *(["currency"] if metric.money else [])]
@@ -394,8 +401,9 @@ def _targets(targets_set: pl.DataFrame, metric: Metric, values: pl.DataFrame, qu
 
 
 def _in_a_currency(targets: pl.DataFrame, amounts: pl.DataFrame, by: list[str], metric: str) -> pl.DataFrame:
-    """Give targets without a currency the currency of the amounts, if there is only one. Currencies with an amount of 0
-    are ignored, unless all amounts are 0."""
+    """Give each target without a currency the currency of the amounts, if there is only one in its group (by the
+    columns `by`). A currency with the amount 0 does not count, unless all amounts are 0. Targets that still have no
+    currency are dropped."""
     grouped = amounts.with_columns(_all=pl.lit(0)).group_by("_all", *by)
     some = pl.col("currency").filter(pl.col(metric) != 0).unique()
     currencies = grouped.agg(

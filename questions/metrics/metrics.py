@@ -19,12 +19,13 @@ from coupon_ledger.questions.metrics.periods import COMPARISONS, GRAINS, Buckets
 
 
 def metrics(reading: Reading, parameters: Metrics) -> pl.DataFrame:
-    """Values of metrics: one row per slice (values of the dimensions in `by`), time bucket (`grain`) and currency.
+    """Values of metrics: one row per slice (combination of values of the dimensions in `by`), time bucket (of length
+    `grain`) and currency.
 
     Metrics that are money have one row per `currency` (XXX for amounts without one). For other metrics, `currency` is
-    null. `open`: late facts may still change the row; a bucket closes when the data's clock has passed its end by the
-    grace. With `compare`, each metric has two more columns: `_before` and `_change` (relative), or `_target` and
-    `_reached` (part of the target).
+    null. `open`: whether late facts may still change the row. A bucket is open until the data's clock is later than its
+    end by the grace. With `compare`, each metric has two more columns: `_before` (value in the earlier period) and
+    `_change` (relative change), or `_target` and `_reached` (value / target).
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -33,10 +34,11 @@ def metrics(reading: Reading, parameters: Metrics) -> pl.DataFrame:
 
 
 def metric_explained(reading: Reading, parameters: MetricExplained) -> pl.DataFrame:
-    """How metrics are computed: one row per metric and part (a sum or count that its formula uses).
+    """How metrics are computed: one row per metric and part. A part is a metric that is read from a source, such as a
+    sum or a count; the formula of a metric combines parts.
 
-    `formula` belongs to the metric. `sql` and `parameters` compute the part. `found` is the number of rows behind the
-    part; `rows` has the first `limit` of them by time, as JSON.
+    `formula` is the metric's formula. `sql` and `parameters` are the query that computes the part. `found` is the
+    number of rows from which the part is computed. `rows` contains the first `limit` of them by time, as JSON.
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -71,7 +73,7 @@ def _explained(
 
 
 def _checked(parameters: MetricSlice, compare: str | None = None, rates: Rates | None = None) -> MetricQuestion:
-    """The question, validated. Raises `NotThere`, `WrongQuestion`."""
+    """The question that the parameters describe, validated. Raises `NotThere`, `WrongQuestion`."""
     grain, since, until = parameters.grain or None, parameters.since, parameters.until
     if not parameters.names:
         raise WrongQuestion("metrics: none is named; see `coupon-ledger metrics list`")
@@ -109,7 +111,7 @@ def metric_named(name: str) -> Metric:
 
 
 def _check(metric: Metric, question: MetricQuestion) -> None:
-    """Raises `WrongQuestion` if the metric does not allow these options."""
+    """Raises `WrongQuestion` if the question has dimensions or options that the metric does not allow."""
     allowed = (*metric.dimensions, *(["currency"] if metric.money else []))
     for name in dict.fromkeys((*question.by, *question.where)):
         if name not in (*DIMENSIONS, "currency"):

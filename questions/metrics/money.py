@@ -22,14 +22,15 @@ UNKNOWN: Final = "XXX"
 
 @dataclass(frozen=True)
 class Rates:
-    """Conversion rates: the price of one unit (not minor unit) of each currency in `to`."""
+    """Conversion rates to the currency `to`. `rates`: for each currency, the price of one unit (not minor unit) of it
+    in `to`."""
 
     to: str
     rates: Mapping[str, Decimal]
 
     @classmethod
     def of(cls, rows: Sequence[Rate]) -> Rates:
-        """Rates that all convert to one currency. Raises `WrongQuestion`."""
+        """The rates in `rows`, which must all convert to the same currency. Raises `WrongQuestion`."""
         if any(row.rate <= 0 for row in rows):
             raise WrongQuestion(f"rates: {RATES_HINT}")
         if odd := [row.rate for row in rows if not _LEAST <= row.rate <= _MOST]:
@@ -45,7 +46,7 @@ class Rates:
         return cls(targets[0], {targets[0]: Decimal(1)} | {row.currency: row.rate for row in rows})
 
     def _factor(self, currency: str) -> float:
-        """Factor from minor units of `currency` to minor units of `to`. Raises `WrongQuestion`."""
+        """By which to multiply minor units of `currency` to get minor units of `to`. Raises `WrongQuestion`."""
         if currency == UNKNOWN:
             raise WrongQuestion(
                 f"rates: some amounts carry no currency ({UNKNOWN}); ask without rates to see them, or filter by"
@@ -57,10 +58,11 @@ class Rates:
         return float(self.rates[currency] * Decimal(10) ** digits)
 
     def convert(self, parts: pl.DataFrame, keys: list[str], money: list[str]) -> pl.DataFrame:
-        """Convert parts by `keys` and `currency` to parts by `keys`, in the currency `to`. `money`: the columns with
-        amounts.
+        """Add up the rows of `parts` that differ only in `currency`: the result has one row per value of `keys`, in the
+        currency `to`. `money`: the columns with amounts, which are converted.
 
-        Amounts are summed first and rounded once. If a value is unknown in one currency, the sum is unknown.
+        Converted amounts are summed first and rounded once. If a value is unknown (null) in one currency, the sum is
+        unknown.
         """
         currencies = parts["currency"].unique().to_list()
         factors = pl.DataFrame(
@@ -81,5 +83,5 @@ class Rates:
 
 
 def goods_rates(rates: Mapping[str, int] | None) -> dict[str, list[Any]] | None:
-    """The cost of goods by category, in basis points, as a query parameter (a MAP)."""
+    """`rates` (cost of goods in basis points, by category) in the form of a query parameter of the type MAP."""
     return None if rates is None else {"key": list(rates), "value": list(rates.values())}

@@ -28,7 +28,7 @@ RATES_HINT: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """`rate`: the price of one unit (not minor unit) of `currency` in `to`."""
+    """A conversion rate. `rate`: the price in `to` of one unit (not minor unit) of `currency`."""
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "ignore"}
 

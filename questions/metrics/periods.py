@@ -1,10 +1,11 @@
 """Time zones, time buckets, and the earlier periods with which metrics are compared.
 
-Instants are naive UTC, as in the tables. *Local* means wall-clock time. Zones come from `zoneinfo`, not from DuckDB,
-which knows them only if its ICU extension is built in.
+Instants are naive UTC, as in the tables. *Local* time is the time that clocks in the zone show. Zones come from
+`zoneinfo`, since DuckDB knows zones only if its ICU extension is built in.
 
-A bucket is identified by its *key*. For a minute or an hour, the key is the instant at which it starts, so an hour that
-clocks show twice is two buckets. For a day, week or month, the key is its first local day.
+A bucket is a minute, hour, day, week or month, and is identified by its *key*. For a minute or an hour, the key is the
+instant at which it starts. An hour that clocks show twice is therefore two buckets. For a day, week or month, the key
+is its first local day.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class Zone:
         return at + self.offset(at)
 
     def instant(self, local: datetime) -> datetime:
-        """The instant at which clocks first show this local time. If clocks skip this time, the instant at which they
-        jump."""
+        """The first instant at which clocks show this local time. If clocks skip it, the instant at which they are put
+        forward."""
         if not _SECOND_DAY <= local < _LAST_DAY:
             return local
         first = local.replace(tzinfo=self._info)
@@ -82,7 +83,7 @@ class Zone:
         return self._jump(local - before - timedelta(days=1), local - before + timedelta(hours=1))
 
     def _jump(self, low: datetime, high: datetime) -> datetime:
-        """The instant between `low` and `high` at which the UTC offset changes, to the second."""
+        """The instant between `low` and `high` at which the UTC offset changes, exact to the second."""
         before = self.offset(low)
         while high - low > timedelta(seconds=1):
             middle = low + ((high - low) // timedelta(seconds=2)) * timedelta(seconds=1)
@@ -90,20 +91,22 @@ class Zone:
         return high
 
     def changes(self, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
-        """The zone's UTC offsets during a period, each with the instant from which it applies. The first is the one in
-        force at `since`; its instant may be earlier."""
+        """The zone's UTC offsets from `since` to `until`, each with the instant from which it applies. The first offset
+        is the one that applies at `since`, so its instant may be before `since`."""
         every = _changes(self)
         first = max(0, bisect_right(every, since, key=lambda change: change[0]) - 1)
         return [change for n, change in enumerate(every) if n == first or (n > first and change[0] < until)]
 
     def offsets(self) -> pl.DataFrame:
-        """All UTC offsets of the zone, for an ASOF join by instant: `offset_us` applies from `since` on."""
+        """All UTC offsets of the zone, as a frame for an ASOF join by instant: `offset_us` (microseconds) applies from
+        `since` on."""
         changes = [(since, _micros(offset)) for since, offset in _changes(self)]
         return pl.DataFrame(changes, schema={"since": pl.Datetime("us"), "offset_us": pl.Int64}, orient="row")
 
     def local_sql(self, at: str, since: datetime, until: datetime) -> str:
-        """SQL for the local time of an instant, in microseconds since 0001-01-01, a Monday. `at`: SQL for the instant,
-        which must lie between `since` and `until`. Integers take a third of the time of DuckDB's dates."""
+        """SQL for the local time of an instant, as microseconds since 0001-01-01 (a Monday). `at`: SQL for the instant,
+        which must be between `since` and `until`. Integers are used because they take a third of the time of DuckDB's
+        dates."""
         (_, offset), *later = self.changes(since, until)
         if not later:
             return f"(epoch_us({at}) + {_micros(offset) + _YEAR_1})"
@@ -114,7 +117,7 @@ class Zone:
 @lru_cache(maxsize=64)
 def _changes(zone: Zone) -> list[tuple[datetime, timedelta]]:
     """All UTC offsets of the zone, earliest first, each with the instant from which it applies. Before 1970, the offset
-    of 1970 is used; from 2100 on, the last one before."""
+    of 1970 is used. From 2100 on, the last offset before 2100 is used."""
     changes = [(datetime.min, timedelta(0)), (_SECOND_DAY, zone.offset(_FIRST))]
     at = _FIRST
     while at < _LAST:
@@ -131,14 +134,14 @@ def _micros(length: timedelta) -> int:
 
 @dataclass(frozen=True)
 class Buckets:
-    """The buckets of one grain in a zone."""
+    """The time buckets of one length (`grain`) in a zone."""
 
     grain: str
     zone: Zone
 
     def key_sql(self, at: str, since: datetime, until: datetime) -> str:
-        """SQL for the key of an instant's bucket. `at`: SQL for the instant, which must lie between `since` and
-        `until`."""
+        """SQL for the key of the bucket that contains an instant. `at`: SQL for the instant, which must be between
+        `since` and `until`."""
         if self.grain == "month":
             return self._month_sql(at, since, until)
         local, length = self.zone.local_sql(at, since, until), _micros(_LENGTHS[self.grain])
@@ -159,8 +162,8 @@ class Buckets:
         return f"CASE {' '.join(ends)} ELSE TIMESTAMP '{last}' END"
 
     def _jumps(self, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
-        """The changes of the UTC offset in a period. Each starts a new bucket, since some zones change their clocks by
-        a part of an hour."""
+        """The instants from `since` to `until` at which the UTC offset changes, each with the new offset. Each of them
+        starts a new minute or hour bucket, since some zones change their clocks by less than an hour."""
         return self.zone.changes(since, until)[1:]
 
     def key(self, at: datetime) -> datetime:
@@ -178,7 +181,7 @@ class Buckets:
         return key if self.grain in _SHORT else self.zone.instant(key)
 
     def after(self, key: datetime, count: int = 1) -> datetime:
-        """The key of the bucket `count` buckets later."""
+        """The key of the bucket that is `count` buckets after the one with this key."""
         return _months_later(key, count) if self.grain == "month" else later(key, count * _LENGTHS[self.grain])
 
     def end(self, key: datetime) -> datetime:
@@ -189,7 +192,7 @@ class Buckets:
         return min([last, *(jump for jump, _ in self._jumps(key, last))])
 
     def label(self, key: datetime) -> str:
-        """The bucket's name for readers, such as 2026-11 or 2026-11-11 20:00+08:00."""
+        """The name that readers see for the bucket with this key, such as 2026-11 or 2026-11-11 20:00+08:00."""
         if self.grain in _SHORT:
             offset = self.zone.offset(key)
             sign, minutes = ("-" if offset < timedelta(0) else "+"), abs(offset) // timedelta(minutes=1)
@@ -197,8 +200,8 @@ class Buckets:
         return f"{key:%Y-%m}" if self.grain == "month" else f"{key:%Y-%m-%d}"
 
     def keys(self, first: datetime, until: datetime) -> Iterator[datetime]:
-        """The keys of consecutive buckets: `first` and those after it that start before `until`. Raises `WrongQuestion`
-        if there are too many."""
+        """The keys of consecutive buckets, from the key `first` to the last bucket that starts before `until`. Raises
+        `WrongQuestion` if there are too many."""
         key, count = first, 0
         while self.start(key) < until:
             if (count := count + 1) > MOST_BUCKETS:
@@ -212,7 +215,8 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Shift:
-    """The distance from a period to the earlier period that it is compared with. `local`: measured on local clocks."""
+    """How far before a period the earlier period is with which it is compared: `months` and `length` together. `local`:
+    whether the distance is measured in local time."""
 
     months: int = 0
     length: timedelta = timedelta(0)
@@ -220,10 +224,11 @@ class Shift:
 
     @classmethod
     def between(cls, since: datetime, until: datetime, zone: Zone, how: str, buckets: Buckets | None) -> Shift:
-        """The shift to the preceding period of the same length, or to the same period of the last year.
+        """How far the earlier period is before the period from `since` to `until`. `how`: `last-year` means the same
+        period of the last year, else the preceding period of the same length.
 
         The length is counted in buckets if there are any, else in whole months or whole days if possible. For weekly
-        buckets, the last year is 52 weeks earlier, so that weekdays match.
+        buckets, the same period of the last year is 52 weeks earlier, so that weekdays match.
         """
         if how == "last-year":
             weeks = buckets is not None and buckets.grain == "week"
@@ -244,7 +249,7 @@ class Shift:
         return zone.instant(self._earlier(zone.local(at))) if self.local else at - self.length
 
     def key(self, key: datetime, buckets: Buckets) -> datetime:
-        """The key of the bucket that this one is compared with."""
+        """The key of the earlier bucket with which the bucket with this key is compared."""
         if buckets.grain in _SHORT:
             return buckets.key(self.instant(key, buckets.zone))
         return self._earlier(key)
@@ -254,13 +259,13 @@ class Shift:
 
 
 def later(at: datetime, length: timedelta) -> datetime:
-    """`at` plus `length`, at most the end of the year 9999."""
+    """`at` plus `length`, but not later than the end of the year 9999."""
     return min(at, datetime.max - length) + length if length > timedelta(0) else at + length
 
 
 def _months_later(local: datetime, count: int) -> datetime:
-    """The same day `count` months later, or the last day of that month if it is shorter; at most the end of the year
-    9999."""
+    """The same day of the month `count` months later. If that month is too short, its last day. Not later than the end
+    of the year 9999."""
     year, month = divmod(12 * local.year + local.month - 1 + count, 12)
     if year > datetime.max.year:
         return datetime.max

@@ -1,6 +1,6 @@
-"""The SQL that computes the metrics of one source.
+"""Makes the SQL that computes the metrics of one source.
 
-Invariant: user input is passed as bound parameters only. The SQL text comes from metrics.toml, or is computed from a
+Invariant: user input is passed only as bound parameters. The SQL text comes from metrics.toml or is computed from a
 time zone.
 """
 
@@ -21,8 +21,9 @@ _HOUR: Final = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Slice:
-    """Which rows to read, and how to group them. `since`, `until`: None for no bound. `span`: a range that contains all
-    instants of these rows. `goods_rates`: cost of goods by category, as parsed by money.py."""
+    """Which rows of a source to read, and how to group them. `since`, `until`: the period; None means no bound. `span`:
+    a range that contains the instants of all these rows. `goods_rates`: the cost of goods by category, as returned by
+    `money.goods_rates`."""
 
     by: tuple[str, ...]
     where: Mapping[str, Sequence[str]]
@@ -34,8 +35,9 @@ class Slice:
     goods_rates: Mapping[str, list[Any]] | None
 
     def fits(self, sums: Source) -> bool:
-        """Whether the hourly sums can replace the single rows: the sums have all dimensions of the slice, the buckets
-        are not minutes, and the slice's bounds and the zone's UTC offsets are whole hours."""
+        """Whether the source `sums` of hourly sums can replace the single rows for this slice. It must have all
+        dimensions of the slice, buckets must not be minutes, and the bounds of the period and the UTC offsets of the
+        zone must be whole hours."""
         offsets = (offset for _, offset in self.zone.changes(*self.span))
         return (
             {*self.by, *self.where} <= {*sums.dimensions, *IN_TIME}
@@ -52,7 +54,8 @@ class Statement:
 
 
 def aggregates(source: Source, metrics: Sequence[Metric], slice_: Slice, *, money: bool) -> Statement:
-    """SQL for the values of these metrics in each slice and bucket that has rows. `money`: also group by currency."""
+    """The query for the values of these metrics, which must be computed from `source`: one row per slice and bucket
+    that has rows. `money`: whether to group by currency, too."""
     keys = _keys(source, slice_, money=money)
     values = {m.name: _value(m) for m in metrics}
     written = {name: _written_out(source, sql) for name, sql in values.items()}
@@ -69,9 +72,9 @@ def aggregates(source: Source, metrics: Sequence[Metric], slice_: Slice, *, mone
 def _once(
     source: Source, relation: str, keys: Mapping[str, str], values: Mapping[str, str]
 ) -> tuple[str, dict[str, str], dict[str, str]]:
-    """For a source in which several rows can be about one object (identified by `source.once`): wrap the relation in a
-    subquery that has each object once per slice. Returns the new relation, and the keys and values as expressions over
-    it."""
+    """For a source in which several rows can belong to one object (identified by the column `source.once`): wrap
+    `relation` in a subquery that contains each object once per slice. Returns the new relation, and the SQL of the keys
+    and values in terms of it."""
     text, alias = " ".join(values.values()), source.alias
     own = {str(source.once), *(f"{alias}.{column}" for column in re.findall(rf"\b{alias}\.(\w+)", text))}
     computed = {name: sql for name, sql in source.columns.items() if re.search(rf"\b{name}\b", text)}
@@ -81,7 +84,8 @@ def _once(
 
 
 def rows(source: Source, metric: Metric, slice_: Slice, limit: int | None) -> Statement:
-    """SQL for the first `limit` rows behind a metric, by time. Without a limit, SQL for their number."""
+    """The query for the first `limit` rows, by time, from which a metric is computed. If `limit` is None, the query for
+    the number of these rows."""
     relation, parameters = _relation(source, [metric], slice_, [])
     if limit is None:
         counted = f"DISTINCT {source.once}" if source.once else "*"
@@ -127,8 +131,8 @@ def _currency(source: Source) -> str:
 def _relation(
     source: Source, metrics: Sequence[Metric], slice_: Slice, expressions: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
-    """The FROM and WHERE clauses, with their parameters. `expressions`: the SQL to select; it decides which joins are
-    needed."""
+    """The FROM and WHERE clauses for the rows of the slice, and their query parameters. `expressions`: the SQL that
+    will be selected, which determines the joins that are needed."""
     parameters: dict[str, Any] = {}
     conditions = [source.where] if source.where != "true" else []
     if source.at:
