@@ -1,8 +1,9 @@
-"""Parameter models: what each question takes, typed and described once for the command line, the endpoint and the docs.
+"""Parameter models: each describes the parameters of a question, with types and texts, for the command line, the
+endpoint and the docs.
 
-A model is a frozen class. Each field is annotated with its description, its `Bounds`, and a `Hint` where the
-validator's message would not help. The models of a package are in its `parameters.py`. `read` makes a model from
-untyped values. This module imports nothing heavy, so `--help` stays fast.
+A model is a frozen class. Each field is annotated with its description, with its `Bounds`, and with a `Hint` if the
+validator's message would not help. The models of a package are in its `parameters.py`. `read` makes an instance of a
+model from untyped values. This module imports nothing heavy, so `--help` is fast.
 """
 
 from __future__ import annotations
@@ -41,15 +42,16 @@ _OUT_OF_BOUNDS: Final = {"greater_than_equal", "less_than_equal", "greater_than"
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Error text after the field's name. It replaces the validator's message."""
+    """The text of the error if the field's value is invalid, without the field's name. It replaces the validator's
+    message."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A range of numbers, both ends included. Pydantic's own annotations are not used, since importing
-    them would slow down `--help`."""
+    """The least and the greatest number allowed. Pydantic's own annotations are not used, since importing them would
+    slow down `--help`."""
 
     least: float
     most: float
@@ -64,7 +66,7 @@ class Bounds:
 
 
 class _NaiveUtc:
-    """Converts an instant to naive UTC, the form used in the tables."""
+    """Annotation of a field whose value, an instant, is converted to naive UTC, the form used in the tables."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
@@ -73,7 +75,7 @@ class _NaiveUtc:
 
 
 class _CommaSeparated:
-    """Accepts comma-separated text for a sequence."""
+    """Annotation of a field whose value is a sequence and can be given as comma-separated text."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
@@ -93,7 +95,7 @@ def _naive(value: datetime) -> datetime:
 
 
 def naive_utc(name: str, value: datetime) -> datetime:
-    """An instant as naive UTC. Raises `WrongQuestion` if it lies outside the years 1 to 9999 in UTC. `name`: the
+    """The instant `value` as naive UTC. Raises `WrongQuestion` if it is outside the years 1 to 9999 in UTC. `name`: the
     parameter's name, used in the error."""
     try:
         return _naive(value)
@@ -126,10 +128,11 @@ DEFAULT_ZONE: Final = "Asia/Shanghai"
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False)
 class Parameters:
-    """The parameters of a question. The class itself is the model of questions without parameters.
+    """The parameters of a question. Each parameter model is a subclass. The class itself is the model of questions
+    without parameters.
 
     Subclasses declare their fields with annotations, like dataclasses, and are frozen. They are not dataclasses,
-    because generating all of them would slow down the start of every command.
+    because generating the methods of so many dataclasses would slow down the start of every command.
     """
 
     field_names: ClassVar[tuple[str, ...]] = ()
@@ -154,7 +157,7 @@ class Parameters:
 
     @classmethod
     def field_types(cls) -> Mapping[str, Any]:
-        """Types of the fields by name, with descriptions and bounds."""
+        """The annotated type of each field by name. Its metadata include the description and the bounds."""
         if "_hints" not in vars(cls):
             hints = get_type_hints(cls, include_extras=True)
             cls._hints = {name: hints[name] for name in cls.field_names}
@@ -162,18 +165,19 @@ class Parameters:
 
     @property
     def bound(self) -> dict[str, Any]:
-        """The values by name, without the cut: bound parameters for an SQL query that uses the same names."""
+        """The values by field name, except the cut. They are the parameters of an SQL query that uses the same
+        names."""
         return {name: getattr(self, name) for name in self.field_names if name not in CUT}
 
     @property
     def looks_back(self) -> bool:
-        """Whether a cut is set, so the question is about the past."""
+        """Whether a cut is set, which makes it a question about the past."""
         return any(getattr(self, name, None) is not None for name in CUT)
 
 
 class OfPast(Parameters):
-    """Base of the models of questions that can be asked about the past. Its fields are the cut, which says where the
-    past ends."""
+    """Base of the models of questions that can be asked about the past. Its fields describe the cut: the point up to
+    which events count."""
 
     at: Annotated[Instant | None, "State at this instant: only events that happened up to then."] = None
     known_at: Annotated[
@@ -190,8 +194,9 @@ P = TypeVar("P", bound=Parameters)
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One field of a model. `nested`: the value is a mapping, or a list whose elements are not just text; in a URL, it
-    is written as JSON. `hint`: the text of the field's `Hint`. `several`: its value is a list."""
+    """One field of a model. `nested`: whether the value is a mapping, or a list whose elements are not just text. In a
+    URL, such a value is written as JSON. `several`: whether the value is a list. `hint`: the text of the field's
+    `Hint`."""
 
     name: str
     description: str
@@ -203,12 +208,12 @@ class Parameter:
     hint: str | None
 
     def takes_json(self, text: str) -> bool:
-        """Whether a text in an address is meant as JSON."""
+        """Whether `text`, a value in a URL, is to be read as JSON."""
         return (self.nested or self.several) and text.lstrip()[:1] in ("[", "{")
 
 
 def parameters_of(model: type[Parameters]) -> dict[str, Parameter]:
-    """The fields of a model, by name, in order."""
+    """The fields of a model by name, in the order of their declaration."""
     return {name: _parameter(model, name, kind) for name, kind in model.field_types().items()}
 
 
@@ -227,13 +232,13 @@ def _parameter(model: type[Parameters], name: str, kind: Any) -> Parameter:
 
 
 def about(model: type[Parameters], name: str) -> str:
-    """The description of a parameter."""
+    """The description of the field `name` of a model."""
     return next(one for one in _metadata(model.field_types()[name]) if isinstance(one, str))
 
 
 def _metadata(kind: Any) -> list[Any]:
-    """All `Annotated` metadata of a type, outermost first. Metadata of the elements of a mapping or sequence are left
-    out."""
+    """All `Annotated` metadata of a type, outermost first. The metadata of the elements of a mapping or sequence are
+    left out."""
     if get_origin(kind) is Annotated:
         inner, *metadata = get_args(kind)
         return [*reversed(metadata), *_metadata(inner)]
@@ -261,7 +266,7 @@ def _nested(kind: Any) -> bool:
 
 
 def validator_of(model: type[Parameters]) -> type[BaseModel]:
-    """A pydantic model with the same fields. It checks values, and reads and writes them as JSON."""
+    """A pydantic model with the same fields as `model`. It checks values, and reads and writes them as JSON."""
     from pydantic import BaseModel, ConfigDict, create_model
 
     class Checked(BaseModel):
@@ -281,9 +286,9 @@ def read(
     known: Mapping[str, Parameter],
     values: Mapping[str, Any],
 ) -> P:
-    """Make a model from values by name. None means that a value is absent. `question`: its name, used in errors;
-    `validator`, `known`: the results of `validator_of` and `parameters_of` for this model. Raises `WrongQuestion`,
-    which names the wrong parameter and its bounds."""
+    """Make an instance of `model`. `values`: values by field name; None means that a value is absent. `question`: the
+    question's name, used in errors. `validator`, `known`: the results of `validator_of` and `parameters_of` for this
+    model. Raises `WrongQuestion`, which names the wrong parameter and its bounds."""
     from pydantic import ValidationError
 
     if unknown := sorted(_shown(name) for name in values.keys() - known.keys()):
@@ -315,14 +320,14 @@ def _in_words(parameter: Parameter, error: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as an error shows it: short, and always text."""
+    """The value as errors show it: short, and without characters that cannot be encoded."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _is_text(value: object) -> bool:
-    """Whether every text in the value can be encoded. JSON can hold half a surrogate pair."""
+    """Whether every text in the value can be encoded. JSON can contain half of a surrogate pair, which cannot."""
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
     if isinstance(value, Mapping):

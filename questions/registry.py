@@ -1,10 +1,11 @@
-"""All questions by name. Each is a function of the database state and its parameters, with its SQL in a file beside it.
+"""All questions by name. Each question is a function of the database state and the parameters, with its SQL in a file
+beside it.
 
-The command line asks through a `Source`: the database itself (`Local`) or, if another process owns it, that process
-(`api.client.Remote`). Both call this module, so the answers are the same.
+The command line asks through a `Source`: the database itself (`Local`) or, if another process owns the database, that
+process (`api.client.Remote`). Both call this module, so the answers are the same.
 
 To add a question, write a parameter model, a function and its SQL, and add a line to `QUESTIONS`. If the model is an
-`OfPast`, the question can be asked about the past: tables of the past (`projections.past`, chosen by `looking_back`)
+`OfPast`, the question can be asked about the past. Tables of the past (`projections.past`, chosen by `looking_back`)
 then stand in for the live ones. A question about one coupon folds only the events of that coupon.
 """
 
@@ -32,14 +33,15 @@ __all__ = ["QUESTIONS", "Answer", "AsOf", "Question", "Source", "answer", "as_of
 
 
 def answer(reading: Reading, name: str, values: Mapping[str, Any], progress: Progress = ignore) -> Answer:
-    """Answer a question from the state that `reading` sees, in a transaction that the caller rolls back. `values`: its
-    parameters by name. Raises `WrongQuestion`, and the errors of the question itself."""
+    """Answer the question `name` from the state that `reading` sees, in a transaction that the caller rolls back.
+    `values`: the parameters by name. `progress`: is told how far the past is folded. Raises `WrongQuestion`, and the
+    errors of the question itself."""
     question = QUESTIONS[name]
     return answer_to(question, reading, question.read(name, values), progress)
 
 
 def answer_to(question: Question[P], reading: Reading, parameters: P, progress: Progress = ignore) -> Answer:
-    """Like `answer`, with parameters that are already parsed."""
+    """Like `answer`, for a question and an instance of its parameter model."""
     cut = cut_of_question(question, reading, parameters)
     if cut:
         past = Past(reading, cut, progress)  # from here on, the data's clock is that of the past
@@ -48,8 +50,8 @@ def answer_to(question: Question[P], reading: Reading, parameters: P, progress: 
 
 
 def cut_of_question(question: Question[P], reading: Reading, parameters: P) -> Cut:
-    """The cut for which tables of the past must stand in. It is empty (false) if the question reads the live tables, or
-    handles its cut itself."""
+    """The cut for which past tables must stand in before the question is answered. It is empty (false) if the question
+    reads the live tables, or applies its cut itself."""
     if question.stand_in is None or not isinstance(parameters, OfPast):
         return Cut()
     return cut_of(reading, parameters)
@@ -58,7 +60,7 @@ def cut_of_question(question: Question[P], reading: Reading, parameters: P) -> C
 def frames_of(
     question: Question[P], reading: Reading, parameters: P, progress: Progress = ignore
 ) -> Iterator[pl.DataFrame]:
-    """The frames of the answer. Any tables of the past must already be in place."""
+    """The data frames of the answer. If past tables must stand in, they must already do so."""
     ask: Callable[..., Frames] = question.ask
     frames = ask(reading, parameters, progress) if question.folds else ask(reading, parameters)
     return iter([frames]) if isinstance(frames, pl.DataFrame) else frames

@@ -1,7 +1,7 @@
-"""Snapshots: several questions answered from one committed state, for a report, a review or a page.
+"""Snapshots: for a report, a review or a page, several questions are answered from one committed state.
 
-Invariants: every answer is read from the state that the first question saw, whatever is committed later. The tables of
-a past are built once for all consecutive questions with the same cut.
+Invariants: every answer is read from the state that the first question saw, whatever is committed later. Consecutive
+questions with the same cut share the tables of the past, so these are built only once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ UNION ALL SELECT 'VIEW', view_name FROM duckdb_views() WHERE temporary AND NOT i
 
 
 class Snapshot:
-    """One committed state, for use by one thread at a time. An answer is valid until the next question."""
+    """A source that answers from one committed state, for use by one thread at a time. An answer is valid until the
+    next question."""
 
     def __init__(self, cursor: Cursor, progress: Progress) -> None:
         """`cursor` must not be in a transaction, and belongs to the snapshot until `close`. `progress` is reported
@@ -40,12 +41,13 @@ class Snapshot:
         self._kept = self._temporary()
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """Raises what the question raises, and `StoreError` if an earlier question was interrupted."""
+        """Answer the question with this name. Raises what the question raises, and `StoreError` if an earlier question
+        was interrupted."""
         entry = QUESTIONS[question]
         return self.answer_to(entry, entry.read(question, parameters))
 
     def answer_to(self, question: Question[P], parameters: P) -> Answer:
-        """Like `ask`, with parameters that are already parsed."""
+        """Like `ask`, for a question and an instance of its parameter model."""
         self._clear()
         cut = cut_of_question(question, self._cursor, parameters)
         if not cut:
@@ -69,7 +71,8 @@ class Snapshot:
         return frames
 
     def _put_in_place(self, cut: Cut) -> Past:
-        """Build all tables of the past with this cut. After an error, none of them is kept."""
+        """Build all past tables with this cut, and make them stand in for the live ones. If this fails, all of them are
+        dropped."""
         self._leave_past()
         past = Past(self._cursor, cut, self._progress)
         try:
@@ -90,7 +93,7 @@ class Snapshot:
             self._kept = self._temporary()
 
     def _clear(self) -> None:
-        """Drop the temporary tables and views that the previous question left in the transaction."""
+        """Drop the temporary tables and views that the previous question left behind."""
         for kind, name in self._temporary() - self._kept:
             self._cursor.execute(f'DROP {kind} IF EXISTS temp."{name}"')
 
@@ -98,13 +101,12 @@ class Snapshot:
         return set(self._cursor.rows(_OURS))
 
     def roomy(self) -> AbstractContextManager[None]:
-        """Raise the memory limit for the questions asked within the block. Only one such block may be open at a
-        time."""
+        """Within the block, the memory limit is higher. Only one such block may be open at a time."""
         return self._cursor.roomy()
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """The snapshot itself: it already sees only one state."""
+        """This snapshot, since it already answers from only one state."""
         yield self
 
     def close(self) -> None:

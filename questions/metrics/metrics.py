@@ -104,7 +104,7 @@ def _checked(parameters: MetricSlice, compare: str | None = None, rates: Rates |
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of this name. Raises `NotThere`."""
+    """The metric with this name. Raises `NotThere`."""
     if name not in METRICS:
         raise NotThere(f"metric {name}: there is none of that name; see `coupon-ledger metrics list`")
     return METRICS[name]

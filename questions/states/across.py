@@ -1,8 +1,9 @@
-"""Effect of hypothetical coupon changes on the rules across coupons and between topics (docs/events.md).
+"""Which violations of the rules across coupons and between topics (docs/events.md) a hypothetical change of coupons
+would cause or remove.
 
-The campaigns and orders of these coupons are evaluated twice with the consumer's own rules: once with the coupons as
-they are, once as they would be. Grace periods count as over, so the result includes violations that still wait for the
-other topic. Nothing is written to the database.
+The consumer's own rules are applied twice to the campaigns and orders of these coupons: to the coupons as they are, and
+as they would be. Grace periods count as over, so the result includes violations that still wait for the other topic.
+Nothing is written to the database.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _USE: Final = (
 
 
 def changed(reading: Reading, coupons: Sequence[Become]) -> pl.DataFrame:
-    """The violations that would appear (`change` = comes) or disappear (`change` = goes). Run it in a transaction that
-    you roll back afterwards: it creates temporary tables."""
+    """The violations that would appear (`change` = comes) or disappear (`change` = goes) if the coupons became as in
+    `coupons`. The function creates temporary tables, so the caller must roll back its transaction."""
     rows = [{name: getattr(coupon, name) for name in _ROW} for coupon in coupons]
     after = _hashed(pl.DataFrame(rows, schema=_ROW), "coupon_id")
     with reading.given(wanted=after.select("key_hash", "coupon_id")):
@@ -74,8 +75,8 @@ def _hashed(rows: pl.DataFrame, of: str, name: str = "key_hash") -> pl.DataFrame
 
 
 def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Two frames of violations, before and after the change, of the campaigns whose counts of acquired coupons the
-    change affects."""
+    """The violations before and after the change, as two frames, in the campaigns for which the change affects which
+    coupons count as acquired. `before`, `after`: the changed coupons as they are and as they would be."""
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     counts = pl.col("campaign_id").is_not_null() & pl.col("acquired_at").is_not_null()
     had, has = (rows.select(columns).filter(counts) for rows in (before, after))
@@ -95,8 +96,9 @@ def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFram
 def _between_topics(
     reading: Reading, before: pl.DataFrame, after: pl.DataFrame, new_uses: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Two frames of violations, before and after the change, of the affected orders: those on which these coupons are
-    (or would be) used or reserved, and those named by the new `used` events."""
+    """The violations before and after the change, as two frames, of the affected orders. These are the orders on which
+    the coupons are (or would be) used or reserved, and the orders named by `new_uses`, the new `used` events. `before`,
+    `after`: the changed coupons as they are and as they would be."""
     columns = ["key_hash", "coupon_id", *_USE]
     used = pl.col("state") == "used"
     in_use, becomes = (_hashed(rows.filter(used).select(columns), "order_id", "order_hash") for rows in (before, after))
@@ -126,8 +128,8 @@ def _between_topics(
 
 
 def _stand_in(reading: Reading, table: str, orders: pl.DataFrame, rows: pl.DataFrame, gone: pl.DataFrame) -> None:
-    """Shadow the live table with a temporary one. It holds the live rows of these orders, except the coupons in `gone`,
-    plus `rows`."""
+    """Shadow the live table `table` with a temporary one. The temporary table contains the live rows of `orders`,
+    except those of the coupons in `gone`, and also `rows`."""
     with reading.given(affected=orders):
         live = reading.frame(f"SELECT t.* FROM {table} t SEMI JOIN affected USING (order_hash, order_id)")
     remaining = live.join(gone, on=["key_hash", "coupon_id"], how="anti")

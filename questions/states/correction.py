@@ -1,4 +1,5 @@
-"""Effect of compensating events on coupons: the reference fold runs over each history with and without these events.
+"""The effect of compensating events on coupons. The reference fold folds the history of each coupon with and without
+these events.
 
 Nothing is written. `questions.states.across` shows the effect on the rules across coupons and between topics.
 """
@@ -24,12 +25,13 @@ _LATER: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The effect on one coupon. Amounts are in minor units of `currency`.
+    """The effect of a correction on one coupon. Amounts are in minor units of `currency`.
 
-    `discount_…` is the discount of its use. `face_value_…` is the value still promised to the holder: 0 unless the
-    coupon is issued, claimed or reserved, and None if unknown. `events` counts the correction events that are new to
-    the coupon, `known` those that it already has. `violations` would appear and `healed` would disappear; both are
-    listed as `<event_id> <violation>`.
+    `before`, `after`: the state of the coupon without and with the correction. `discount_…`: the discount of the
+    coupon's use. `face_value_…`: the value still promised to the holder. It is 0 unless the coupon is issued, claimed
+    or reserved, and None if unknown. `events`: how many events of the correction are new to the coupon. `known`: how
+    many the coupon already has. `violations`, `healed`: the violations that would appear and disappear, each as
+    `<event_id> <violation>`.
     """
 
     coupon_id: str
@@ -50,8 +52,8 @@ class Effect:
 def effect(
     coupon_id: str, history: Iterable[dict[str, Any]], events: Sequence[Event]
 ) -> tuple[Effect, dict[str, Any] | None]:
-    """The effect of `events` on a coupon, and the coupon as it would be (fields as in `across.Become`). `history`: the
-    coupon's rows from the journal and the conflicts. The second value is None if no event is new."""
+    """The effect of `events` on a coupon, and the coupon as it would be (None if no event is new). The latter has the
+    fields of `Become`. `history`: the coupon's rows from the journal and from the conflicts."""
     deliveries = [_delivery(dict(row)) for row in history]
     known = {d.event["event_id"] for d in deliveries}
     fresh = [event for event in events if event["event_id"] not in known]
@@ -102,7 +104,7 @@ def _promised(coupon: Coupon) -> int | None:
 
 
 def totals(effects: Iterable[Effect], *, by_campaign: bool = True) -> list[dict[str, Any]]:
-    """Effects summed per campaign and currency, or per currency only. An amount is None if all its parts are
+    """The effects summed by currency, and also by campaign if `by_campaign`. An amount is None if all its parts are
     unknown."""
     names = ("campaign_id", "currency") if by_campaign else ("currency",)
     amounts = [name for name in Effect.__slots__ if name.endswith("_minor")]

@@ -29,7 +29,7 @@ class CouponHistory(OneCoupon):
 
 
 class CouponFilter(OfPast):
-    """A filter that is None matches everything."""
+    """Which coupons a question is about. A field that is None does not restrict them."""
 
     campaign: Campaign = None
     state: Annotated[str | None, "Only coupons in this state."] = None
@@ -73,7 +73,7 @@ class OneCampaign(OfPast):
 
 
 class ViolationFilter(OfPast):
-    """A filter that is None matches all."""
+    """Which violations a question is about. A field that is None does not restrict them."""
 
     coupon: Annotated[str | None, "Only violations of this coupon."] = None
     violation: Annotated[str | None, "Only violations of this rule, for example used_when_used."] = None
@@ -132,7 +132,7 @@ class Expiring(Parameters):
 
 
 class DeadLetters(Parameters):
-    """A filter that is None matches all."""
+    """Which dead letters a question is about. A field that is None does not restrict them."""
 
     topic: Annotated[str | None, "Only records of this topic."] = None
     partition: Annotated[Partition | None, "Only records of this partition."] = None
@@ -157,7 +157,7 @@ class Histories(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class Become:
-    """A coupon's row as it would be after the change. `uses`: event id and order id of each new `used` event."""
+    """The row of a coupon as it would be after a change. `uses`: event id and order id of each new `used` event."""
 
     coupon_id: str
     state: str

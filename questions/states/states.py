@@ -65,7 +65,7 @@ _NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITI
 
 
 def state(reading: Reading, parameters: OneCoupon) -> pl.DataFrame:
-    """The state of one coupon: one row, with its values, its owner, its order and the time of each step.
+    """The state of one coupon: one row, with the coupon's values, owner and order, and the time of each step.
 
     Raises `UnknownCoupon`.
     """
@@ -103,11 +103,11 @@ def history(reading: Reading, parameters: CouponHistory) -> pl.DataFrame:
     """The history of one coupon: one row per event, in canonical order. The reference fold computes it from the
     journal.
 
-    `before` and `after` are the coupon's states around the event. `number` counts the coupon's events from 1.
-    `violations` lists the rules that the event broke. Two lists name those that are not faults: `superseded`, where a
-    later fact overtook a sweep, and `explained`, where the two users of a `wrong_user` are linked ids of one person.
-    `data` holds the event's other fields as JSON. `currency` is that of the coupon. `partition`, `offset` and
-    `recorded_at` say where and when the log recorded the event.
+    `before` and `after` are the states of the coupon before and after the event. `number` counts the coupon's events
+    from 1. `violations` lists the rules that the event broke. `superseded` and `explained` list those of them that are
+    not faults. In `superseded`, a later fact overtook a sweep; in `explained`, the two users of a `wrong_user` are
+    linked ids of one person. `data` contains the event's other fields as JSON. `currency` is that of the coupon.
+    `partition`, `offset` and `recorded_at` say where and when the log recorded the event.
 
     Raises `UnknownCoupon`.
     """
@@ -137,7 +137,7 @@ def history(reading: Reading, parameters: CouponHistory) -> pl.DataFrame:
 
 
 def _persons_in(reading: Reading, cut: Cut) -> dict[str, str]:
-    """For each linked id, the id that stands for its person. Only links within the cut count."""
+    """For each linked id, the id that names its person. Only links within the cut count."""
     links = f"SELECT DISTINCT user_id, alias_id FROM user_events WHERE type = 'linked' AND {cut.condition(USER)}"
     return dict(persons(reading.frame(links)).iter_rows())
 
@@ -148,7 +148,8 @@ def _one_person(step: Step, people: Mapping[str, str]) -> bool:
 
 
 def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, dict[str, Any]]]:
-    """The coupon's events in the cut, folded, and the first position of each event. Raises `UnknownCoupon`."""
+    """Returns the result of folding the coupon's events within the cut, and the first position of each event by event
+    id. Raises `UnknownCoupon`."""
     parameters = {"coupon_id": coupon, "key_hash": key_hash(coupon)}
     rows = [
         row
@@ -191,7 +192,7 @@ def states(reading: Reading, parameters: CouponStates) -> pl.DataFrame:
 
 
 def _of_code(name: str, parameters: dict[str, Any]) -> str:
-    """The query of that name, limited to the coupons with `code` if one is set."""
+    """The SQL query with this name. If the parameter `code` is set, the query is limited to coupons with this code."""
     if parameters["code"] is None:
         del parameters["code"]
         return _query(name)
@@ -201,8 +202,9 @@ def _of_code(name: str, parameters: dict[str, Any]) -> str:
 def user(reading: Reading, parameters: OneUser) -> pl.DataFrame:
     """One person, with all linked ids: one row.
 
-    `person` is the id that stands for all of them, `linked` lists the other ids. `coupons` lists the coupons that any
-    of the ids owns. `usable`, `used` and `expired` count those coupons by their standing at the data's clock.
+    `person` is the id that names the person, `linked` lists the person's other ids. `coupons` lists the coupons that
+    any of the ids owns. Of these, `usable`, `used` and `expired` count those that are usable, used or expired at the
+    data's clock.
 
     Raises `NotThere`.
     """
@@ -223,10 +225,10 @@ def _user(reading: Reading, user: str) -> pl.DataFrame:
 
 
 def person(reading: Reading, parameters: OneUser) -> pl.DataFrame:
-    """One person in detail: the row of `user`, with two more lists.
+    """One person in detail: the row of the question `user`, with two more lists.
 
-    `ids` has the coupon counts of each of the person's ids. `violations` lists the rules broken by the person's coupons
-    or by events in the person's name.
+    `ids` has one entry per id of the person, with the id's numbers of coupons. `violations` lists the rules broken by
+    the person's coupons, or by events in the person's name.
 
     Raises `NotThere`.
     """
@@ -239,7 +241,7 @@ def person(reading: Reading, parameters: OneUser) -> pl.DataFrame:
 
 
 def ids_of(reading: Reading, user: str) -> tuple[pl.DataFrame, list[str]]:
-    """The row of user.sql, and all ids of the person; `user` comes first."""
+    """Returns the row of user.sql, and all ids of the person with the id `user`. `user` is the first of them."""
     row = reading.frame(_query("user"), {"user": user, "key_hash": key_hash(user)})
     linked = row["linked"].list.drop_nulls()[0]
     return row, [user, *(linked.to_list() if linked is not None else [])]
@@ -248,9 +250,9 @@ def ids_of(reading: Reading, user: str) -> tuple[pl.DataFrame, list[str]]:
 def order(reading: Reading, parameters: OneOrder) -> pl.DataFrame:
     """One order: one row, with its amounts and status.
 
-    `coupons` lists every coupon that the order names, that names the order, or that is on it now. `violations` lists
-    the rules broken on it. `coupon_discount_minor` is the coupon discount that the order states;
-    `coupons_discount_minor` is that of the coupons in use on it.
+    `coupons` lists every coupon that the order names, every coupon with an event that names the order, and every coupon
+    that is now on the order. `violations` lists the rules broken on the order. `coupon_discount_minor` is the coupon
+    discount that the order states. `coupons_discount_minor` is the sum of the discounts of the coupons in use on it.
 
     Raises `NotThere`.
     """
@@ -277,28 +279,30 @@ def order(reading: Reading, parameters: OneOrder) -> pl.DataFrame:
 def campaigns(reading: Reading, _: OfPast) -> pl.DataFrame:
     """All campaigns: one row per campaign, and one with a null id for coupons without a campaign.
 
-    `issued`, `claimed`, `used`, `returned` and `expired` count the coupons that have such an event, legal or not.
-    `in_use` counts coupons in state used now, `owned` those with an owner. `claim_rate` = claimed / (coupons issued
-    without a user); `use_rate` = in_use / owned. `discounts` lists the discount of coupons in use by currency;
-    `discount_minor` is the same if there is only one currency, else null. `violations` counts as in `campaign`.
+    `issued`, `claimed`, `used`, `returned` and `expired` count the coupons that have such an event, even if it broke a
+    rule. `in_use` counts coupons whose state is used, `owned` those with an owner. `claim_rate` = claimed / (coupons
+    issued without a user); `use_rate` = in_use / owned. `discounts` lists the discount of the coupons in use, by
+    currency. `discount_minor` is the discount if there is only one currency, else null. `violations` counts the same as
+    in the question `campaign`.
     """
     with reading.given(faults=_faults(reading)):
         return reading.frame(_query("campaigns"))
 
 
 def _faults(reading: Reading, campaign: str | None = None, between: bool = False) -> pl.DataFrame:
-    """Rows of campaign_faults.sql. `between`: include violations between coupons and orders. For the past, these need
-    every topic folded."""
+    """The rows of campaign_faults.sql. `between`: whether to include violations between coupons and orders. For a
+    question about the past, these require that every topic is folded."""
     return reading.frame(_query("campaign_faults"), {"campaign": campaign, "between": between})
 
 
 def campaign(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
     """One campaign: one row, with its current rules and counts.
 
-    `entered` counts its coupons that were claimed or granted; `stock_left` = quantity - entered, negative if more were
-    issued than exist. `violations` counts broken rules of its coupons and of the campaign itself, without those between
-    coupons and orders; `broken` lists them per rule. `states` lists the number of coupons per state, `versions` each
-    rule version with the values it changed, `conservation` the checks that its coupons balance.
+    `entered` counts the campaign's coupons that were claimed or granted. `stock_left` = quantity - entered; it is
+    negative if more coupons were claimed or granted than the quantity. `violations` counts the broken rules of the
+    coupons and of the campaign itself, without those between coupons and orders. `broken` lists their number by rule.
+    `states` lists the number of coupons in each state. `versions` lists each rule version with the values that it
+    changed. `conservation` lists checks whether the counts of the coupons balance.
 
     Raises `NotThere`.
     """
@@ -322,7 +326,7 @@ def campaign(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
 
 
 def _versions(reading: Reading, bound: Mapping[str, Any]) -> pl.DataFrame:
-    """One row per rule version: its event, and the changed values as JSON."""
+    """One row per rule version of the campaign: the event that made it, and the values that it changed, as JSON."""
     rows = []
     current: dict[str, Any] = {}
     events = reading.frame(_query("campaign_versions"), {**bound, "types": _RULE_TYPES})
@@ -337,11 +341,11 @@ def _versions(reading: Reading, bound: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def violations(reading: Reading, parameters: Violations) -> Iterator[pl.DataFrame]:
-    """Broken rules: one row per violation, by time.
+    """Broken rules: one row per violation, sorted by time.
 
-    Three flags mark violations that are not faults: `superseded` (a later fact overtook a sweep), `explained` (the two
-    users are linked ids of one person), `provisional` (the other topic is not yet read far enough). `counterpart` is
-    the other coupon, order or user involved, if the rule has one.
+    A violation is not a fault if one of three flags is true: `superseded` (a later fact overtook a sweep), `explained`
+    (the two users are linked ids of one person), `provisional` (the other topic has not been read far enough).
+    `counterpart` is the other coupon, order or user involved, or null.
     """
     return reading.batches(_query("violations"), parameters.bound)
 
@@ -349,17 +353,18 @@ def violations(reading: Reading, parameters: Violations) -> Iterator[pl.DataFram
 def violation_counts(reading: Reading, parameters: ViolationFilter) -> pl.DataFrame:
     """Number of violations of each rule: one row per violation code.
 
-    `violations` counts only faults, and `keys` the coupons, orders or campaigns that have one. `explained`,
-    `provisional` and `superseded` violations are counted separately.
+    `violations` counts only faults. `keys` counts the coupons, orders or campaigns that have such a fault. `explained`,
+    `provisional` and `superseded` count the violations that are not faults.
     """
     return reading.frame(_query("violation_counts"), parameters.bound)
 
 
 def campaign_violations(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
-    """Rules broken by a campaign's coupons, including those between coupons and orders: one row per rule and currency.
+    """Rules broken by a campaign's coupons, including the rules between coupons and orders: one row per rule and
+    currency.
 
-    `cases` counts violations, `coupons` and `users` the coupons and users involved. `discount_minor` sums the discounts
-    of those coupons that are in use now, each counted once.
+    `cases` counts the violations, `coupons` and `users` the coupons and users involved. `discount_minor` sums the
+    discounts of those of these coupons that are in use now. Each coupon counts once.
     """
     with reading.given(faults=_faults(reading, parameters.campaign, between=True)):
         return reading.frame(_query("campaign_violations"))
@@ -371,17 +376,17 @@ def campaign_users(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
 
 
 def linked(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """How many users have linked ids (`users`), and how many ids are linked to them (`ids`): one row."""
+    """How many users have linked ids (`users`), and how many ids are linked to these users (`ids`): one row."""
     return reading.frame(_query("linked"))
 
 
 def campaign_segments(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
-    """How customers of each RFM segment responded to a campaign: one row per segment and currency.
+    """How the customers in each RFM segment responded to a campaign: one row per segment and currency.
 
-    `got` counts customers with a coupon of the campaign, `used` those with one in use. Of those who used one,
-    `came_again` is the share with more than one order; `net_sales_minor` sums all orders of those who used one. A null
-    segment holds people with a coupon of the campaign but without an order that stands (paid, and neither cancelled nor
-    refunded in full).
+    `got` counts customers who own a coupon of the campaign, and `used` those with one in use. The next two columns are
+    about the customers counted in `used`: `came_again` is the share of them with more than one order, and
+    `net_sales_minor` sums all their orders. The row with a null segment counts people who own a coupon of the campaign
+    but have no order that stands (paid, and neither cancelled nor refunded in full).
     """
     theirs = campaign_users(reading, parameters)
     everyone = customers.in_segments(reading)
@@ -407,8 +412,8 @@ _DUE: Final = ("type", "reason", "campaign_id", "currency")
 def due(reading: Reading, parameters: Due) -> pl.DataFrame:
     """What a sweep up to `until` would append: one row per event type, reason, campaign and currency.
 
-    `face_value_minor` sums the coupons that have a face value (null if none has one); `without_value` counts the
-    others.
+    `face_value_minor` sums the face values of the coupons that have one (null if none has one). `without_value` counts
+    the coupons without a face value.
     """
     until = parameters.until or reading.rows("SELECT data_clock FROM ledger")[0][0]
     pieces = due_at(reading, until) if until else iter(())
@@ -428,7 +433,8 @@ def due(reading: Reading, parameters: Due) -> pl.DataFrame:
 
 
 def _counted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Sums per group. An amount is null if all its parts are unknown."""
+    """The rows of the coupons that are due, summed by the columns of `_DUE`. An amount is null if all its parts are
+    unknown."""
     known = pl.when(pl.col("coupons").sum() > pl.col("without_value").sum()).then(pl.col("face_value_minor").sum())
     return rows.group_by(_DUE).agg(
         pl.col("coupons").sum(), known.alias("face_value_minor"), pl.col("without_value").sum()
@@ -439,10 +445,10 @@ _EXPIRIES_BY: Final = {"reason": "reason", "campaign": "campaign_id", "channel":
 
 
 def expiries(reading: Reading, parameters: Expiries) -> pl.DataFrame:
-    """Expired coupons: one row per currency and value of the columns in `by`.
+    """Expired coupons: one row per currency and combination of values of the columns in `by`.
 
-    `face_value_minor` sums the coupons that have a face value (null if none has one); `without_value` counts the
-    others.
+    `face_value_minor` sums the face values of the coupons that have one (null if none has one). `without_value` counts
+    the coupons without a face value.
 
     Raises `NotThere`.
     """
@@ -456,19 +462,21 @@ def expiries(reading: Reading, parameters: Expiries) -> pl.DataFrame:
 
 
 def expiring(reading: Reading, parameters: Expiring) -> Iterator[pl.DataFrame]:
-    """Usable coupons with an owner that expire within `within_s` seconds after the data's clock: one row per coupon,
-    the earliest end first."""
+    """Usable coupons with an owner that expire in the `within_s` seconds after the data's clock: one row per coupon,
+    the earliest expiry first."""
     return reading.batches(_query("expiring"), parameters.bound)
 
 
 def diff(reading: Reading, parameters: Diff, progress: Progress) -> Iterator[pl.DataFrame]:
-    """What happened to coupons between two points: one row per coupon with new events, by id.
+    """What happened to coupons between two points: one row per coupon with new events, sorted by id.
 
-    `before` and `after` are the states (null: the coupon did not exist yet). `changed` holds the other values that
-    changed, as JSON `[before, after]`. `types` and `event_ids` list the new events in canonical order.
+    `before` and `after` are the coupon's states at the two points (null: the coupon did not exist yet). `changed`
+    contains the other values that changed, as JSON `[before, after]`. `types` and `event_ids` list the new events in
+    canonical order.
 
-    Both points are cuts: by when events happened (`from_at`, `to_at`), by when they were recorded (`known_from`,
-    `known_to`), by log position, or by a combination. Without a second point, the comparison is with now.
+    Both points are cuts. A cut is given by when events happened (`from_at`, `to_at`), by when they were recorded
+    (`known_from`, `known_to`), by log positions (`from_positions`, `to_positions`), or by a combination of these. If
+    the second point is not given, it is now.
 
     Raises `WrongQuestion`.
     """
@@ -497,13 +505,14 @@ def diff(reading: Reading, parameters: Diff, progress: Progress) -> Iterator[pl.
 
 
 def _beyond(earlier: Cut, later: Cut) -> bool:
-    """Whether any position of the earlier cut is beyond that of the later one."""
+    """Whether any position of the cut `earlier` is greater than that of the cut `later` in the same partition."""
     start, end = earlier.positions, later.positions
     return start is not None and end is not None and any(offset > end.get(at, 0) for at, offset in start.items())
 
 
 def dead_letters(reading: Reading, parameters: DeadLetters) -> Iterator[pl.DataFrame]:
-    """Dead letters, by position: one row per record, with the reason and detail why it was not folded."""
+    """Dead letters, sorted by position: one row per record, with the reason why the record could not be folded, and
+    details."""
     chosen = parameters.bound
     whole, limit = chosen.pop("whole"), chosen.pop("limit")
     bulk = "" if whole else ", key, value"
@@ -511,8 +520,8 @@ def dead_letters(reading: Reading, parameters: DeadLetters) -> Iterator[pl.DataF
 
 
 def histories(reading: Reading, parameters: Histories) -> pl.DataFrame:
-    """All events of several coupons, including conflicting contents: one row per distinct content of an event, with the
-    position where the log first had it."""
+    """All events of several coupons, including conflicts: one row per distinct content of an event, with the first
+    position of this content in the log."""
     ids = list(parameters.coupons)
     hashes = stable_hash(pl.Series(ids, dtype=pl.String)).tolist()
     return reading.frame(_query("histories"), {"coupons": ids, "key_hashes": hashes})
@@ -539,9 +548,10 @@ def dead_letter(reading: Reading, parameters: OneDeadLetter) -> pl.DataFrame:
 def summary(reading: Reading, _: Parameters) -> pl.DataFrame:
     """Counts over the whole database, the data's clock and the last commit: one row.
 
-    `read`, `applied`, `repeats` and `conflicts` say what became of the records; `partitions` lists the same per
-    partition, with its next offset. `violations` counts faults only. `dead_letters_open` counts the dead letters that
-    nobody discarded. `outbox` counts events that the ledger still has to append.
+    `read` counts the records that were read; `applied`, `repeats` and `conflicts` count what became of them.
+    `partitions` lists the same counts for each partition, with its next offset. `violations` counts only faults.
+    `dead_letters_open` counts the dead letters that nobody discarded. `outbox` counts the dead letters and events that
+    the ledger still has to append to the log.
     """
     row = reading.frame(_query("summary"))
     # The join costs as much as all the rest, and hardly any database has discarded dead letters.
@@ -557,8 +567,8 @@ def totals(reading: Reading, _: OfPast) -> pl.DataFrame:
 
 
 def log_identity(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """Which log the database was read from: one row per partition, with the id of the topic and the last record
-    read."""
+    """From which log the database was read: one row per partition, with the id of the topic and the last record that
+    was read."""
     return read_log(reading).rows()
 
 
@@ -572,21 +582,22 @@ def oddities(reading: Reading, _: Parameters) -> pl.DataFrame:
 
 
 def standing(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """The settings that the database was built with: one row, with the grace in minutes and, in `versions`, the version
-    of each projection."""
+    """The settings with which the database was built: one row. `grace` is in minutes, and `versions` has the version of
+    each projection."""
     return reading.frame(_query("standing"))
 
 
 def digest(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """Digests of all tables, to compare two databases: one row per table. `facts` covers the business
-    columns, `full` all columns, including positions and book-keeping."""
+    """Digests of all tables, for comparing two databases: one row per table. `facts` is the digest of the business
+    columns, `full` that of all columns, including positions and book-keeping."""
     in_place.complete(reading)
     schema = {"table": pl.String, "rows": pl.Int64, "facts": pl.String, "full": pl.String}
     return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
 
 
 def digest_buckets(reading: Reading, parameters: DigestBuckets) -> pl.DataFrame:
-    """The full digest of one table by bucket, to find where two databases differ: one row per bucket."""
+    """The full digest of each bucket of rows of one table, for finding where two databases differ: one row per
+    bucket."""
     in_place.complete(reading)
     return digests_of.buckets(reading, parameters.table)
 
@@ -600,8 +611,8 @@ def digest_rows(reading: Reading, parameters: DigestRows) -> pl.DataFrame:
 def audit(reading: Reading, parameters: Audit) -> pl.DataFrame:
     """The result of one audit: one row.
 
-    `asked` is what the audit checks, `offenders` the number of rows that break it, `examples` the first `limit` of them
-    as JSON.
+    `asked` is the question that the audit answers. `offenders` is the number of rows that break the invariant, and
+    `examples` contains the first `limit` of them as JSON.
 
     Raises `NotThere`.
     """
@@ -624,11 +635,11 @@ _EVIDENCE: Final = {
 
 
 def evidence(reading: Reading, parameters: Evidence) -> pl.DataFrame:
-    """All data of the coupons whose key hash lies between `first` and `last`, for an audit outside the database: one
-    row.
+    """All data of the coupons whose key hash is between `first` and `last`, for an audit outside the database: one row.
 
-    It has lists of their rows, events, conflicts and violations. With `set_aside`, it also lists the positions of all
-    valid coupon events among the dead letters (folding failed, or `occurred_at` is too far from `recorded_at`).
+    The row has lists of the coupons' rows, events, conflicts and violations. If `set_aside` is true, it also lists the
+    positions of all valid coupon events among the dead letters: those whose folding failed, and those whose
+    `occurred_at` is too far from `recorded_at`.
     """
     span = {"first": parameters.first, "last": parameters.last}
     lists = {
@@ -640,8 +651,8 @@ def evidence(reading: Reading, parameters: Evidence) -> pl.DataFrame:
 
 
 def campaign_targets(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
-    """The targets set for a campaign: one row per metric and currency, with the latest target in canonical order.
-    Ratios are in basis points."""
+    """The targets set for a campaign: one row per metric and currency. If a target was set several times, the last one
+    in canonical order counts. Targets of ratios are in basis points."""
     return reading.frame(_query("campaign_targets"), parameters.bound)
 
 
@@ -654,5 +665,5 @@ def _query(name: str) -> str:
 
 
 def _as_list(frame: pl.DataFrame) -> pl.Series:
-    """The frame as one value: a list of structs."""
+    """A column with a single value: the rows of `frame` as a list of structs."""
     return frame.select(pl.struct(pl.all()).implode()).to_series()
