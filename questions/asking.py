@@ -31,7 +31,8 @@ _POSITION: Final = re.compile(r"([a-z]+\.[a-z-]+):([0-9]{1,9}):([0-9]{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """The committed state that an answer was read from. `positions`: rows of topic, partition, next_offset."""
+    """The committed state that an answer was read from. `positions`: one dict per partition, with `topic`, `partition`,
+    `next_offset`."""
 
     commits: int
     committed_at: datetime | None

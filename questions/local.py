@@ -18,7 +18,7 @@ class Local:
     question."""
 
     def __init__(self, store: Store, progress: Progress = ignore) -> None:
-        """`progress` is reported while the past is folded."""
+        """`progress`: called while the past is folded."""
         self._store = store
         self._cursor = store.cursor()
         self._progress = progress

@@ -34,7 +34,7 @@ __all__ = ["QUESTIONS", "Answer", "AsOf", "Question", "Source", "answer", "as_of
 
 def answer(reading: Reading, name: str, values: Mapping[str, Any], progress: Progress = ignore) -> Answer:
     """Answer the question `name` from the state that `reading` sees, in a transaction that the caller rolls back.
-    `values`: the parameters by name. `progress`: is told how far the past is folded. Raises `WrongQuestion`, and the
+    `values`: the parameters by name. `progress`: called while the past is folded. Raises `WrongQuestion`, and the
     errors of the question itself."""
     question = QUESTIONS[name]
     return answer_to(question, reading, question.read(name, values), progress)

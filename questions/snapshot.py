@@ -32,8 +32,8 @@ class Snapshot:
     next question."""
 
     def __init__(self, cursor: Cursor, progress: Progress) -> None:
-        """`cursor` must not be in a transaction, and belongs to the snapshot until `close`. `progress` is reported
-        while the past is folded."""
+        """`cursor`: must not be in a transaction, and may not be used by others until `close`. `progress`: called while
+        the past is folded."""
         self._cursor = cursor
         self._progress = progress
         self._past: Past | None = None

@@ -25,11 +25,11 @@ _MONEY: Final = ("sales_minor", "margin_minor")
 
 
 def attribution(reading: Reading, parameters: Credits) -> pl.DataFrame:
-    """Orders, sales and margin credited by each model: one row per model, currency and channel (or campaign, or kind of
-    touch).
+    """Orders, sales and margin credited by each model: one row per model, currency and value. A value is a channel, a
+    campaign, or a kind of touch, as the question asks.
 
-    `share` is the row's part of all orders in the currency. `removal_effect` (markov) is the share of all orders that
-    would be lost without the channel. `error` (shapley) is the standard error of `orders` if combinations were sampled.
+    `share` is the value's part of all orders in the currency. `removal_effect` (markov) is the share of all orders that
+    would be lost without the value. `error` (shapley) is the standard error of `orders` if combinations were sampled.
     `margin_minor` covers orders with a known cost of goods (null if there are none); `without_cost` counts the others.
 
     Raises `WrongQuestion`, `NotThere`.

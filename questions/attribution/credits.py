@@ -238,7 +238,8 @@ class _StateOf:
     by binary search."""
 
     def __init__(self, sources: Int64, states: Int64, number: int) -> None:
-        """`sources`: in ascending order; `states`: the state of each; `number`: the number of states."""
+        """`sources`: the hashes, in ascending order. `states`: the state of each source. `number`: the number of
+        states."""
         self.number = number
         self._sources, self._states = sources, states
         self._low = (1 << (_ROOM * max(len(sources), 1)).bit_length()) - 1

@@ -79,7 +79,7 @@ class Model(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The values of the parameters that the model's kind uses."""
+        """By name, the values of those parameters that models of this kind use."""
         read = [name for name, kind in _PARAMETERS.items() if kind == self.kind]
         looking = [] if self.kind == "redeemed" else ["look_back_days"]
         return {name: getattr(self, name) for name in [*looking, *read]}

@@ -52,7 +52,7 @@ def _text(name: str) -> str:
 
 
 def question_of(name: str) -> str:
-    """What the audit checks: the first sentence of its file."""
+    """The question that the audit with this name answers: the first sentence of its file."""
     header = " ".join(line.removeprefix("-- ") for line in _text(name).splitlines() if line.startswith("--"))
     return header.partition("?")[0] + "?"
 

@@ -123,8 +123,8 @@ def in_segments(reading: Reading) -> pl.DataFrame:
 
 
 def tiers(reading: Reading, parameters: Segments) -> pl.DataFrame:
-    """Customers by tier (high value, active, bargain hunters): one row per tier and currency, with the columns of
-    `customer-segments`. A customer can be in several tiers."""
+    """Customers by tier (high value, active, bargain hunters): one row per tier and currency, with the same figures as
+    in the question `customer-segments`. A customer can be in several tiers."""
     everyone = known(reading, goods_rates=parameters.goods_rates)
     parts = [_summed(everyone.with_columns(tier=pl.when(name).then(pl.lit(name))), "tier") for name in TIERS]
     sums = pl.concat(parts).filter(pl.col("tier").is_not_null())
@@ -250,8 +250,8 @@ def repurchase(reading: Reading, _: OfPast) -> pl.DataFrame:
 def behaviour(reading: Reading, parameters: Behaviour) -> pl.DataFrame:
     """The funnel from view to return: one row per step (view, coupon, cart, ordered, paid, returned).
 
-    `users` counts persons with such an event in the period; the steps need not happen in order. `of_before` is
-    `users` divided by `users` of the previous step. With `explain`: one row per step and person.
+    `users` counts persons with an event of this step in the period; the steps need not happen in this order.
+    `of_before` is `users` divided by `users` of the previous step. With `explain`: one row per step and person.
     """
     reached = sql(__package__, "behaviour")
     steps = ", ".join(f"({number}, '{step}')" for number, step in enumerate(STEPS))

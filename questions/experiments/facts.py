@@ -77,7 +77,7 @@ class Window:
 
     @property
     def elapsed(self) -> float:
-        """The part of the planned window for which orders are known."""
+        """The part of the planned window for which orders are known, from 0 to 1."""
         return (self.end - self.start) / (self.planned_end - self.start)
 
 

@@ -1,4 +1,5 @@
-"""Amounts in several currencies. They are never added up directly, only converted with rates that the user supplies."""
+"""Amounts in several currencies. They are never added up as they are: the user must supply rates, with which they are
+converted first."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _delivery(row: dict[str, Any]) -> Delivery:
 
 
 def naive(event: Event) -> dict[str, Any]:
-    """The event in the form of the journal, with naive instants."""
+    """The event in the form in which the journal stores it, with instants as naive UTC."""
     return {
         name: value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value
         for name, value in event.items()
@@ -104,8 +104,8 @@ def _promised(coupon: Coupon) -> int | None:
 
 
 def totals(effects: Iterable[Effect], *, by_campaign: bool = True) -> list[dict[str, Any]]:
-    """The effects summed by currency, and also by campaign if `by_campaign`. An amount is None if all its parts are
-    unknown."""
+    """Sums of the effects: one row per currency, or per campaign and currency if `by_campaign`. Each row also has the
+    number of coupons. An amount is None if all its parts are unknown."""
     names = ("campaign_id", "currency") if by_campaign else ("currency",)
     amounts = [name for name in Effect.__slots__ if name.endswith("_minor")]
     groups: dict[tuple[str, ...], dict[str, Any]] = {}

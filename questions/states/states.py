@@ -176,8 +176,8 @@ def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, 
 
 
 def coupons(reading: Reading, parameters: Coupons) -> Iterator[pl.DataFrame]:
-    """Coupons that match the filters: one row per coupon, sorted by id. `ordered=false` skips the sort, which is faster
-    for large results."""
+    """Coupons that match the filters: one row per coupon, sorted by id. If `ordered` is false, they are not sorted,
+    which is faster if there are many."""
     bound = parameters.bound
     query = _of_code("coupons", bound)
     order = "ORDER BY coupon_id" if bound.pop("ordered") else ""
@@ -185,8 +185,8 @@ def coupons(reading: Reading, parameters: Coupons) -> Iterator[pl.DataFrame]:
 
 
 def states(reading: Reading, parameters: CouponStates) -> pl.DataFrame:
-    """Number of coupons in each state: one row per state. The filters are those of `coupons`. `long_ended` counts the
-    coupons that ended more than `ended_days` days ago."""
+    """Number of coupons in each state: one row per state. `long_ended` counts those that ended more than `ended_days`
+    days ago. The filters are the same as in the question `coupons`."""
     bound = parameters.bound
     return reading.frame(_of_code("states", bound), bound)
 
@@ -528,8 +528,8 @@ def histories(reading: Reading, parameters: Histories) -> pl.DataFrame:
 
 
 def across(reading: Reading, parameters: Across) -> pl.DataFrame:
-    """Which violations across coupons and between topics would appear or disappear if these coupons changed: one row
-    per violation, with `change` = comes or goes."""
+    """Which violations of the rules across coupons and between topics would appear (`change` = comes) or disappear
+    (`change` = goes) if these coupons changed: one row per violation."""
     return changed(reading, parameters.coupons)
 
 
@@ -561,8 +561,8 @@ def summary(reading: Reading, _: Parameters) -> pl.DataFrame:
 
 
 def totals(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """Number of coupons, orders, campaigns, users, events and violations, and the data's clock: one row. `states` lists
-    the coupons per state, `broken` the violations per rule."""
+    """Numbers of coupons, orders, campaigns, users, events and violations, and the data's clock: one row. `states`
+    lists the number of coupons by state, `broken` the number of violations by rule."""
     return reading.frame(_query("totals"))
 
 
@@ -575,15 +575,16 @@ def log_identity(reading: Reading, _: Parameters) -> pl.DataFrame:
 def oddities(reading: Reading, _: Parameters) -> pl.DataFrame:
     """Signs that a producer is set up wrongly: one row per topic.
 
-    `events` counts the valid events read. `other_keys` counts events whose record has another key, `skewed` those with
-    `occurred_at` far from `recorded_at`, `in_1970` the skewed ones dated 1970.
+    `events` counts the valid events that were read. `other_keys` counts events whose record has the wrong key. `skewed`
+    counts events whose `occurred_at` is far from `recorded_at`, and `in_1970` those of them whose `occurred_at` is in
+    1970.
     """
     return oddities_of(reading)
 
 
 def standing(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """The settings with which the database was built: one row. `grace` is in minutes, and `versions` has the version of
-    each projection."""
+    """The settings with which the database was built: one row, with the data's clock. `grace_minutes` is the grace.
+    `versions` lists the name and version of each projection."""
     return reading.frame(_query("standing"))
 
 
@@ -603,7 +604,7 @@ def digest_buckets(reading: Reading, parameters: DigestBuckets) -> pl.DataFrame:
 
 
 def digest_rows(reading: Reading, parameters: DigestRows) -> pl.DataFrame:
-    """The rows of one bucket of a table (see `digest-buckets`)."""
+    """The rows of one bucket of a table. `digest-buckets` lists the buckets."""
     in_place.complete(reading)
     return digests_of.rows_of(reading, parameters.table, parameters.bucket)
 
