@@ -1,5 +1,7 @@
-"""Open the log to append what a command computed or defined with a database. Only the log that filled that database is
-accepted."""
+"""Open the log for commands that append to it what they computed from a database, or what the user defined.
+
+Such a command refuses any other log than the one that the database was filled from.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def appending(settings: Settings) -> Iterator[EventLog]:
-    """Open the log for appending. While there is no database, any log is accepted.
+    """Within the block, the log is open for appending. Any log is accepted if there is no database yet.
 
-    Raises `LogReplaced` if the database was filled from another log, and whatever opening either of them raises.
+    Raises `LogReplaced` if the database was filled from another log, and any error of opening the log or the database.
     """
     from coupon_ledger.consumers.log_identity import open_log_of, refuse
 
@@ -28,7 +30,8 @@ def appending(settings: Settings) -> Iterator[EventLog]:
 
 
 def known_log(settings: Settings) -> ReadLog:
-    """What the database knows of the log that it was filled from; empty if there is no database yet."""
+    """The identity of the log that the database was filled from, as the database has it stored. Empty if there is no
+    database yet."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source
     from coupon_ledger.ledger.errors import StoreNotInitialised
@@ -43,10 +46,11 @@ def known_log(settings: Settings) -> ReadLog:
 
 @contextmanager
 def remembering(settings: Settings) -> Iterator[None]:
-    """Within the block, give the right advice if the log or its topics are missing.
+    """Within the block, a missing log or topic gets the right advice.
 
-    `LogMissing` and `LogNotInitialised` advise to create them. If the database was filled from that log, `LogReplaced`
-    is raised instead, which advises to restore it. If the database cannot be read, the first error stays.
+    `LogMissing` and `LogNotInitialised` advise the user to create what is missing. If the database has already read
+    records from a log, this raises `LogReplaced` instead, which advises to restore that log. If the database cannot be
+    read, the original error is raised.
     """
     from coupon_ledger.ledger.address_space import check_for_reading
     from coupon_ledger.ledger.errors import LedgerError, LogMissing, LogNotInitialised

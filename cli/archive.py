@@ -1,4 +1,4 @@
-"""`archive`, `archive verify` and `restore`."""
+"""The commands `archive`, `archive verify`, `archive merge` and `restore`: copy the log to files, and back."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def archive(
 ) -> None:
     """Archive the log into a folder of Parquet files, or verify such a folder.
 
-    Each run continues where the archive ends, even after a kill. Consumers and publishers may run meanwhile. Each
-    record is archived once, with its bytes, position and time of recording. The bytes are copied from the log
-    unchanged, without a schema registry. The decoded fields are stored beside them, for any Parquet reader and for
-    fast rebuilds. docs/archive.md describes the files.
+    Each run continues where the archive ends, even after a run that was killed. Consumers and publishers may run
+    meanwhile. Each record is archived once, with its bytes, position and time of recording. The bytes are copied from
+    the log unchanged, without asking a schema registry. Each record's decoded fields are stored too, for any Parquet
+    reader and for fast rebuilds. docs/archive.md describes the files.
 
     \b
     coupon-ledger archive --to /backup/ledger
@@ -122,10 +122,11 @@ def verify(folder: Path, output: str) -> None:
 @archive.command(short_help="Join small files of an archive.")
 @click.argument("folder", type=_folder)
 def merge(folder: Path) -> None:
-    """Join the small files that frequent runs of `archive` make: those of one topic, partition and day.
+    """Join the small files that frequent runs of `archive` make. Files of the same topic, partition and day are joined.
 
-    Bytes, positions and times stay the same. It may run beside readers and may be killed at any moment. Old files are
-    removed once the manifest names the new ones and nobody reads them; a later run removes the rest.
+    Bytes, positions and times stay the same. The command may run beside readers of the archive, and may be killed at
+    any moment. It removes the joined small files at the end. If somebody still reads the archive then, the next run
+    removes them.
 
     \b
     coupon-ledger archive merge /backup/ledger
@@ -155,7 +156,8 @@ def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool
     """Create a log from an archive: its records with their bytes, partitions, offsets and times of recording.
 
     The log must be empty; on Kafka its topics must not exist yet. An embedded log is restored completely or not at
-    all. After an interrupted restore into Kafka, run it again with --anew, which deletes the unusable topics first.
+    all. After an interrupted restore into Kafka, run the command again with --anew: it first deletes the incomplete
+    topics.
 
     \b
     coupon-ledger restore --from /backup/ledger --log sqlite:///restored.log.db

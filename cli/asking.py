@@ -1,4 +1,4 @@
-"""How commands ask questions: one, or several about one committed state. It also prints which state was asked."""
+"""How commands ask a question, or several questions about one committed state, and print which state was read."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class _SharedSnapshot:
-    """The snapshot of a command that asks several questions about one state. `bar`: shows the progress of the current
-    question."""
+    """The snapshot (`source`) that all questions within a block of `together` read. `bar`: the progress bar of the
+    current question, if it has one."""
 
     source: Source | None = None
     bar: Bar | None = None
@@ -43,7 +43,8 @@ _together: ContextVar[_SharedSnapshot | None] = ContextVar("together", default=N
 
 @contextmanager
 def together(settings: Settings) -> Iterator[Source]:
-    """Within the block, all questions of `answered` see one committed state, whatever is committed meanwhile."""
+    """Within the block, all calls of `answered` read one committed state, even if a consumer commits meanwhile. Yields
+    that state's snapshot."""
     from coupon_ledger.api.client import asking
 
     shared = _SharedSnapshot()
@@ -58,7 +59,8 @@ def together(settings: Settings) -> Iterator[Source]:
 
 @contextmanager
 def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
-    """Ask the question and yield the answer. If `output` is table, print after the block which state was asked."""
+    """Ask the question with `parameters`, and yield the answer. If `output` is table, print after the block which state
+    was read."""
     from coupon_ledger.questions.registry import QUESTIONS
 
     since, until = parameters.get("since"), parameters.get("until")
@@ -96,7 +98,8 @@ def _source(settings: Settings, bar: Bar | None) -> Iterator[Source]:
 
 
 def say_as_of(state: AsOf, parameters: dict[str, Any]) -> None:
-    """Print which state was asked: commit, data's clock, and where the past ends. On standard error."""
+    """Print on standard error which state was read: the commit, the data's clock and, for a question about the past,
+    its cut. `parameters`: those of the question."""
     click.echo(_as_of(state, parameters), err=True)
 
 

@@ -1,4 +1,5 @@
-"""`attribution`: credit for orders by channel, campaign and touch, under several models; and the models by name."""
+"""`attribution`: show how much credit each channel, campaign or kind of touch gets for orders, according to several
+models; define such models and list them."""
 
 from __future__ import annotations
 
@@ -51,9 +52,9 @@ _NOTES: Final = {
 def attribution() -> None:
     """Show which channels and campaigns earned the orders (渠道归因), by one or several models.
 
-    An order is credited to the person's touches before it (issue, claim, view, click, …). docs/attribution.md
-    explains each number. Attribution divides the orders that came; it does not say whether they would have come
-    anyway.
+    The credit for an order is divided among the person's touches before it (issue, claim, view, click, …).
+    Attribution does not say whether the orders would have been placed anyway. docs/attribution.md explains each
+    number.
 
     \b
     coupon-ledger attribution show
@@ -112,7 +113,8 @@ def show(
 ) -> None:
     """Show the credit of each channel, campaign or kind of touch.
 
-    Currencies are never added up; the machine formats have minor units. (none): orders without a touch.
+    Amounts in different currencies are never added up. The machine formats show amounts in minor units. The row
+    (none) counts the orders that no touch led to.
 
     \b
     coupon-ledger attribution show
@@ -161,7 +163,8 @@ def _shown(by: str) -> list[str]:
 
 
 def _say_notes(settings: Settings, filters: Row) -> None:
-    """Print how many orders are credited and how many are left out, and warn of what limits the numbers."""
+    """Print how many orders are credited and how many are left out. Warn of anything that makes the credits less
+    reliable, such as unknown costs. `filters`: the period, goods rates and cut of the question."""
     with answered(settings, "quiet", "attribution-notes", **filters) as answer:
         notes = answer.row()
     counted = (
@@ -204,7 +207,7 @@ def _explain(settings: Settings, output: str, order: str, models: list[str | Row
 @settings_options(*LOG, "database")
 @output_option
 def compare(one: str, other: str, by: str, settings: Settings, output: str, **filters: Any) -> None:
-    """Show two models side by side over the same orders.
+    """Show side by side what the models ONE and OTHER credit for the same orders.
 
     \b
     coupon-ledger attribution compare last markov
@@ -322,7 +325,7 @@ def show_model(name: str, settings: Settings, output: str) -> None:
 def define(
     name: str, kind: str, why: str | None, operator: str | None, settings: Settings, output: str, **parameters: Any
 ) -> None:
-    """Define a model by name, or redefine it. Every definition is recorded in the log and stays there.
+    """Define a model called NAME, or change its definition. The log keeps all definitions.
 
     \b
     coupon-ledger attribution models define patient --kind time_decay --half-life-days 21 --look-back-days 90 \\
@@ -344,8 +347,11 @@ def define(
 
 
 def _models_named(settings: Settings, names: Sequence[str]) -> list[str | Row] | None:
-    """The models in the form that questions take: a built-in one by name, a defined one by its fields. None for all
-    built-in ones. The log is read only if a defined model is named. Raises `NotThere` for an unknown name."""
+    """The models called `names`, in the form that questions take: the name of a built-in model, or the fields of a
+    defined one. None, which means all built-in models, if `names` is empty or contains `all`.
+
+    Reads the log only if a name is not that of a built-in model. Raises `NotThere` for an unknown name.
+    """
     from coupon_ledger.ledger.errors import NotThere
     from coupon_ledger.questions.attribution.models import BUILT_IN
 
@@ -361,7 +367,8 @@ def _models_named(settings: Settings, names: Sequence[str]) -> list[str | Row] |
 
 
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
-    """By name: the model in force, and all its definitions, oldest first. The last definition is in force."""
+    """The models that the log defines. Each name maps to the model in force and the rows of all its definitions, oldest
+    first; the last definition is in force."""
     from coupon_ledger.ledger.errors import WrongQuestion
     from coupon_ledger.ledger.operations import operations_of
     from coupon_ledger.questions.attribution.models import DEFINED, made

@@ -37,9 +37,10 @@ _AGAIN_S: Final = 0.05
 def backup(file: Path, force: bool, verify: bool, settings: Settings, output: str) -> None:
     """Copy the database into a file, as of one commit, while a consumer runs.
 
-    A consumer that owns the database makes the copy, and keeps consuming and answering. The copy is read back and
-    compared before it gets its name, so a file with that name is complete. It is itself a database (`--database
-    FILE`), and what `restore-db` takes. It does not contain the log: back that up with `archive`.
+    If a consumer owns the database, it makes the copy, and keeps consuming and answering meanwhile. The copy has a
+    temporary name until it was read back and compared, so a file called FILE is always complete. The copy is a
+    database that commands can read (`--database FILE`) and `restore-db` can put in place. It does not contain the
+    log: back up the log with `archive`.
 
     \b
     coupon-ledger backup /backup/ledger.duckdb
@@ -77,7 +78,8 @@ def backup(file: Path, force: bool, verify: bool, settings: Settings, output: st
 
 
 def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
-    """Have the owner copy the database to `part`; this process copies it if nobody owns it."""
+    """Copy the database to the file `part`, and return what to compare the copy with. The owner makes the copy; if
+    nobody owns the database, this process does. `full`: also compute the full digest of all tables."""
     from coupon_ledger.api.client import Remote, asking
     from coupon_ledger.projections.backup import copy_to
     from coupon_ledger.projections.database import check_version
@@ -92,8 +94,11 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
 
 
 def _opened(part: Path) -> Store:
-    """Open the copy. The owner of the database may still hold it open, until its last transaction that listed the
-    attached databases ends; so this retries for `_PATIENCE_S` seconds, and then raises `StoreOwned`."""
+    """Open the copy `part` for reading.
+
+    The owner that made the copy may still have it open: DuckDB closes it only when the transactions end that saw it
+    attached. So this retries for `_PATIENCE_S` seconds, and then raises `StoreOwned`.
+    """
     from coupon_ledger.ledger.errors import StoreOwned
     from coupon_ledger.projections.database import open_database
 
@@ -112,11 +117,11 @@ def _opened(part: Path) -> Store:
 @settings_options(*LOG, "database")
 @output_option
 def restore_db(file: Path, settings: Settings, output: str) -> None:
-    """Put a backup in the place of the database; `consume` then continues from the backup's positions.
+    """Put the backup FILE in the place of the database. `consume` then continues from the backup's positions.
 
-    The command refuses if the database is in use, if the backup is damaged or of another version, or if the log does
-    not hold the backup's positions: it deleted them, or it is another log. The previous database is kept, and the
-    command says where.
+    The command refuses if the database is in use, if the backup is damaged or of another version, if the backup was
+    made from another log, or if the log does not have the records after the backup's positions. The previous database
+    is kept, and the command says where.
 
     \b
     coupon-ledger restore-db /backup/ledger.duckdb
@@ -144,10 +149,11 @@ def restore_db(file: Path, settings: Settings, output: str) -> None:
 
 
 def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
-    """Check the backup against the log. Returns how many records of the log the backup has not folded, and its state.
+    """Check the backup `file` against the log. Returns how many records of the log the backup has not folded yet, and
+    which state the backup contains.
 
-    Raises `StoreError` if the backup is damaged or of another version, `LogTruncated` if the log does not hold its
-    positions, `LogReplaced` if it was made from another log.
+    Raises `StoreError` if the backup is damaged or of another version, `LogTruncated` if the backup's positions are
+    outside the log, `LogReplaced` if the backup was made from another log.
     """
     from coupon_ledger.consumers.log_identity import difference
     from coupon_ledger.ledger.errors import LogReplaced, LogTruncated, StoreError, StoreVersionMismatch
@@ -192,7 +198,8 @@ def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
 
 
 def _copy_file(file: Path, to: Path) -> None:
-    """Copy durably, including the write-ahead log of a backup that was used as a database."""
+    """Copy the backup `file` to `to` and flush the copy to disk. If the backup was used as a database and so has a
+    write-ahead log, apply it to the copy."""
     from coupon_ledger.ledger.errors import StoreFull, UnusableFile
     from coupon_ledger.projections.database import open_database
     from coupon_ledger.projections.generations import wal_file

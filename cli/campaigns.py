@@ -1,4 +1,4 @@
-"""`campaigns`: all of them, or one."""
+"""`campaigns`: list all campaigns, or show one."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ _CAMPAIGN_COLUMNS = (
 def campaigns(context: click.Context, /, settings: Settings, output: str, **past: Any) -> None:
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
-    Counts are of distinct coupons with such an event. claim_rate: claimed / issued for claiming. use_rate: in use now
-    / owned. violations: of rules for single coupons and for the campaign (stock, limits, windows); for those between
-    coupons and orders: `violations --scope cross`. discounts: what coupons in use took off, by currency.
-    discount_minor: the same, empty if there are several currencies.
+    Each count is the number of distinct coupons with such an event. claim_rate: coupons claimed, divided by coupons
+    issued without a user. use_rate: coupons in use now, divided by coupons with an owner. violations: broken rules for
+    single coupons and for the campaign (stock, limits, windows). `violations --scope cross` also lists those between
+    coupons and orders. discounts: the discount of the coupons in use, per currency. discount_minor: the same as one
+    amount, empty if there are several currencies.
 
     \b
     coupon-ledger campaigns
@@ -58,9 +59,9 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
     """Show CAMPAIGN: its values, stock left, claims per minute, counts per state, broken rules, rule versions with
     the changes of each, and whether its account balances.
 
-    Scope coupon: rules for single coupons. Scope cross: the campaign's stock, limits and windows; for those between
-    coupons and orders: `violations --scope cross`. stock_left: quantity minus the coupons claimed or granted. CSV and
-    NDJSON have one row.
+    Broken rules of scope coupon are rules for single coupons; those of scope cross are the campaign's stock, limits and
+    windows. `violations --scope cross` also lists violations between coupons and orders. stock_left: the campaign's
+    quantity minus the coupons claimed or granted. CSV and NDJSON have one row for the whole campaign.
 
     \b
     coupon-ledger campaigns show 8
@@ -97,14 +98,15 @@ _WITHOUT_ORDERS: Final = (
 
 
 def _campaign_in_words(row: Row, discounts: list[Row]) -> Row:
-    """The campaign's terms in words, and its discount in the discount's own currency, which may differ from the
-    campaign's."""
+    """The campaign's row for people: its terms in words, and each amount of `discounts` in its own currency, which may
+    differ from the campaign's."""
     taken = [figure("discount_minor", d["discount_minor"], d["currency"]) for d in discounts]
     return _terms(row) | {"discount_minor": taken or row["discount_minor"]}
 
 
 def _terms(terms: Row) -> Row:
-    """The campaign's terms for people: JSON fields in words, and texts that are instants as `datetime`."""
+    """The campaign's terms for people: fields that contain JSON are put into words, and instants given as text become
+    `datetime`."""
     said = dict(terms)
     if funders := _json(said.get("funded_by")):
         said["funded_by"] = [f"{word(who)} {percent_of_bp(bp)}" for who, bp in funders.items()]

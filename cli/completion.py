@@ -18,7 +18,7 @@ VARIABLE: Final = "_COUPON_LEDGER_COMPLETE"
 def completion(shell: str) -> None:
     """Print the script that completes commands, options and their values in SHELL.
 
-    The shell asks `coupon-ledger` itself, so the script stays right when commands are added.
+    On each completion the script asks `coupon-ledger`, so it stays valid when commands are added.
 
     \b
     coupon-ledger completion bash >> ~/.bashrc     # bash 4.4 or newer

@@ -46,14 +46,14 @@ _SLOW_COMMIT_S: Final = 10.0
 @log_format_option
 @settings_options(*LOG, "database", "batch-size", "grace-minutes", "instant-skew-days", "skewed-events")
 def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
-    """Fold the log into the database up to its present end, or follow it.
+    """Fold the log into the database, up to the log's present end. With --follow, keep folding new records.
 
-    Rows and offsets are committed together. However it is stopped or killed, after a restart nothing is lost and
-    nothing counts twice. SIGTERM and Ctrl-C finish the current batch first. Records that are not valid events become
-    dead letters.
+    Rows and offsets are committed together, so nothing is lost or counted twice after a restart, even if the command
+    was killed. On SIGTERM or Ctrl-C it finishes the current batch first. Records that are not valid events become dead
+    letters.
 
-    Meanwhile it answers the other commands as of its last commit, and Prometheus at /metrics (docs/operations.md).
-    With --sweep-every it also does what `expire` does, up to the data's clock.
+    While it runs, it answers the other commands as of its last commit, and Prometheus at /metrics
+    (docs/operations.md). With --sweep-every it also does what `expire` does, up to the data's clock.
 
     \b
     coupon-ledger consume
@@ -122,7 +122,8 @@ def on_signal(stop: Callable[[], None]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Totals:
-    """What a run did. `seconds`: its duration; with `--follow`, only the time spent on batches."""
+    """What a run of `consume` did. `seconds`: its duration; with `--follow`, only the time spent on batches. `odd`: per
+    topic, how many events were unusual, and how."""
 
     records: int
     dead_letters: int
@@ -175,7 +176,7 @@ def _say_what_is_odd(odd: dict[str, Oddities]) -> None:
 
 
 class _CommitLog:
-    """Logs commits, summed up to one line a second; logs anything unusual at once."""
+    """Logs about one line a second, which sums up the commits since the last line. Logs anything unusual at once."""
 
     def __init__(self) -> None:
         self._commits = self._records = 0

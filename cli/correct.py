@@ -1,4 +1,4 @@
-"""`correct`: append compensating events from a file. The wrong events stay in the log."""
+"""`correct`: undo the effect of wrong events, which stay in the log, by appending compensating events from a file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ _AT_ONCE: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The compensating events of a file, in file order. `sha256`: the hash of the file's bytes."""
+    """The compensating events of a file, in the order of its rows. `file`: the file's name. `sha256`: the hash of its
+    bytes."""
 
     file: str
     sha256: str
@@ -52,7 +53,8 @@ class Correction:
 
     @property
     def event_id(self) -> str:
-        """The id of the operation that records the correction. The same events, in any order, give the same id."""
+        """The id of the `correction_applied` operation that is recorded with this correction. The same events, in any
+        order, give the same id."""
         ids = "\n".join(sorted(event["event_id"] for event in self.events))
         return _PREFIX + hashlib.sha256(ids.encode()).hexdigest()
 
@@ -82,18 +84,18 @@ def correct(
     """Show what compensating events from FILE ("-": standard input) would do; with --apply, append them.
 
     FILE is NDJSON, or CSV with a header of field names. A row is a coupon event: coupon_id, type, occurred_at, and the
-    fields that its type needs (docs/events.md). The command sets source and event_id. It derives the id from the row,
-    so the same row is the same event however often it is applied. To undo a wrong use, write `returned` with its
-    order_id; to take back a wrongly issued coupon, write `revoked` with a reason.
+    fields that its type needs (docs/events.md). The command sets source and event_id. It derives event_id from the
+    row, so applying the same row again changes nothing. To undo a wrong use, write a `returned` event with the
+    order_id of the use. To take back a wrongly issued coupon, write a `revoked` event with a reason.
 
-    For each coupon and campaign it shows the state, the discount taken, the face value still promised, and the
-    violations that would appear and disappear. If rules of a coupon's life cycle would be broken, it lists them all
-    and appends nothing (exit code 3). --apply appends the events, and an operation with the operator's name and the
-    reason. A consumer folds the events.
+    For each coupon and campaign the command shows, before and after, the state, the discount taken and the face value
+    still promised, and which violations would appear and disappear. If the events would break rules of a coupon's life
+    cycle, it lists all those rules and appends nothing (exit code 3), unless --allow-violations is given. --apply
+    appends the events, and an operation with the operator's name and the reason. A consumer folds the events.
 
-    It also shows which violations across coupons and between topics would appear and disappear (stock and limits of
-    campaigns, contradictions between orders and coupons) once every grace is over. They never stop a correction: the
-    correction of the order may still follow.
+    The command also shows which violations across coupons (stock and limits of campaigns) and between topics
+    (contradictions between orders and coupons) would appear and disappear once every grace is over. These violations
+    never stop a correction, since a correction of the order may still follow.
 
     \b
     coupon-ledger correct returns.csv
@@ -136,10 +138,10 @@ def _broken(file: Path, count: int) -> list[Any]:
 
 
 def _read(file: Path, file_format: str | None, defaults: Sequence[str]) -> Correction:
-    """The events of the file, with `source` and `event_id` set.
+    """The events of the file, with `source` and `event_id` set. `defaults`: the values of --set, as FIELD=VALUE.
 
-    Raises `UnusableFile` if the file cannot be read or has no rows, if rows are no coupon events (each is printed on
-    standard error), or if two rows have the same content.
+    Raises `UnusableFile` if the file cannot be read or has no rows, if two rows have the same content, or if some rows
+    are not coupon events. Each such row is printed on standard error.
     """
     from coupon_ledger.ledger.codec import decode
 
@@ -217,8 +219,9 @@ def _id_of(event: Row) -> str:
 
 
 def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str], list[Row]]:
-    """The effect on each coupon, in the order of coupon ids; the ids of all events that these coupons have already; and
-    the violations across coupons that would appear and disappear."""
+    """What the compensating `events` would change. Returns three things: the effect on each coupon, in the order of
+    coupon ids; the ids of all events that the ledger already has of these coupons; and a row for each violation across
+    coupons or between topics that would appear or disappear."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source
     from coupon_ledger.questions.states.correction import effect, naive
@@ -249,14 +252,15 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
 
 
 def _as_become(row: Row) -> Row:
-    """The values of a `Become`."""
+    """The fields of the parameter type `Become`, taken from a coupon's row as it would be after the correction."""
     from coupon_ledger.questions.states.parameters import Become
 
     return {field.name: row[field.name] for field in fields(Become)}
 
 
 def _say_what_is_not_known(settings: Settings, as_of: AsOf, known: ReadLog) -> None:
-    """Warn of records that are not consumed yet. Raises `LogReplaced` if the database was filled from another log."""
+    """Warn if the log has coupon events that are not consumed yet, since the shown effect leaves them out. `as_of`: the
+    state that was read. `known`: from `of_source`. Raises `LogReplaced` if the database was filled from another log."""
     from coupon_ledger.consumers.log_identity import open_log_of, refuse
     from coupon_ledger.ledger.log import TopicPartition
 
@@ -332,8 +336,9 @@ def _for_people(effect: Effect) -> Row:
 def _append(
     settings: Settings, correction: Correction, fresh: Sequence[Row], effects: Sequence[Effect], by: tuple[str, str]
 ) -> None:
-    """Append the new events and then the operation, in one call. `by`: the operator and the reason. If the call is
-    interrupted, the same command completes it: all ids derive from the rows."""
+    """Append the events that are not in the ledger yet (`fresh`) and then the operation that records the correction, in
+    one call. `by`: the operator and the reason. After an interruption, run the same command again to complete the
+    correction: all ids derive from the rows, so nothing counts twice."""
     from coupon_ledger.ledger import operations
     from coupon_ledger.ledger.codec import encode_row
     from coupon_ledger.ledger.log import Record

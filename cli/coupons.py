@@ -1,4 +1,4 @@
-"""`state`, `history`, `coupons` and `diff`: one coupon, many, and what changed between two states."""
+"""`state` and `history` show one coupon, `coupons` lists many, and `diff` lists what changed between two states."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def state(coupon: str, settings: Settings, output: str, **past: Any) -> None:
 def history(coupon: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
     """Show the events of COUPON in canonical order, the state before and after each, and its violations.
 
-    With --limit, only the last events are shown. A table says how many were left out.
+    Only the last events are shown: as many as --limit says, by default 50 in a table and all in the machine formats. A
+    table says how many earlier ones are left out.
 
     \b
     coupon-ledger history c-00000001
@@ -93,7 +94,8 @@ _CONFLICT: Final = "{violation:word}: another content came under the id {event};
 
 
 def _for_people(row: Row, currency: str | None) -> Row:
-    """A row for the table. `currency`: the coupon's currency, for amounts of events that state none."""
+    """An event of a coupon's history as a row of the table. `currency`: the coupon's currency, used for amounts of
+    events that state no currency."""
     data = in_words(row["data"], currency)
     return {
         "occurred_at": row["occurred_at"],
@@ -106,7 +108,7 @@ def _for_people(row: Row, currency: str | None) -> Row:
 
 
 def _violations_in_words(row: Row) -> str | None:
-    """The violations of an event in words: faults first, then superseded and explained ones."""
+    """The violations of an event in words: faults first, then superseded and explained ones. None if there are none."""
     excused = (*row["superseded"], *row["explained"])
     faults = [code for code in row["violations"] if code not in excused]
     parts = [codes_in_words(faults)] if faults else []
@@ -150,7 +152,7 @@ def coupons(
     output: str,
     **filters: Any,
 ) -> None:
-    """List coupons by id. The machine formats stream all of them.
+    """List coupons in the order of their ids. A table shows the first ones, the machine formats all.
 
     Without --all, a table leaves out coupons that expired or were revoked more than 30 days before the data's clock.
 
@@ -226,11 +228,12 @@ def expiring(within: timedelta, limit: int | None, settings: Settings, output: s
 @settings_options("database")
 @output_option
 def diff(campaign: str | None, settings: Settings, output: str, **bounds: Any) -> None:
-    """List the coupons with events between two instants: their state before and after, what else changed, and the
+    """List the coupons that have events between two points: each coupon's state at both, what else changed, and the
     events.
 
-    --from, --to: event time. --known-from, --known-to: recording time, for what was learned in between, however late.
-    --from-position, --to-position: positions in the log. They can be combined to describe each of the two states.
+    --from and --to name the points by the time at which events happened; --known-from and --known-to by the time at
+    which they were recorded, so late events count when the ledger learned of them; --from-position and --to-position
+    by positions in the log. The options can be combined: a point includes only events that satisfy all of its options.
 
     \b
     coupon-ledger diff --from 2026-11-11 --to 2026-11-12 --campaign 8

@@ -1,4 +1,4 @@
-"""`dead-letters list` and `dead-letters show`. `cli/repair.py` adds the commands that repair them."""
+"""`dead-letters list` and `dead-letters show`. `cli/repair.py` adds the commands that repair dead letters."""
 
 from __future__ import annotations
 
