@@ -46,8 +46,9 @@ _MARKS: Final = {"ok": "✓", "warning": "!", "error": "✗"}
 def doctor(archive: Path | None, settings: Settings, output: str) -> None:
     """Examine this machine, the log and the database: what is wrong, and how to fix it.
 
-    Checks versions and extras; database, owner, rights, disk; the log's file, or topics and their retention; clocks,
-    positions, lag, outbox, dead letters. Works beside a consumer. The exit code is 1 if there is an error.
+    The command checks the versions of packages and which optional ones are missing; the database, its owner, the
+    rights of files and the free disk space; the log's file, or its topics and their retention; clocks, positions, lag,
+    outbox and dead letters. It can run beside a consumer. The exit code is 1 if it finds an error.
 
     \b
     coupon-ledger doctor
@@ -101,7 +102,7 @@ def findings(settings: Settings, archive: Path | None = None) -> Iterator[Findin
 
 
 def _of(error: LedgerError) -> Finding:
-    """Split an error's sentence into object, problem and remedy."""
+    """The error as a finding: its sentence, split into object, problem and remedy."""
     said, _, remedy = str(error).partition("; ")
     place, _, problem = said.partition(": ")
     return Finding("error", place, problem or said, remedy)
@@ -154,7 +155,8 @@ def _rights(database: Path) -> Iterator[Finding]:
 
 
 def _open_to_others(settings: Settings, archive: Path | None) -> Iterator[Finding]:
-    """Files that hold people's data and are readable by other users of the machine."""
+    """A warning for each file or folder that contains people's data and is open to other users of the machine. Files
+    directly in such a folder get no warning of their own."""
     files = [settings.database, settings.database.with_name(settings.database.name + ".wal")]
     if settings.log.url.startswith("sqlite:///"):
         log = Path(settings.log.url.removeprefix("sqlite:///"))
@@ -173,13 +175,18 @@ _LEAST: Final = 256 << 20
 
 
 def _least(database: Path) -> int:
-    """Bytes that must be free: a checkpoint writes the content of the write-ahead log into the file and keeps both."""
+    """How many bytes must be free to commit and to write a checkpoint: `_LEAST`, or twice the size of the write-ahead
+    log if that is more. A checkpoint writes the log's content into the database file, and meanwhile keeps both."""
     ahead = database.with_name(database.name + ".wal")
     return max(_LEAST, 2 * ahead.stat().st_size if ahead.is_file() else 0)
 
 
 def _rooms(settings: Settings, archive: Path | None) -> Iterator[Finding]:
-    """Free space beside each file for a second copy of it: a backup, a rebuild, a restore."""
+    """Whether the disks of the database, the embedded log and the archive have enough free space.
+
+    Error: too little to commit and to write a checkpoint. Warning: less than `_ROOM`, or too little for a second copy
+    of the file, as a backup, a rebuild or a restore makes. The size of the archive, a folder, is not considered.
+    """
     files = [("database", settings.database.absolute())]
     if settings.log.url.startswith("sqlite:///"):
         files.append(("log", Path(settings.log.url.removeprefix("sqlite:///")).absolute()))
@@ -297,7 +304,8 @@ def _log(settings: Settings, summary: dict[str, Any] | None, known: ReadLog | No
 
 
 def _transactions(log: Backend, ends: dict[Any, int]) -> Iterator[Finding]:
-    """Acknowledged records that cannot be read yet, because an earlier transaction of a producer is still open."""
+    """A warning for each partition with acknowledged records that cannot be read yet, since an earlier transaction of a
+    producer is still open. `ends`: per partition, the offset up to which records can be read."""
     high = log.high_watermarks(list(ends))
     behind = {tp: high[tp] - end for tp, end in sorted(ends.items()) if high[tp] > end}
     begun = log.open_transactions(list(behind))

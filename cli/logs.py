@@ -1,6 +1,7 @@
-"""What a long-running command logs on standard error: sentences for people, or a JSON line per event for machines.
+"""What a long-running command logs on standard error: sentences for people, or a line of JSON per log message.
 
-People see warnings and errors (a progress bar shows the rest); JSON has every event, from `info` up.
+The sentences are warnings and errors only, since a progress bar shows the rest. JSON has all messages from level `info`
+up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ FORMATS: Final = ("text", "json")
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to the current standard error: a progress bar replaces it to keep its line."""
+    """Writes to what `sys.stderr` is at that moment, since a progress bar replaces `sys.stderr` while it is shown."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -35,8 +36,8 @@ _OURS: Final = {"coupon_ledger", "uvicorn"}
 
 
 def _ours(record: logging.LogRecord) -> bool:
-    """Whether the record is for users. Records of libraries are not, except uvicorn's: this package logs the errors
-    that matter itself."""
+    """Whether users see the log message: only those of this package and of uvicorn. Those of other libraries are left
+    out, since this package itself logs the errors that matter."""
     return record.name.partition(".")[0] in _OURS
 
 
@@ -47,7 +48,7 @@ class _Text(logging.Formatter):
 
 @contextmanager
 def logging_as(form: str) -> Iterator[None]:
-    """Send this process's log to standard error in that form."""
+    """Within the block, the process's log messages go to standard error. `form`: one of `FORMATS`."""
     handler = _Stderr()
     if form == "json":
         from pythonjsonlogger.json import JsonFormatter
@@ -76,7 +77,7 @@ def logging_as(form: str) -> Iterator[None]:
 
 
 def log_format_option(command: Any) -> Any:
-    """Add `--log-format`; the command gets `log_format`."""
+    """Add the option `--log-format` to `command`, which receives its value as the argument `log_format`."""
     return click.option(
         "--log-format",
         type=click.Choice(FORMATS),

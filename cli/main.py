@@ -1,5 +1,4 @@
-"""The command `coupon-ledger`: its groups of commands, and the one place that turns errors into messages and exit
-codes.
+"""The program `coupon-ledger`: its list of commands, and the one place where errors become messages and exit codes.
 
 Exit codes: 0 success; 1 not found, or `doctor` found errors; 2 wrong usage or settings; 3 some events, or a schema
 change, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` found something; 130
@@ -76,7 +75,7 @@ Start here:
 
 
 class ReaderGone(Exception):
-    """Raised when the reader of standard output has closed it (`| head`)."""
+    """Raised if the program that reads standard output has closed it, as `| head` does."""
 
 
 class Commands(click.Group):
@@ -133,7 +132,8 @@ global_options(cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console entry point: no traceback for anything that the user can fix."""
+    """The entry point of the program. Errors that the user can fix become a message and an exit code, without a
+    traceback. `arguments`: None for those of the command line."""
     before = os.umask(0o077)
     os.umask(before)
     try:
@@ -185,8 +185,8 @@ def _usage_in_words(error: click.ClickException) -> str:
 
 
 def _in_the_readers_language(error: LedgerError) -> str:
-    """The error's text. An error that a reader of reports may see carries a note, which is translated; all others are
-    in English."""
+    """The error's text: in the reader's language if the error contains a `Note`, otherwise in English. Errors that a
+    reader of reports may see contain a `Note`."""
     said = error.args[0] if error.args else None
     if not isinstance(said, Note):
         return str(error)

@@ -1,4 +1,4 @@
-"""`metrics`: list the operating metrics, define each one, and query their values over any slice and period."""
+"""`metrics`: list the operating metrics, show the definition of one, and query values for any slice and period."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _WITHOUT_COST: Final = "coupon_orders_without_goods_cost"
 
 @click.group()
 def metrics() -> None:
-    """The operating metrics: issued, claimed, used, rates, stock, sales, cost.
+    """List, explain and query the operating metrics: issued, claimed, used, rates, stock, sales, cost.
 
-    Each is defined once; docs/metrics.md describes them.
+    docs/metrics.md describes each metric.
 
     \b
     coupon-ledger metrics list
@@ -59,8 +59,8 @@ def metrics() -> None:
 def list_metrics(dimension: str | None, output: str) -> None:
     """List the metrics: name, Chinese name, unit, view.
 
-    The view says what a value counts. event: what happened in the period. cohort: what has become, up to now, of the
-    coupons that started in the period. now: the current state, without a period.
+    The view says what a value counts. event: what happened in the period. cohort: what has happened until now to the
+    coupons that started in the period. now: the current state, which belongs to no period.
 
     \b
     coupon-ledger metrics list
@@ -95,8 +95,8 @@ def show_metric(name: str, output: str) -> None:
 
 
 def _in_words(row: Row) -> Row:
-    """A metric's definition for people: meaning, caveat and grain in the reader's language. Names stay as options take
-    them; a Chinese reader gets the Chinese label before each."""
+    """A metric's definition for people: meaning, caveat and grain in the reader's language. Names of metrics and
+    dimensions stay as options take them; for a Chinese reader, the Chinese label comes before each."""
     said = dict(row)
     for name in ("meaning", "caveat"):
         said[name] = row[name] and text_of(Note(row[name], {}))
@@ -164,12 +164,12 @@ def query(
     output: str,
     **options: Any,
 ) -> None:
-    """Show the values of metrics by slice and time.
+    """Show the values of metrics, per value of dimensions (--by) and per period (--grain).
 
     Dimensions: campaign, coupon_type, channel, segment, store, region, reason, weekday (1 is Monday), hour_of_day;
-    `metrics show` lists those of a metric. A day, such as --since 2026-11-11, begins in --zone. Amounts are per
-    currency, in minor units in the machine formats. A rate with a denominator of 0 is – (null). open: late events may
-    still change the row.
+    `metrics show` lists those of one metric. A day, such as 2026-11-11 in --since, begins at midnight in the time zone
+    of --zone. Amounts in different currencies are in separate rows, in machine formats in minor units. A rate with a
+    denominator of 0 is shown as – (in machine formats: null). A row is marked open if late events may still change it.
 
     \b
     coupon-ledger metrics query claimed_events used_events use_rate --grain day --since 2026-11-01
@@ -209,7 +209,8 @@ def _warn(settings: Settings, parameters: dict[str, Any]) -> None:
 
 
 def _warn_of_linked_ids(settings: Settings, parameters: dict[str, Any]) -> None:
-    """Warn if some of the counted users are the same person."""
+    """Warn if a requested metric counts users and some user ids belong to the same person. `parameters`: those of the
+    question `metrics`."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     if not any(METRICS[part].unit == "users" for name in parameters["names"] for part in METRICS[name].parts):
@@ -226,7 +227,8 @@ def _warn_of_linked_ids(settings: Settings, parameters: dict[str, Any]) -> None:
 
 
 def _warn_of_costs(settings: Settings, parameters: dict[str, Any]) -> None:
-    """Warn if a requested margin leaves out orders whose cost of goods is unknown."""
+    """Warn if a requested metric is computed from margins or costs of goods and leaves out orders whose cost of goods
+    is unknown. `parameters`: those of the question `metrics`."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     if not any(part in _MARGINS for name in parameters["names"] for part in METRICS[name].parts):
@@ -240,7 +242,8 @@ def _warn_of_costs(settings: Settings, parameters: dict[str, Any]) -> None:
 
 
 def explained(settings: Settings, output: str, parameters: dict[str, Any]) -> None:
-    """Print how metrics are computed: the SQL, and the events, coupons or orders that it counts."""
+    """Print how metrics are computed: the SQL, and the events, coupons or orders that the SQL counts. `parameters`:
+    those of the question `metric-explained`."""
     with answered(settings, output, "metric-explained", **parameters) as answer:
         parts = (
             {**r, "parameters": json.loads(r["parameters"]), "rows": json.loads(r["rows"])} for r in rows_of(answer)
@@ -258,7 +261,8 @@ def explained(settings: Settings, output: str, parameters: dict[str, Any]) -> No
 
 
 def _for_people(rows: list[Row]) -> Iterator[Row]:
-    """The rows of the table: without columns that the notes below the table cover, and `open` in words."""
+    """The answer's rows as the table shows them: without the columns `starts_at` and `data_clock`, and with `open` in
+    words. `open` is left out if rows have no period."""
     hidden = {"starts_at", "data_clock"} | (set() if any("bucket" in row for row in rows[:1]) else {"open"})
     for row in one_currency(rows):
         yield {
