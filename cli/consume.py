@@ -49,8 +49,8 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
     """Fold the log into the database, up to the log's present end. With --follow, keep folding new records.
 
     Rows and offsets are committed together, so nothing is lost or counted twice after a restart, even if the command
-    was killed. On SIGTERM or Ctrl-C the command ends after the current batch. Records that are not valid events become dead
-    letters.
+    was killed. On SIGTERM or Ctrl-C the command ends after the current batch. Records that are not valid events become
+    dead letters.
 
     While it runs, it answers the other commands as of its last commit, and Prometheus at /metrics
     (docs/operations.md). With --sweep-every it also does what `expire` does, up to the data's clock.

@@ -88,10 +88,11 @@ def correct(
     row, so applying the same row again changes nothing. To undo a wrong use, write a `returned` event with the
     order_id of the use. To take back a wrongly issued coupon, write a `revoked` event with a reason.
 
-    For each coupon and campaign the command shows, before and after, the state, the discount taken and the face value
-    still promised, and which violations would appear and disappear. If the events would break rules of a coupon's life
-    cycle, it lists all those rules and appends nothing (exit code 3), unless --allow-violations is given. --apply
-    appends the events, and an operation with the operator's name and the reason. A consumer folds the events.
+    For each coupon the command shows, before and after, the state, the discount taken and the face value still
+    promised, and which violations would appear and disappear. For each campaign it shows the sums. If the events would
+    break rules of a coupon's life cycle, it lists each such violation and appends nothing (exit code 3), unless
+    --allow-violations is given. --apply appends the events, and an operation with the operator's name and the reason.
+    A consumer folds the events.
 
     The command also shows which violations across coupons (stock and limits of campaigns) and between topics
     (contradictions between orders and coupons) would appear and disappear once every grace is over. These violations

@@ -534,9 +534,9 @@ def compare(campaign: str, settings: Settings, output: str, **parameters: Any) -
     evidence is weaker than that of `show`.
 
     The command makes the same comparison for a time before the campaign, when the true effect is zero (a placebo). It
-    states no effect, but the reason, in three cases: the placebo comparison finds an effect; too few people of the two
-    groups are alike; or the ledger's orders do not go back far enough, which is twice the length of the campaign's
-    window before its start.
+    gives a reason instead of an effect in three cases: the placebo comparison finds an effect; too few people of the
+    two groups are alike; or the ledger's orders do not go back far enough before the campaign (twice the length of the
+    period that is compared).
 
     \b
     coupon-ledger experiment compare 8 --goods-rate 70
