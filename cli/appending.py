@@ -30,7 +30,7 @@ def appending(settings: Settings) -> Iterator[EventLog]:
 
 
 def known_log(settings: Settings) -> ReadLog:
-    """The identity of the log that the database was filled from, as the database has it stored. Empty if there is no
+    """The identity of the log that the database was filled from, as stored in the database. Empty if there is no
     database yet."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source

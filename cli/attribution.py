@@ -52,9 +52,9 @@ _NOTES: Final = {
 def attribution() -> None:
     """Show which channels and campaigns earned the orders (渠道归因), by one or several models.
 
-    The credit for an order is divided among the person's touches before it (issue, claim, view, click, …).
-    Attribution does not say whether the orders would have been placed anyway. docs/attribution.md explains each
-    number.
+    The credit for an order goes to the person's touches before it (issue, claim, view, click, …). A model decides how
+    the credit is divided among them. Attribution does not say whether the orders would have been placed anyway.
+    docs/attribution.md explains each number.
 
     \b
     coupon-ledger attribution show

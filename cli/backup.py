@@ -96,8 +96,8 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
 def _opened(part: Path) -> Store:
     """Open the copy `part` for reading.
 
-    The owner that made the copy may still have it open: DuckDB closes it only when the transactions end that saw it
-    attached. So this retries for `_PATIENCE_S` seconds, and then raises `StoreOwned`.
+    The owner that made the copy may still have it open, until the end of the owner's last transaction that listed the
+    attached databases. If so, this retries for `_PATIENCE_S` seconds, and then raises `StoreOwned`.
     """
     from coupon_ledger.ledger.errors import StoreOwned
     from coupon_ledger.projections.database import open_database
@@ -120,8 +120,8 @@ def restore_db(file: Path, settings: Settings, output: str) -> None:
     """Put the backup FILE in the place of the database. `consume` then continues from the backup's positions.
 
     The command refuses if the database is in use, if the backup is damaged or of another version, if the backup was
-    made from another log, or if the log does not have the records after the backup's positions. The previous database
-    is kept, and the command says where.
+    made from another log, or if the log has deleted the records that follow the backup's positions. The previous
+    database is kept, and the command says where.
 
     \b
     coupon-ledger restore-db /backup/ledger.duckdb

@@ -261,7 +261,8 @@ def _as_become(row: Row) -> Row:
 
 def _say_what_is_not_known(settings: Settings, as_of: AsOf, known: ReadLog) -> None:
     """Warn if the log has coupon events that are not consumed yet, since the shown effect leaves them out. `as_of`: the
-    state that was read. `known`: from `of_source`. Raises `LogReplaced` if the database was filled from another log."""
+    state that was read. `known`: the identity of the database's log. Raises `LogReplaced` if the database was
+    filled from another log."""
     from coupon_ledger.consumers.log_identity import open_log_of, refuse
     from coupon_ledger.ledger.log import TopicPartition
 
