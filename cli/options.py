@@ -1,5 +1,5 @@
-"""Options that several commands share, as decorators. Each adds options to a command, and passes their parsed values
-to it."""
+"""Decorators for the options that several commands share. Each decorator adds options to a command, and passes the
+parsed values to the command."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def settings_options(*names: str, opens: bool | None = None) -> Callable[[Command], Command]:
-    """Add the flags of these settings and `--config`; the command gets `settings`, a loaded `Settings`.
+    """Add `--config`, and a flag for each of the settings `names`. The command gets `settings`, a loaded `Settings`.
 
-    `opens`: whether the command opens a database or an archive; by default true if `names` contains `database`. Such a
-    command raises `NotEnoughMemory` at its start if this process may not use enough memory for that.
+    `opens`: whether the command opens a database or an archive. Default: whether `names` contains `database`. Such a
+    command raises `NotEnoughMemory` at its start if the process may not use enough memory to open one.
     """
 
     def decorate(command: Command) -> Command:
@@ -121,7 +121,7 @@ def limit_option(default: int) -> Callable[[Command], Command]:
 
 
 class _InstantOption(click.Option):
-    """An option that takes an instant; its help lists the formats, and says that days are those of `--zone`."""
+    """An option that takes an instant. Its help lists the formats, and says that a day is a day in `--zone`."""
 
     takes_days = True
 
@@ -133,11 +133,11 @@ class _InstantOption(click.Option):
 
 
 def instant_option(name: str, text: str, *, cut: bool = False) -> Callable[[Command], Command]:
-    """Add an option that takes an instant; the command gets it in UTC, or None. A date means the start of that day in
-    the reader's zone.
+    """Add the option `name` with the help `text`. It takes an instant; the command gets the instant in UTC, or None if
+    the option is not given. A date means the start of that day in the reader's zone.
 
-    `cut`: the option says where the past ends, and an event at exactly that instant is included. A date then means the
-    last microsecond before the day, so that the day itself is excluded, as in a period with `until` that day.
+    `cut`: whether the option is a cut (the last instant that counts). A date then means the last microsecond before
+    that day, so the day itself is excluded.
     """
     return click.option(
         name,
@@ -155,8 +155,9 @@ _EXCEL: Final = "coupon_ledger.for_excel"
 def zone_option(
     text: str = "Time zone of days and clock times.", exposed: bool = False
 ) -> Callable[[Command], Command]:
-    """Add `--zone` with the command's own help text. If `exposed`, the command gets `zone`, the zone's name. `cli.view`
-    adds the option, with the same default, to every command that prints or takes days or instants."""
+    """Add `--zone` with the help `text`. `exposed`: whether the command gets `zone`, the zone's name.
+
+    Other commands that print tables or take instants get `--zone` from `cli.view`, with the same default."""
     return click.option(
         "--zone",
         is_eager=True,
@@ -175,8 +176,8 @@ def _resolved_zone(context: click.Context, option: click.Parameter, value: str |
 
 
 def past_options(command: Command) -> Command:
-    """Add `--at`, `--known-at`, `--at-position` and `--timeout`; the command gets `at`, `known_at` and `positions`,
-    None for no bound."""
+    """Add `--at`, `--known-at`, `--at-position` and `--timeout`; the command gets `at`, `known_at` and `positions`.
+    Each is None if its option is not given."""
     for option in (
         timeout_option,
         position_option("--at-position", "positions", "State at these log positions: only records before them."),
@@ -206,7 +207,8 @@ def timeout_s() -> float | None:
 
 
 def position_option(name: str, parameter: str, text: str) -> Callable[[Command], Command]:
-    """Add an option that takes positions of the log; the command gets them in the form that questions take, or None."""
+    """Add the option `name` with the help `text`. It takes positions of the log. The command gets them as `parameter`:
+    TOPIC:PARTITION:OFFSET joined by commas, as questions expect them, or None if the option is not given."""
     return click.option(
         name,
         parameter,
@@ -227,8 +229,9 @@ def _positions(values: Iterable[str], option: click.Parameter) -> Iterator[str]:
 
 
 def _positions_in(file: str, option: click.Parameter) -> list[str]:
-    """Read positions from a JSON file: rows with topic, partition and next_offset. They are a list, or a list inside
-    the JSON that `status` or a command with `as_of` prints. Raises click's error for anything else."""
+    """The positions in a JSON file, each as TOPIC:PARTITION:OFFSET. The file is a list of rows with topic, partition
+    and next_offset, or the JSON output of `status` or of a command that prints `as_of`, which contains such a list.
+    Raises `click.BadParameter` for any other file."""
     try:
         said = json.loads(Path(file).read_text(encoding="utf-8"))
         rows = said if isinstance(said, list) else said.get("as_of", said)
@@ -288,7 +291,8 @@ def operator_options(command: Command) -> Command:
 
 
 def signed(why: str | None, operator: str | None) -> tuple[str, str]:
-    """The operator's name, by default the user's, and the reason. Raises click's error if either is missing."""
+    """The operator's name (default: the name of the user who runs the command) and the reason. Raises
+    `click.UsageError` if either is missing."""
     from coupon_ledger.ledger.operations import user_name
 
     who = operator or user_name()
@@ -300,7 +304,8 @@ def signed(why: str | None, operator: str | None) -> tuple[str, str]:
 
 
 def duration_option(name: str, text: str, default: str | None = None) -> Callable[[Command], Command]:
-    """Add an option that takes a length of time; the command gets a timedelta, or None."""
+    """Add the option `name` with the help `text`. It takes a length of time; the command gets a timedelta, or None if
+    the option is not given and has no default."""
     return click.option(
         name,
         default=default,
@@ -322,8 +327,8 @@ def _duration(value: str, option: click.Parameter) -> timedelta:
 
 
 def goods_rate_option(command: Command) -> Command:
-    """Add `--goods-rate`; the command gets `goods_rates`: the rates in basis points by category, under '' the rate of
-    all other categories. None if the option is not given."""
+    """Add `--goods-rate`. The command gets `goods_rates`, a dict from category to rate in basis points; the key '' has
+    the rate of all other categories. `goods_rates` is None if the option is not given."""
     return click.option(
         "--goods-rate",
         "goods_rates",
@@ -353,7 +358,7 @@ def _goods_rates(values: Iterable[str], option: click.Parameter) -> dict[str, in
 
 
 def _written_out(values: Iterable[str]) -> Iterator[str]:
-    """Replace each `@FILE` by the file's content."""
+    """The values of `--goods-rate`, with CATEGORY=PERCENT for each row of the CSV in place of each `@FILE`."""
     for value in values:
         if value.startswith("@"):
             rows = csv_rows(Path(value[1:]), ("category", "percent"))
@@ -363,7 +368,8 @@ def _written_out(values: Iterable[str]) -> Iterator[str]:
 
 
 def csv_rows(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV with these columns. Raises `UnusableFile`."""
+    """All rows of a CSV file. Raises `UnusableFile` if the file cannot be read, has no rows, or lacks one of `columns`
+    in any row."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = list(csv.DictReader(lines))

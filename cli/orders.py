@@ -26,8 +26,9 @@ from coupon_ledger.reports.text import Row
 def user(user: str, person: bool, settings: Settings, output: str, **past: Any) -> None:
     """Show the coupons of USER and of every linked id: usable now (by the data's clock), used, expired.
 
-    --person adds the coupons of each id of the person, and the broken rules: over_person_limit counts all ids
-    together; a wrong_user between two ids of one person is explained. CSV and NDJSON have a row per coupon.
+    --person also lists the ids of the person, with the coupons of each, and the rules broken under any of them. The
+    rule over_person_limit counts all ids together. A violation wrong_user between two ids of one person is marked as
+    explained: it is no fault. CSV and NDJSON have a row per coupon.
 
     \b
     coupon-ledger user u-1
@@ -67,8 +68,8 @@ def user(user: str, person: bool, settings: Settings, output: str, **past: Any) 
 def order(order: str, settings: Settings, output: str, **past: Any) -> None:
     """Show ORDER: its figures and discounts, the coupons that it names or that name it, and any mismatch.
 
-    on_order: reserved for it or used on it now. named: among the order's coupon_ids. CSV and NDJSON have a row per
-    coupon.
+    on_order: whether the coupon is now reserved for the order or used on it. named: whether the coupon is among the
+    order's coupon_ids. CSV and NDJSON have a row per coupon.
 
     \b
     coupon-ledger order o-1
@@ -100,7 +101,7 @@ def order(order: str, settings: Settings, output: str, **past: Any) -> None:
 
 
 def _currencies(settings: Settings, coupons: list[Row], past: dict[str, Any]) -> dict[str, str]:
-    """The coupons' own currencies, if known."""
+    """The currency of each of the first `SHOWN` coupons, by coupon id, without unknown ones. `past`: the cut."""
     currencies = {}
     for row in coupons[:SHOWN]:
         if row["state"] is not None:

@@ -2,9 +2,9 @@
 
 Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON, null is empty, and text is unchanged.
 
-CSV for spreadsheets (`--for-excel`) begins with a byte order mark. Headings are the labels that people read, amounts
-are in major units, and instants in the reader's zone. An apostrophe precedes text that a spreadsheet would take for a
-formula. Control and format characters are escaped as on the terminal.
+CSV for spreadsheets (`--for-excel`) begins with a byte order mark. Its headings are the labels that people read, its
+amounts are in major units, and its instants are in the reader's zone. An apostrophe precedes text that a spreadsheet
+would take for a formula. Control and format characters are escaped as on the terminal.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a table that is too wide becomes narrower. `wrap`: a column of sentences, broken into lines instead of cut;
-    `spare`: columns left out before any others; `keep`: a column never left out."""
+    """How to make a table narrower that is too wide. Names of columns: `wrap`: the column whose texts are broken into
+    lines instead of cut; `spare`: the columns to leave out first, in this order; `keep`: the last column, if it
+    must never be left out."""
 
     wrap: str | None = None
     spare: Sequence[str] = ()
@@ -52,11 +53,11 @@ def print_rows(
     currency: str | None = None,
     fit: Fit = LIKE_ANY,
 ) -> None:
-    """Print rows as they arrive; a table waits for all of them.
+    """Print each row as it arrives; a table is printed after the last row arrived.
 
     `columns`: print only these, in this order, unless the reader names others with `--columns`. Default: all.
-    For a table only: `totals`: rows printed below a line at its end; `currency`: the currency of amounts in rows that
-    state none; `fit`: how the table becomes narrower.
+    For a table only: `totals`: rows to print at its end, below a line; `currency`: the currency of rows that state
+    none; `fit`: how to make the table narrower if it is too wide.
     """
     if output == "table":
         from coupon_ledger.cli.tables import print_table
@@ -77,7 +78,8 @@ def print_rows(
 
 
 def print_frames(frames: Iterable[pl.DataFrame], output: str, columns: Sequence[str] | None = None) -> None:
-    """Print frames piece by piece. NDJSON is written by columns, for exports of any size."""
+    """Print the rows of the frames, one frame after another, so that exports may be larger than memory. NDJSON is fast:
+    polars writes a whole frame at once."""
     if output == "table":
         print_rows((row for frame in frames for row in frame.iter_rows(named=True)), output, columns)
         return
@@ -118,14 +120,15 @@ def _check_columns(known: Sequence[str], wanted: Sequence[str]) -> None:
 
 
 def no_column(unknown: Sequence[str], known: Sequence[str]) -> click.UsageError:
-    """An error that suggests similar column names, or lists all of them if none is similar."""
+    """The error that the columns `unknown` do not exist. It suggests similar names among `known`, or lists all of
+    `known` if none is similar."""
     meant = alike(unknown, known)
     said = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(known)}"
     return click.UsageError(f"no column {', '.join(unknown)}; {said}")
 
 
 def print_row(row: Row, output: str) -> None:
-    """Print one object; for people, a line per field."""
+    """Print one object: for people (`table`), one line per field."""
     if output == "table":
         from coupon_ledger.cli.tables import print_fields
 
@@ -168,7 +171,7 @@ def _print_csv(rows: Iterable[Row]) -> None:
 
 
 def _print_csv_frames(frames: Iterable[pl.DataFrame]) -> None:
-    """Write the column names even if there are no rows."""
+    """Print frames as CSV. The first line has the column names, even if no frame has a row (not with `--for-excel`)."""
     if for_excel():
         _print_csv(row for frame in frames for row in frame.iter_rows(named=True))
         return
@@ -181,7 +184,8 @@ def _print_csv_frames(frames: Iterable[pl.DataFrame]) -> None:
 
 
 def _csv_writer() -> Callable[[Iterable[Any]], object]:
-    """A function that writes one row to standard output, for spreadsheets if `--for-excel` is given."""
+    """A function that writes one row of cells as CSV to standard output. With `--for-excel`, the CSV is for
+    spreadsheets."""
     out = behind(sys.stdout)
     writer = csv.writer(_Lines(out), lineterminator="\r\n")
     if not for_excel():
@@ -191,8 +195,8 @@ def _csv_writer() -> Callable[[Iterable[Any]], object]:
 
 
 class _Lines:
-    """Replaces the \\r\\n at the end of each row by \\n. The CSV writer must end rows with \\r\\n, since only then does
-    it quote cells that contain a \\r."""
+    """The output of Python's CSV writer: writes each row to `out`, with \\n at its end instead of \\r\\n. The CSV
+    writer must end rows with \\r\\n, since only then does it quote cells that contain a \\r."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -205,8 +209,8 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  
 
 
 def _spreadsheet_cell(value: Any) -> Any:
-    """The cell for a spreadsheet: text that it would calculate gets an apostrophe in front, and hidden characters are
-    escaped. Numbers stay numbers."""
+    """The value as a cell of a CSV for spreadsheets. Text that a spreadsheet would take for a formula gets an
+    apostrophe in front, and hidden characters are escaped. Numbers stay numbers."""
     if not isinstance(value, str):
         return value
     shown = visible_data(value)
@@ -223,8 +227,8 @@ def _csv_cell(value: Any) -> Any:
 
 
 def cell(value: Any) -> str:
-    """The value on one line of a terminal, instants in the reader's zone. Characters that steer or hide are escaped
-    (`cli.terminal`)."""
+    """The value as text on one line of a terminal; an instant is in the reader's zone. Characters that control the
+    terminal or are invisible are escaped (see `cli.terminal`)."""
     if isinstance(value, datetime):
         return view().instant(value)
     value = plain(value)

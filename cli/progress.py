@@ -1,4 +1,4 @@
-"""A progress bar on standard error: rate, what is left, and the time left."""
+"""Progress bars on standard error. They show the rate, how much is left, and the time left."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LINE_S: Final = 10.0
 
 class Bar(Protocol):
     def advance(self, records: int) -> None:
-        """Add records to those done."""
+        """Count `records` more as done."""
         ...
 
     def update(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are done. It has the signature of `ledger.progress.Progress`."""
+        """Show `done` out of `total`. May be passed as a `ledger.progress.Progress`."""
         ...
 
 
@@ -38,8 +38,10 @@ class _Silent:
 
 @contextmanager
 def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar]:
-    """Show a bar on a terminal, and nothing elsewhere. `total`: the number of records; None if it is unknown, 0 if
-    `update` will give it. With 0 and the unit `events`, the number left is shown as lag. `unit`: what is counted."""
+    """Within the block, a progress bar is shown if standard error is a terminal. Yields the bar.
+
+    `what`: the text in front of the bar. `unit`: what is counted. `total`: how many there are; None if that is unknown;
+    0 if later calls of `update` say it. If `total` is 0 and `unit` is `events`, the number left is shown as lag."""
     if not sys.stderr.isatty():
         yield _Silent()
         return
@@ -82,12 +84,12 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
 
 
 def rate_of(records: float, seconds: float) -> float | None:
-    """Records per second. None in the first `_EARLY_S` seconds, and if it is less than one."""
+    """Records per second. None in the first `_EARLY_S` seconds, and if the rate is below 1."""
     return records / seconds if seconds >= _EARLY_S and records >= seconds else None
 
 
 def time_left(rate: float | None, left: float | None) -> str:
-    """The time left at that rate, as text; empty if unknown."""
+    """The time that `left` records take at `rate` per second, as text. Empty if either is None or 0."""
     return f"{timedelta(seconds=round(left / rate))} left" if rate and left else ""
 
 
@@ -97,9 +99,10 @@ def _read(done: int, total: int) -> str:
 
 @contextmanager
 def consuming() -> Iterator[PhaseProgress]:
-    """Show the progress of a consumer: a bar on a terminal, otherwise a line on standard error every ten seconds.
+    """Yield a function that shows a consumer's progress on standard error: as a bar if that is a terminal, otherwise as
+    a line at most every ten seconds.
 
-    The rate covers only the time in which records were waiting.
+    The rate shown is that of the time in which records waited to be read; idle time is left out.
     """
     started = time.monotonic()
     worked_s, last, next_line = 0.0, started, started + _LINE_S

@@ -1,4 +1,4 @@
-"""`publish`: events from NDJSON, JSON, CSV, Parquet or XLSX to the log."""
+"""`publish`: append events from an NDJSON, JSON, CSV, Parquet or XLSX file to the log."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ def publish(
     """Append events from FILE, or from standard input with "-".
 
     NDJSON: one event per line, with its `topic`. JSON: an array of such events. CSV, Parquet and XLSX: one event per
-    row, of the topic in --topic; columns are named like the event's fields (docs/events.md). In CSV and XLSX an empty
-    cell is null, instants are RFC 3339 with a zone (or in --zone), and `lines`, `discounts`, `coupon_ids` and JSON
-    fields are JSON. In Parquet, instants are timestamps with a zone, lists are lists, and JSON fields are text. Text
-    files may be compressed with gzip.
+    row, for the topic in --topic; columns are named like the event's fields (docs/events.md). In CSV and XLSX an empty
+    cell is null, instants are RFC 3339 with a zone (without one: in --zone), and `lines`, `discounts`, `coupon_ids` and
+    JSON fields are JSON. In Parquet, instants are timestamps with a zone, lists are lists, and JSON fields are text.
+    Text files may be compressed with gzip.
 
     In XLSX, a number in a text field (ids, codes) is refused if Excel shows other digits than it stores: a cell that
-    shows 00019 may store 19. A formula without a stored value is refused too. The whole file is refused if it unpacks
-    to more than 4,294,967,296 bytes (a million rows of 30 columns take half of that), or one row to more than
-    4,000,000.
+    shows 00019 may store 19. A formula without a stored value is refused too. The whole file is refused if it takes
+    more than 4,294,967,296 bytes when unpacked (a million rows of 30 columns take half of that), or if one of its rows
+    takes more than 4,000,000.
 
     A bad line or row is reported with its number and every reason; all others are appended, and the exit code is 3.
     The report (--rejects) holds the text of each bad line, to fix and publish. Publishing the same file again is safe:
@@ -159,7 +159,7 @@ def _named(file: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """The file, and the options that say how to read it."""
+    """The file to publish, and the options that say how to read it."""
 
     file: Path
     topic: str | None
@@ -168,8 +168,8 @@ class _Table:
     zone: ZoneInfo | None
 
     def items(self, content: Sniffed) -> tuple[Iterator[Item], int | None]:
-        """The file's items (records, refused rows, and None while a pipe has no more input), and the number of rows if
-        it is known."""
+        """The file's items, and the number of its rows (None if unknown). An item is a record, a refused line or row,
+        or None if a pipe has no more input yet."""
         what, topic = _named(self.file), self.topic
         if content.kind == "ndjson":
             from coupon_ledger.ledger.formats.ndjson import lines_of, ndjson_items
@@ -259,8 +259,8 @@ def _report_path(file: Path, rejects: Path | None) -> Path:
 
 
 class _Rejects:
-    """The report of bad lines or rows. Its file is created with the first of them. `unit`: what is counted, line or
-    row."""
+    """The report of bad lines or rows. The file `path` is created when the first one is reported. `unit`: whether the
+    input is counted in `line` or `row`."""
 
     def __init__(self, path: Path, unit: str) -> None:
         self.path = path
@@ -292,7 +292,8 @@ class _Rejects:
             click.echo(f"{self._unit} {number}: " + "; ".join(map(str, problems)), err=True)
 
     def add_too_large(self, record: Record, problem: str) -> None:
-        """Report a valid event that the log refused because of its size. Its line number is no longer known."""
+        """Report a valid event that the log refused because of its size, without its line number, which is no longer
+        known. `problem`: the rule that it breaks."""
         from coupon_ledger.ledger.codec import decode, event_data
 
         self.count += 1
@@ -308,7 +309,7 @@ class _Rejects:
             click.echo(f"event {event['event_id']}: {problem}", err=True)
 
     def _write(self, text: str) -> None:
-        """Write each line at once, so that no reason is lost if the process dies."""
+        """Write a line of the report to its file at once: if the process dies, no line is lost."""
         with self._failing_clearly():
             if self._file is None:
                 # A lone surrogate, which JSON can hold, becomes its escape, which JSON can read.
@@ -338,7 +339,9 @@ def _records(items: Iterable[Item], report: _Rejects) -> Iterator[Record | None]
 
 def _append(log: EventLog, records: Iterable[Record | None], report: _Rejects, strict: bool) -> Iterator[int]:
     """Append the records in batches of `BATCH`. A None among them means that no more input has come yet: the records
-    collected so far are then appended at once. Yields the number of events of each append."""
+    collected so far are then appended at once. After each append, yields the number of events appended.
+
+    `strict`: as in `_appended`."""
     batch: list[Record] = []
     for record in records:
         if record is not None:

@@ -141,9 +141,11 @@ def _rebuilt(
     accepted: bool,
     output: str,
 ) -> dict[str, Any]:
-    """Build and compare. Returns what the command reports: records, seconds, and the result of the comparison.
+    """Build the new database and compare it with the live one. Returns what the command reports: the number of folded
+    `records`, the `seconds` that it took, and, if the two were compared, the result of the comparison.
 
-    Raises `RebuiltDiffers` if tables differ, unless the differences are accepted.
+    `only`: the projections to rebuild (empty: all). `anew`: ignore what an interrupted rebuild has built. `accepted`:
+    whether tables may differ; if not, and some do, raises `RebuiltDiffers`.
     """
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.rebuild import LiveDatabase
@@ -184,7 +186,7 @@ def _rebuilt(
 
 
 def _copied(database: Path, to: Path) -> None:
-    """Copy the database to the file `to`, even one that another version filled."""
+    """Copy the database to the file `to`, even if another version of coupon-ledger filled the database."""
     from coupon_ledger.cli.backup import copy_of
     from coupon_ledger.ledger.errors import StoreVersionMismatch
     from coupon_ledger.projections.backup import copy_to
@@ -226,7 +228,8 @@ def _compared(compared: Compared, announce: Announce) -> dict[str, Any]:
 
 
 def _different_rows(run: Rebuild, compared: Compared | None) -> list[dict[str, Any]]:
-    """Some of the differing rows, if this version can read the live database."""
+    """Up to `_ROWS` differing rows of each table that differs. Empty if another version of coupon-ledger filled some of
+    the live tables."""
     if compared is None or compared.other_versions:
         return []
     return [_row(row) for table in compared.different for row in run.different_rows(table.table, _ROWS)]
@@ -243,7 +246,8 @@ def _in_words(fields: Mapping[str, Any]) -> str:
 
 
 def _swapped(settings: Settings, log: EventLog, announce: Announce, by: tuple[str, str], action: str) -> dict[str, Any]:
-    """Swap in the rebuilt database, or the previous one on rollback, and record the operation. Returns its details."""
+    """Make the rebuilt database the live one (if `action` is `rebuild_rolled_back`: the previous database), and record
+    the operation. Returns the operation's details. `by`: the operator and the reason."""
     from coupon_ledger.api.client import owner_of
     from coupon_ledger.consumers.owner import take_place
     from coupon_ledger.ledger import operations
@@ -267,7 +271,7 @@ def _swapped(settings: Settings, log: EventLog, announce: Announce, by: tuple[st
 
 
 def _announce(what: str, words: Note | str) -> None:
-    """Print a line. `what`: its heading, a template that is translated."""
+    """Print one line: the heading `what` (a template, which is translated here), then `words`."""
     from coupon_ledger.cli.tables import echo_under
     from coupon_ledger.reports.labels import text_of
 

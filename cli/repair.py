@@ -1,4 +1,5 @@
-"""`dead-letters export`, `replay`, `discard`, and `operations`: repairs by operators, and the record of them."""
+"""`dead-letters export`, `dead-letters replay` and `dead-letters discard`: repairs by operators. `operations`: the list
+of what operators did."""
 
 from __future__ import annotations
 
@@ -44,10 +45,10 @@ __all__ = ["dead_letters", "operations"]
 @dead_letter_options
 @settings_options("database", "schema-registry")
 def export(file: Path, settings: Settings, **chosen: Any) -> None:
-    """Write dead letters to FILE, or to standard output, as NDJSON: one record a line.
+    """Write dead letters to FILE, or to standard output, as NDJSON: one record per line.
 
-    Each has its position, reason, key and value in base64, and what can be decoded: the schema, and the fields before
-    the broken one.
+    A line has the record's position, the reason, the key and the value in base64, and what can be decoded: the schema,
+    and the fields before the broken one.
 
     \b
     coupon-ledger dead-letters export broken.ndjson
@@ -100,12 +101,13 @@ def replay(
 ) -> None:
     """Decode dead letters again after a schema or the ledger was fixed, and fold them at their original position.
 
-    By default all open ones are replayed; options select fewer. The tables become the same as after a rebuild: each
-    record counts at its position and recording time. Records that still cannot be folded stay dead letters, with the
-    current reason. It can be killed and run again; nothing is counted twice. While `consume --follow` owns the
-    database, the owner replays them between its batches, so it must already run the release with the fix.
+    By default all open dead letters are replayed; options select some of them. The tables become the same as after a
+    rebuild: each record counts at its position and recording time. Records that still cannot be folded stay dead
+    letters, with the current reason. The command can be killed and run again; nothing is counted twice. While `consume
+    --follow` owns the database, that process replays the dead letters between its batches. It must already run the
+    release with the fix.
 
-    applied, repeats, conflicts, dead_letters: the changes to the partition's account.
+    applied, repeats, conflicts, dead_letters: by how much these numbers of the partition's account change.
 
     \b
     coupon-ledger dead-letters replay --dry-run
@@ -133,8 +135,8 @@ def discard(
     """Close dead letters that nobody needs to look at again. Options select them; the operator and the reason are
     recorded.
 
-    They no longer appear in the list (`--all` shows them) or among the open ones that `status` counts. Nothing is
-    deleted: the bytes stay, and a rebuild hides the same ones.
+    Closed dead letters no longer appear in `dead-letters list` (except with `--all`) or among the open ones that
+    `status` counts. Nothing is deleted: the bytes stay, and after a rebuild the same dead letters are closed.
 
     \b
     coupon-ledger dead-letters discard --reason undecodable --until 2026-11-11 --why "load test on the wrong topic"
@@ -149,8 +151,9 @@ def discard(
 
 
 def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str], chosen: dict[str, Any]) -> list[Row]:
-    """Have the owner replay or discard the dead letters; if nobody owns the database, do it in this process. `action`:
-    replay or discard; `by`: the operator and the reason."""
+    """Ask the owner to replay or discard dead letters; if nobody owns the database, do it in this process. Returns the
+    rows that the command prints. `action`: `replay` or `discard`; `by`: the operator and the reason; `chosen`: the
+    values of the options that choose dead letters."""
     from coupon_ledger.api.client import Remote, asking
 
     with asking(settings.database) as source:
@@ -205,7 +208,7 @@ def operations(
     settings: Settings,
     output: str,
 ) -> None:
-    """List what operators did, when and why, newest first, from the log.
+    """List what operators did, when and why, newest first. The list is read from the log, not from the database.
 
     \b
     coupon-ledger operations

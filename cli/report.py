@@ -1,6 +1,7 @@
-"""Reports for marketing, finance and risk: `report roi`, `channels`, `finance`, …
+"""The reports for marketing, finance and risk: `report roi`, `report channels`, `report finance`, …
 
-People see each part as a titled table in their language; the machine formats have plain figures.
+A report has one or several parts. For people, each part is a table with a title, in their language. The machine formats
+have plain figures.
 """
 
 from __future__ import annotations
@@ -157,8 +158,8 @@ def segments(parts: tuple[str, ...], **options: Any) -> None:
     customers among users of coupons; clusters; what correlates with using coupons and with returning; who is about to
     lapse.
 
-    A customer is a user with a paid order that stands. projected_minor is a model's forecast for the next 90 days
-    (BG/NBD and Gamma-Gamma); no other number includes it.
+    A customer is a user with a paid order that was neither cancelled nor refunded in full. projected_minor is a model's
+    forecast for the next 90 days (BG/NBD and Gamma-Gamma); no other number includes it.
 
     \b
     coupon-ledger report segments
@@ -248,12 +249,14 @@ def restated(settings: Settings, output: str, **filters: Any) -> None:
     """Show figures as known then, as known now, and why they differ (数字追溯): orders, sales, goods cost and margin,
     discounts, booked costs and simple ROI, with each cause of a change.
 
-    order_told_late, use_told_late, return_told_late, refund_told_late, cost_told_late, goods_cost_told_late: recorded
-    only after that time. cancelled_late: the order was cancelled since. …_corrected: the value was corrected. In each
-    column, known_then + causes = known_now. The exception is cases: the number of orders, uses and costs in a line
-    (uses without a discount change nothing and are not listed). simple_roi_bp: the simple ROI of the orders with a
-    coupon, NOT incremental, in basis points (12,500 is 1.25); for a cause, its change when the causes are applied in
-    this order. For the coupons behind it: `diff --known-from`.
+    One line per cause. …_told_late (order, use, return, refund, cost, goods_cost): recorded only after --known-from.
+    cancelled_late: the order was cancelled since. …_corrected: the value was corrected.
+
+    In each column except cases, known_then + causes = known_now. cases: the number of orders, uses and costs in a line
+    (under a cause, uses without a discount are left out, since they change nothing). simple_roi_bp: the simple ROI of
+    the orders with a coupon, NOT incremental, in basis points (12,500 is 1.25). In the line of a cause, it is the
+    change when the causes are applied one after another, in the order of the lines. For the coupons behind it: `diff
+    --known-from`.
 
     \b
     coupon-ledger report restated --known-from 2026-11-12
@@ -296,7 +299,8 @@ def experiments(
     goods_rates: dict[str, int] | None, explain: bool, settings: Settings, output: str, **past: Any
 ) -> None:
     """Show what every campaign with arms caused (增量): per treatment, incremental margin and return with a 95%
-    interval. All about one campaign: `experiment show CAMPAIGN`; its people and orders: `experiment people CAMPAIGN`.
+    interval. For one campaign in detail: `experiment show CAMPAIGN`. For its people and orders: `experiment people
+    CAMPAIGN`.
 
     \b
     coupon-ledger report experiments
@@ -357,8 +361,9 @@ def _report(
     below: Callable[[], None] | None = None,
     **options: Any,
 ) -> None:
-    """Print the chosen parts, or all if none is named. Where a part cannot be computed from the data, the reason is
-    printed in its place. `below`: prints what follows the parts, in tables only."""
+    """Print the parts named in `parts`, or all `known` ones if none is named. If one of several parts cannot be
+    computed from the data, the reason is printed in its place. `explain`: print the coupons, orders or people behind
+    the one part instead. `below`: prints what follows the parts for people."""
     chosen = list(dict.fromkeys(parts)) or list(known)
     if output in ("ndjson", "csv") and len(chosen) > 1:
         raise click.UsageError(f"{output} holds one table: name one part, such as `{chosen[0]}`")
@@ -405,7 +410,7 @@ def _report(
 
 
 def _title(part: Part, options: Mapping[str, Any]) -> str:
-    """The part's title, with the names of the columns that it is grouped by."""
+    """The part's title, followed by the names of the columns by which the part is grouped, if any."""
     if "by" not in part.takes:
         return say(part.title)
     by = options.get("by") or part.by
@@ -415,7 +420,7 @@ def _title(part: Part, options: Mapping[str, Any]) -> str:
 
 
 def _say_what_options_change(known: Mapping[str, Part], chosen: list[str], options: Iterable[str]) -> None:
-    """Say once that an option applies to only some of the parts."""
+    """For each given option that only some of the chosen parts take, print which parts take it."""
     for option in sorted(options):
         taking = [name for name in chosen if option in known[name].takes]
         if len(taking) < len(chosen):
@@ -430,7 +435,8 @@ def _say_what_options_change(known: Mapping[str, Part], chosen: list[str], optio
 
 
 def _must_be_known(settings: Settings, options: Mapping[str, Any], past: dict[str, Any]) -> None:
-    """Raises `NotThere` for an unknown campaign: its zeros would look like those of a campaign that sold nothing."""
+    """Raises `NotThere` if the options name an unknown campaign. Without the error, its zeros would look like those of
+    a campaign that sold nothing."""
     named = [options["campaign"]] if options.get("campaign") else (options.get("where") or {}).get("campaign", [])
     for campaign in named:
         counted = _rows(settings, "states", {"campaign": campaign} | past)
@@ -451,7 +457,8 @@ def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
 
 
 def _row_limit(part: Part, limit: int | None, output: str) -> int | None:
-    """The number of rows to ask for; None, for all rows, if the part has a total."""
+    """The number of rows to ask for (None: all). For a table it is one row more than is shown, or None if the part
+    needs all rows, for example for its total."""
     if output != "table":
         return limit
     return None if _needs_all_rows(part) else (limit or _SHOWN) + 1
@@ -497,7 +504,8 @@ def _print_behind(
 
 
 def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, parameters: dict[str, Any]) -> list[Row]:
-    """The total row per currency, for currencies with several rows to add up."""
+    """One row with totals per currency, for currencies that have several rows. Empty if the part has no totals or there
+    are fewer than two rows."""
     if isinstance(rows, dict) or len(rows) < 2:
         return []
     first = next(iter(rows[0]))
@@ -518,8 +526,9 @@ def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, par
 def _print_part(
     name: str, title: str, rows: list[Row] | dict[str, str], total: list[Row], limit: int, whole: bool
 ) -> None:
-    """Print a part for people, in the form that it has. `rows`: the rows, or why there are none (`refused`). `whole`:
-    `rows` are all rows, not just the first ones."""
+    """Print a part for people: its title, and its rows as a table or in the form of their own that a few parts have.
+    `rows`: the rows, or a dict whose `refused` says why there are none. `whole`: whether `rows` are all rows, not just
+    the first ones."""
     click.echo(click.style(f"\n{title}", bold=True))
     if isinstance(rows, dict):
         click.echo(say("refused: {why}", why=rows["refused"]))
@@ -553,7 +562,8 @@ def _say_spent_without_budget(rows: list[Row], total: list[Row]) -> None:
 
 
 def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, whole: bool) -> None:
-    """Print the first `limit` rows, the totals of all rows, and how many rows are not shown."""
+    """Print the first `limit` rows and the totals of all rows, and say so if there are more rows. `whole`: whether
+    `rows` are all rows; if so, the number of rows is printed too."""
     shown = by_month(rows)
     if shown:
         shown = in_natural_order(shown, list(shown[0]))
@@ -572,7 +582,7 @@ def _columns(name: str, rows: list[Row]) -> list[str] | None:
 
 
 def _print_warnings(rows: list[Row]) -> None:
-    """Warn that ROI is too high for campaigns without booked costs. `rows`: only rows with an ROI are looked at."""
+    """If the rows have an ROI: warn that the ROI is too high for campaigns without booked costs."""
     if not rows or "simple_roi" not in rows[0] or "other_cost_minor" not in rows[0]:
         return
     unbooked = [row for row in rows if row["currency"] and not row["other_cost_minor"]]
@@ -584,7 +594,7 @@ def _print_warnings(rows: list[Row]) -> None:
 
 
 def _print_reconciliation(rows: list[Row]) -> None:
-    """Print each account as a calculation: a line per item, and `=` before each result."""
+    """Print each account of the reconciliation as a calculation: a line per item, and `=` before each result."""
     for account, title in ACCOUNTS.items():
         lines = [row for row in rows if row["account"] == account]
         if not lines:
@@ -603,14 +613,15 @@ def _print_reconciliation(rows: list[Row]) -> None:
 
 
 def _warn_of_costs(parts: Iterable[Any]) -> None:
-    """Warn if a margin leaves out some orders."""
+    """Warn if the cost of goods of some orders is unknown, so that the margins in `parts` leave these orders out."""
     rows = [row for part in parts if isinstance(part, list) for row in part]
     if any(row.get(name) for row in rows for name in WITHOUT_COST):
         warn("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
 
 
 def _print_statement(rows: list[Row], limit: int) -> None:
-    """Print an account: the opening balance, what came, what went, the closing balance."""
+    """Print the account of outstanding coupons, first in coupons, then in face value: the opening balance, what came,
+    what went, and the closing balance."""
     for unit, words in (("coupons", "coupons"), ("minor", "face value")):
         suffix = "_minor" if unit == "minor" else ""
         moved = [

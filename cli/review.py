@@ -1,8 +1,9 @@
 """`review`: one report of a campaign (复盘), built from the questions of the other commands: goal and result, funnel,
 trend, channels, customers, causal effects, cost, losses, anomalies, and a comparison with earlier campaigns.
 
-A section is a function of `CampaignAnswers`. If its data are missing, the section says so. A layout (the sections,
-their order, the goods rates) can be saved under a name, as an operation in `coupon.operations`.
+Each section is a function that takes the `CampaignAnswers`. If its data are missing, the section says so. A layout (the
+sections, their order, the goods rates) can be saved under a name; it is recorded as an operation in
+`coupon.operations`.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def review(
     """Review CAMPAIGN (复盘): one report of goal and result, funnel, trend, channels, customers, causal effects, cost,
     losses, anomalies, and a comparison with earlier campaigns; as Markdown, as a page with charts, or as JSON.
 
-    If data are missing, the section says so. A layout can be saved by name and used again.
+    If the data of a section are missing, the section says so. --save-template saves the sections, their order and the
+    goods rates under a name, and --template uses them again.
 
     \b
     coupon-ledger review 18
@@ -126,7 +128,7 @@ _ENDINGS: Final = {
 
 
 def _form_of(file: Path | None) -> str:
-    """The format by the file's ending. Raises `UnusableFile` if a review cannot be written in it."""
+    """The format that the ending of the file's name means. Raises `UnusableFile` for an ending that means none."""
     ending = file.suffix.lower() if file else ""
     if ending not in _ENDINGS:
         known = ", ".join(filter(None, _ENDINGS))
@@ -165,7 +167,7 @@ def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> No
 
 
 def _templates(settings: Settings) -> dict[str, Row]:
-    """The latest saved layout of each name."""
+    """By name, the layout that was last saved under it, with `operator` and `reason`."""
     from coupon_ledger.ledger.operations import operations_of
 
     return {
@@ -181,7 +183,8 @@ def _templates(settings: Settings) -> dict[str, Row]:
 
 
 def _rates(saved: object) -> dict[str, int] | None:
-    """The saved rates. Earlier releases saved them as JSON text."""
+    """The goods rates of a saved layout, by category; None if it has none. Earlier releases saved rates as JSON
+    text."""
     try:
         rates = json.loads(saved) if isinstance(saved, str) else saved
     except ValueError:
@@ -190,5 +193,5 @@ def _rates(saved: object) -> dict[str, int] | None:
 
 
 def _known_sections(saved: object) -> list[str]:
-    """The saved sections that exist, in the order in which they were saved."""
+    """The sections of a saved layout, in its order, without sections that this version does not have."""
     return [name for name in saved if name in SECTIONS] if isinstance(saved, list) else []

@@ -1,4 +1,4 @@
-"""`schemas`: list them, show one, check a change."""
+"""`schemas`: list the schemas, show one, or check a change to them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def schemas() -> None:
 @schemas.command("list")
 @output_option
 def list_(output: str) -> None:
-    """List every version of every schema, with the header of the messages written with it.
+    """List every version of every schema, with the header that begins each message of that version.
 
     \b
     coupon-ledger schemas list
@@ -74,9 +74,10 @@ def show(name: str, number: int | None) -> None:
 def check(folder: Path | None, output: str) -> None:
     """Check that the changes to the schemas break neither old readers nor old data.
 
-    Compares every schema in FOLDER (default: the installed ones) with all its released versions, both ways. Each
-    broken rule is reported with its field and remedy, and the exit code is 3. To release the current schema as a new
-    version, copy it to released/NAME/vN.avsc and, in released/, run `sha256sum NAME/vN.avsc >> SHA256SUMS`.
+    Compares every schema in FOLDER (default: the installed schemas) with all its released versions: each must be able
+    to read what the other wrote. Each broken rule is reported with its field and remedy, and the exit code is 3. To
+    release the current schema as a new version, copy it to released/NAME/vN.avsc and, in released/, run `sha256sum
+    NAME/vN.avsc >> SHA256SUMS`.
 
     \b
     coupon-ledger schemas check

@@ -1,4 +1,5 @@
-"""`segments`: saved rules that choose customers; who is in a segment, its size over time, and its ids."""
+"""`segments`: define rules that choose customers, and show who is in a segment, its size over time, and its user
+ids."""
 
 from __future__ import annotations
 
@@ -116,8 +117,8 @@ def show(name: str, limit: int | None, settings: Settings, output: str, **past: 
 @past_options
 @settings_options(*LOG, "database")
 def export(name: str, settings: Settings, **past: Any) -> None:
-    """Write the user ids of the segment NAME to standard output, one per line under the header user_id: for the next
-    campaign, or for `experiment assign`.
+    """Write the user ids of the segment NAME to standard output, one per line, under the header user_id. The list can
+    be used for the next campaign, or as input of `experiment assign`.
 
     \b
     coupon-ledger segments export asleep > ids.csv
@@ -138,7 +139,7 @@ def export(name: str, settings: Settings, **past: Any) -> None:
 def size(
     name: str, since: datetime | None, until: datetime | None, every: timedelta, settings: Settings, output: str
 ) -> None:
-    """Show the number of customers in the segment NAME over time, by its current rule.
+    """Show how many customers were in the segment NAME over time. Its current rule is applied at every instant.
 
     \b
     coupon-ledger segments size asleep --since 2026-09-01 --every 7d
@@ -176,7 +177,7 @@ def _rule(name: str, settings: Settings) -> str:
 
 
 def _defined(settings: Settings) -> dict[str, Row]:
-    """The latest definition of each segment, by name."""
+    """By name, the latest definition of each segment: `name`, `rule`, `defined_at`, `operator` and `reason`."""
     from coupon_ledger.ledger.operations import operations_of
 
     return {

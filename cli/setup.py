@@ -1,4 +1,4 @@
-"""`init`: create topics and database. `config`: show the settings."""
+"""`init`: create the log's topics and the database. `config`: show the settings."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def init(settings: Settings) -> None:
 
 
 def _warn_of_another_log(settings: Settings, log: EventLog) -> None:
-    """Warn if the database was filled from another log: it would never fold the events of this one."""
+    """Warn if the database was filled from another log: such a database never folds the events of `log`."""
     from coupon_ledger.cli.appending import known_log
     from coupon_ledger.consumers.log_identity import difference
     from coupon_ledger.ledger.errors import StoreError
@@ -91,7 +91,7 @@ def config(settings: Settings, output: str) -> None:
 
 
 def _shown(setting: Setting) -> Any:
-    """The value, with passwords masked."""
+    """The setting's value, with passwords and other secrets masked."""
     name = setting.name.lower()
     if any(word in name for word in _SECRET) and not name.endswith(_PLACE):
         return "********"
