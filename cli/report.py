@@ -128,10 +128,11 @@ def _shared(command: Command) -> Command:
 def finance(parts: tuple[str, ...], **options: Any) -> None:
     """Show what coupons cost and who bears it (财务): all PARTs, or the named ones.
 
-    split: discounts by kind, campaign, category of goods, channel, store, funder, day. margin: net sales and margin.
-    categories: the same by goods. budget: spent, left, when it will run out. cash: in and out by day. losses: money
-    lost to broken rules. refunds: given back and clawed back. statement: opening, movements and closing of the
-    outstanding coupons, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
+    split: discounts by kind, campaign, category of goods, channel, store, funder or day. margin: net sales and margin.
+    categories: sales, discounts and margin by category of goods. budget: what is spent and left of each budget, and
+    when it will run out. cash: money in and out by day. losses: money lost to broken rules. refunds: money given back
+    to customers, and discounts clawed back. statement: opening, movements and closing of the outstanding coupons,
+    balanced to the cent. doubts: what in the data makes figures doubtful, and how such data are counted.
     reconciliation: how the numbers of all reports add up.
 
     One row per currency; currencies are never added up. The machine formats have minor units (cents).
@@ -174,8 +175,10 @@ def segments(parts: tuple[str, ...], **options: Any) -> None:
 @_parts_argument(COHORTS)
 @_shared
 def cohorts(parts: tuple[str, ...], **options: Any) -> None:
-    """Show who came back (留存与复购): by month of the first order or coupon use, and within 7, 30, 60 and 90 days
-    of it.
+    """Show how many customers ordered again (留存与复购).
+
+    retention: month by month after the first order. coupon: month by month after the first order with a coupon.
+    repurchase: within 7, 30, 60 and 90 days of the first order with a coupon.
 
     \b
     coupon-ledger report cohorts

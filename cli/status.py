@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 def status(watch: float | None, partitions: bool, settings: Settings, output: str, **past: Any) -> None:
     """Show the lag, the last commit, totals, and what needs attention.
 
-    The machine formats list every partition. --watch adds events/s, the change of the lag and when it will reach
-    zero; the machine formats get one line per refresh. For a past state (--at, --known-at, --at-position) it shows
-    totals, coupons per state, violations per code and the data's clock.
+    The machine formats list every partition. --watch adds events/s, the change of the lag, and when the lag will be
+    zero; the machine formats then have one line per refresh. For a past state (--at, --known-at, --at-position) the
+    command shows totals, coupons per state, violations per code and the data's clock.
 
     \b
     coupon-ledger status
@@ -79,7 +79,7 @@ def status(watch: float | None, partitions: bool, settings: Settings, output: st
 
 
 def summary_of(database: Path) -> dict[str, Any]:
-    """The answer of the question `summary`."""
+    """The only row of the answer to the question `summary`."""
     from coupon_ledger.api.client import asking
 
     with asking(database) as source:
@@ -87,7 +87,7 @@ def summary_of(database: Path) -> dict[str, Any]:
 
 
 def read_log_of(database: Path) -> ReadLog:
-    """What the database keeps about the log that it was filled from."""
+    """The identity of the log from which the database was filled, as the database has recorded it."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source
 
@@ -96,11 +96,12 @@ def read_log_of(database: Path) -> ReadLog:
 
 
 def status_of(summary: dict[str, Any], log: LogReader, log_problem: str | None = None) -> dict[str, Any]:
-    """The summary plus the lag, in total and per partition.
+    """The fields of `summary`, plus `lag`, `open_transaction` and `log_problem`; `partitions` has the first two per
+    partition.
 
     `open_transaction`: the number of acknowledged offsets that nobody can read until a transaction ends.
-    `log_problem`: why this log is not the one that the database was filled from; None if it is. Raises `LogReplaced` if
-    it is not and its topics are missing.
+    `log_problem`: why `log` is not the log from which the database was filled; None if it is that log. Raises
+    `LogReplaced` if there is such a reason and the log's topics are missing.
     """
     from coupon_ledger.ledger.errors import LogNotInitialised, LogReplaced
     from coupon_ledger.ledger.topics import INPUT_TOPICS
@@ -192,7 +193,7 @@ _APART: Final = {
 
 
 def _attention(summary: dict[str, Any]) -> Iterator[tuple[Note, str]]:
-    """What needs attention, each with the command that shows it."""
+    """Yield pairs: something that needs attention, and the command that shows it."""
     if summary.get("log_problem"):
         yield note("this is not the log that was read: {why}", why=summary["log_problem"]), "doctor"
     if summary.get("open_transaction"):

@@ -62,13 +62,13 @@ def print_table(
 
 
 def spreadsheet_row(row: Row) -> Row:
-    """The row for a spreadsheet: labels as headings, amounts in major units, instants in the reader's zone. Numbers
-    keep their full precision; an amount in an unknown currency stays in minor units."""
+    """The row for a CSV for spreadsheets. Its keys are labels, its amounts are in major units, and its instants are in
+    the reader's zone. Numbers keep their full precision. An amount in an unknown currency stays in minor units."""
     return {_unique(label(name), name, row): _spreadsheet_value(name, row) for name in row}
 
 
 def _unique(head: str, name: str, row: Row) -> str:
-    """The label, followed by the column's name if several columns have the same label."""
+    """The label `head` of the column `name`, followed by `name` if another column of the row has the same label."""
     return head if sum(label(other) == head for other in row) == 1 else f"{head} ({name})"
 
 
@@ -85,7 +85,7 @@ def _spreadsheet_value(name: str, row: Row) -> Any:
 
 
 def name_zone() -> None:
-    """Print the zone in which instants are shown, once per command."""
+    """Print the name of the zone in which instants are shown, unless the command has already printed it."""
     options = flags()
     if not options.zone_named:
         options.zone_named = True
@@ -100,8 +100,8 @@ def _names(rows: Sequence[Row], columns: Sequence[str] | None, how: TerminalView
 
 
 def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The columns of `wanted` that the table has. The first table of a command must have all of them, else click's
-    error is raised; later tables show those that they have."""
+    """The columns of `wanted` that are among `known`, the table's columns. The first table of a command must have all
+    wanted columns, otherwise raises `click.UsageError`. Later tables may lack some."""
     options = flags()
     unknown = [name for name in wanted if name not in known]
     if unknown and not options.columns_shown:
@@ -111,7 +111,7 @@ def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def _with_values(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
-    """The columns that have a value in any row; all columns if none has."""
+    """The columns `names` without those that have no value in any row. If no column has a value, all of `names`."""
     return [name for name in names if any(_says_something(name, row.get(name)) for row in rows)] or list(names)
 
 
@@ -130,7 +130,7 @@ class _Laid:
         self.wraps = wraps
 
     def broken(self, text: str) -> list[str]:
-        """The lines of a cell."""
+        """The lines of the cell `text`: one, unless the column's cells are broken into lines."""
         return _wrapped(text, self.width) if self.wraps else [text]
 
     def line(self, text: str) -> str:
@@ -156,8 +156,8 @@ class _Table:
             self._fit(how.width, fit, keep=len(names) if how.columns is not None else 1)
 
     def _fit(self, width: int, fit: Fit, keep: int) -> None:
-        """Make the table fit into `width`: break sentences, cut long texts, then leave out columns from the end, then
-        cut the rest. At least `keep` columns stay."""
+        """Make the table fit into `width`. While it is too wide: break sentences into lines, then cut long texts, then
+        leave out columns from the end, then cut the other texts. At least `keep` columns stay."""
         for column in self.columns:
             if column.wraps:
                 column.width = min(column.width, max(_LONG, width - self._width() + column.width))
@@ -206,7 +206,8 @@ class _Table:
 
 
 def _broken(head: str, width: int) -> list[str]:
-    """Break the heading into lines no wider than the cells or its longest word."""
+    """The lines of a heading. They are at most as wide as `width` (the width of the column's cells) or `_HEAD`,
+    whichever is greater, except where a word is longer."""
     lines: list[str] = []
     for piece in re.findall(r"\([^)]{,14}\)|\S+", head):
         room = max(width, _HEAD)
@@ -218,7 +219,7 @@ def _broken(head: str, width: int) -> list[str]:
 
 
 def _pieces(text: str, room: int) -> list[str]:
-    """Break a text without spaces into lines of at most `room` terminal columns. Chinese may break anywhere."""
+    """Break a text into lines of at most `room` terminal columns, between any two characters (as Chinese may be)."""
     lines = [""]
     for sign in text:
         if text_width(lines[-1] + sign) > room:
@@ -228,7 +229,7 @@ def _pieces(text: str, room: int) -> list[str]:
 
 
 def cut(text: str, width: int) -> str:
-    """Cut the text with an ellipsis to `width` terminal columns."""
+    """The text, cut to at most `width` terminal columns; if it is cut, it ends with an ellipsis."""
     if text_width(text) <= width:
         return text
     kept, room = "", width - 1
@@ -244,7 +245,7 @@ def cut(text: str, width: int) -> str:
 
 
 def print_fields(row: Row, currency: str | None = None) -> None:
-    """Print one object: a line per field; long values continue on the next lines. `currency`: as in `print_table`."""
+    """Print one object: a line per field, with long values broken into lines. `currency`: as in `print_table`."""
     how = view()
     names = list(row) if how.columns is None else chosen_columns(list(row), how.columns) or list(row)
     if any(row[name] is not None and kind(name, row) == "instant" for name in names):
@@ -271,13 +272,13 @@ def echo_wrapped(text: str, err: bool = False, indent: int = 0) -> None:
 
 
 def warn(template: str, /, **values: Any) -> None:
-    """Print a warning on standard error."""
+    """Print a warning on standard error: the translated `template` with its `values`."""
     echo_wrapped(say("warning: {what}", what=Note(template, values)), err=True)
 
 
 def echo_under(head: str, text: str) -> None:
-    """Print a line of a summary. `head`: a template; its translation is shown in the first column, `text` in the
-    second."""
+    """Print a line of a summary that has two columns: the heading `head` (a template, which is translated here), and
+    `text`."""
     named = say(head) if head else ""
     click.echo(f"{named}{' ' * (_HEADS - text_width(named))}{text}")
 
@@ -288,7 +289,8 @@ _PIECE: Final = re.compile("[（“]*(?:[\u2e80-\uffff]|[^ \u2e80-\uffff]+)[，�
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:
-    """Break the text into lines of at most `width` terminal columns, at spaces if there are any."""
+    """Break the text into lines of at most `width` terminal columns (None: do not break it): at spaces or between
+    Chinese characters, within a word only if it is longer than a line."""
     if width is None or text_width(text) <= width:
         return [text]
     lines = [""]

@@ -1,4 +1,4 @@
-"""`tail`: show events straight from the log, as they arrive. No consumer's position changes."""
+"""`tail`: show events as they arrive, read from the log itself. This changes no consumer's position."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _WAIT_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The filters of the command. A record that cannot be decoded matches by topic and key only, since nothing else of
-    it is known; with a filter on types or fields it is not shown."""
+    """The filters of the command. Of a record that cannot be decoded, only topic and key are known: it is not shown if
+    there is a filter on types or fields."""
 
     topics: tuple[str, ...]
     key: str | None
@@ -86,9 +86,9 @@ def tail(
     settings: Settings,
     output: str,
 ) -> None:
-    """Show events from the log as they arrive, sorted by recording time within each read.
+    """Show events from the log as they arrive. The events of each read from the log are sorted by recording time.
 
-    Invalid records are shown with the reason (with --type, --campaign or --user: only if they can be decoded).
+    Invalid records are shown with the reason; with --type, --campaign or --user, only those that can be decoded.
 
     \b
     coupon-ledger tail
@@ -158,8 +158,8 @@ def _advance(positions: dict[TopicPartition, int], chunks: Iterable[Chunk]) -> N
 
 
 def _reader_is_gone() -> bool:
-    """Whether the reader of standard output has closed it. While no events come, nothing is written, so a closed pipe
-    would otherwise go unnoticed."""
+    """Whether standard output is a pipe that its reader has closed. A write would notice that, but nothing is written
+    while no events come."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -169,8 +169,8 @@ def _reader_is_gone() -> bool:
 
 
 def _positions_since(log: LogReader, ends: Mapping[TopicPartition, int], since: datetime) -> dict[TopicPartition, int]:
-    """Per partition, the position of the first record that was recorded at or after `since`. It is found by binary
-    search, since `recorded_at` never decreases within a partition."""
+    """By partition, the offset from which to read all records recorded at or after `since`: an offset of `ends` if
+    there are none. The search is binary, since `recorded_at` never decreases within a partition."""
     from coupon_ledger.ledger.codec import micros
 
     positions = {}
@@ -188,8 +188,8 @@ def _positions_since(log: LogReader, ends: Mapping[TopicPartition, int], since: 
 
 
 def _first_record(log: LogReader, tp: TopicPartition, offset: int, end: int) -> tuple[int, int] | None:
-    """Offset and `recorded_at` (microseconds) of the first record from `offset` on and before `end`; None without
-    one."""
+    """The offset and `recorded_at` (in microseconds) of the first record with an offset from `offset` to `end`
+    (exclusive). None if there is no such record."""
     positions = {tp: offset}
     while positions[tp] < end:
         for chunk in log.read(positions, 1, _WAIT_S):
@@ -202,8 +202,8 @@ def _first_record(log: LogReader, tp: TopicPartition, offset: int, end: int) -> 
 def _last_rows(
     log: LogReader, wanted: _Wanted, n: int, ends: Mapping[TopicPartition, int]
 ) -> tuple[list[Row], dict[TopicPartition, int]]:
-    """The last n matching rows, and the positions from which to continue reading. It searches the last records of each
-    partition, in ever larger windows."""
+    """The last `n` matching rows before `ends`, and the positions from which to continue reading. They are searched in
+    a window at the end of each partition, which grows until it has all of them."""
     earliest = log.earliest_positions(list(ends))
     span = max(n, _WINDOW)
     while True:
@@ -220,8 +220,8 @@ def _last_rows(
 def _window(
     log: LogReader, wanted: _Wanted, n: int, start: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> tuple[list[Row], dict[TopicPartition, int], dict[TopicPartition, int]]:
-    """The last n matching rows between these positions; the positions from which to continue reading; and per
-    partition, when its first record between them was recorded (microseconds)."""
+    """Three things: the last `n` matching rows of the records from `start` to `ends`; the positions from which to
+    continue reading; by partition, the `recorded_at` (in microseconds) of the first of these records."""
     from coupon_ledger.ledger.log import TopicPartition
 
     rows: list[Row] = []
@@ -251,7 +251,7 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 def _matching(chunks: Sequence[Chunk], wanted: _Wanted) -> list[Row]:
-    """The rows of these chunks that match the filters, in the order of recording."""
+    """Rows for the records of the chunks that match the filters, in the order in which the records were recorded."""
     return sorted((row for chunk in chunks for row in _of_chunk(chunk, wanted)), key=_order)
 
 
@@ -275,8 +275,8 @@ def _of_chunk(chunk: Chunk, wanted: _Wanted) -> Iterator[Row]:
 
 
 def _events(topic: str, frame: pl.DataFrame, wanted: _Wanted) -> Iterator[tuple[int, Row, str | None, str | None]]:
-    """The events of the frame that match the filters: row number, data, and reason and detail if the event is
-    invalid."""
+    """Yield a tuple for each event of the frame that matches the filters: its row number in the frame, its data, and
+    the reason and the detail if the event is invalid (otherwise None)."""
     import polars as pl
 
     from coupon_ledger.ledger.codec import event_data
@@ -330,7 +330,7 @@ def _event_width() -> int:
 
 
 def _print_lines(rows: Iterable[Row]) -> None:
-    """Print a line per event. The column of keys grows with the longest key so far."""
+    """Print a line per event, under headings. The column of keys is as wide as the longest key printed so far."""
     key_width = 12
     for number, row in enumerate(rows):
         if not number:

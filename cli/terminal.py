@@ -1,10 +1,11 @@
 """Make what commands print safe: no character in the data can control the terminal or stay invisible.
 
-While a command runs, everything printed to standard output and error goes through `guarded`. Control and format
-characters (C0, C1, bidi and zero-width ones, lone surrogates) are shown as their JSON escapes, such as `\\u202e`, so
-that JSON stays the same JSON. Line ends, tabs and the command's own bold text stay. CSV must hold data unchanged, so
-it is written to the unguarded stream (`behind`). So are progress bars, and CSV for spreadsheets, which escapes its
-cells itself (`visible_data`).
+While a command runs, standard output and standard error are `Guarded` streams. These replace control and format
+characters (C0, C1, bidi and zero-width ones, lone surrogates) by their JSON escapes, such as `\\u202e`. JSON output
+still means the same. Line ends, tabs and the command's own bold text stay.
+
+Three things are written to the unguarded streams (see `behind`): CSV, which must contain data unchanged; CSV for
+spreadsheets, whose cells are escaped with `visible_data`; and progress bars.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def visible(text: str) -> str:
 
 
 def visible_data(text: str) -> str:
-    """Like `visible`, for text that is only data: an escape sequence for bold in it is not the command's, so it is
-    escaped too."""
+    """Like `visible`, for text that consists of data only. Escape sequences for bold are escaped too, since in data
+    they do not come from the command."""
     return visible(text).replace("\x1b", r"\u001b")
 
 
@@ -60,7 +61,8 @@ class Guarded:
 
 
 def behind(stream: TextIO) -> TextIO:
-    """The unguarded stream, for data that must stay unchanged and for drawing on the terminal."""
+    """The unguarded stream that `stream` writes to; `stream` itself if it is not `Guarded`. For data that must stay
+    unchanged, and for drawing on the terminal."""
     while isinstance(stream, Guarded):
         stream = stream.behind
     return stream

@@ -1,8 +1,9 @@
-"""`verify` and `digest`: audits, positions against the log, digests, and with `--deep` the reference fold.
+"""`verify`: check the tables with audits, compare positions with the log, and with `--deep` fold coupons again with the
+reference fold. `digest`: show the digests of all tables.
 
-Each check is a separate question, asked of whichever process owns the database at that moment. It sees one committed
-state; between checks a consumer may start, stop or commit. If nobody owns the database, this process opens it, and
-several short questions share one opening, since opening takes longer than most of them.
+Each check is a separate question to the process that owns the database at that moment. A check sees one committed
+state; between checks a consumer may start, stop or commit. If nobody owns the database, this process opens it. Short
+questions then share one opening, since opening the database takes longer than most of them.
 """
 
 from __future__ import annotations
@@ -89,11 +90,12 @@ def verify(
     """Check that the tables match the log, and show their digests.
 
     Audits look for broken invariants: accounts that do not balance, rows that contradict the journal, violations
-    without an event, positions that the log does not have. A sound database has none. It may run beside a live
-    consumer: each check sees one committed state. docs/operations.md says what each finding means and what to do.
+    without an event, positions that the log does not have. A sound database has none. The command may run
+    while a consumer runs: each check sees one committed state. docs/operations.md says what each finding means and
+    what to do.
 
-    --deep folds a sample of the coupons (`--sample all`: every one), event by event, with the reference fold: from
-    the journal, or with --from-log from the log's bytes, which are then read from the start.
+    --deep folds a sample of the coupons (`--sample all`: every coupon) again, event by event, with the reference fold.
+    The events are those of the journal, or with --from-log those of the log, which is then read from its start.
 
     The exit code is 6 if anything is found.
 
@@ -130,7 +132,8 @@ def verify(
 
 
 class _Checks:
-    """The requested checks. `digests`: the digests of all tables; empty until the check `digest` has run."""
+    """Runs the requested checks. `names`: their names; `digests`: the digests of all tables, empty until the check
+    `digest` has run."""
 
     def __init__(self, settings: Settings, only: Sequence[str], without_log: bool) -> None:
         from coupon_ledger.questions.audits import AUDITS
@@ -163,7 +166,8 @@ class _Checks:
 
 
 class _Questions:
-    """Asks several questions. Without an owner, the database stays open between questions, for `_OPEN_S` seconds."""
+    """Asks several questions. If nobody owns the database, this process opens it, and keeps it open for `_OPEN_S`
+    seconds for further questions."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -172,15 +176,16 @@ class _Questions:
         self._until = 0.0
 
     def ask(self, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
-        """The state that the answer describes (commit, data's clock, positions), and the whole answer."""
+        """Ask the question. Returns the state that was read (commit, data's clock, positions), and the whole answer as
+        one frame."""
         import polars as pl
 
         answer = self._source().ask(question, **parameters)
         return answer.as_of, pl.concat(answer.frames)
 
     def _source(self) -> Source:
-        """The source to ask: the opened database while it may be kept open, else the owner, looked up each time since
-        it may have ended."""
+        """The source to ask. While the database may be kept open, it is the opened database. Otherwise it is the owner,
+        or the newly opened database if there is no owner; this is found out each time, since an owner may end."""
         from coupon_ledger.api.client import Remote, asking
 
         if self._local is None or time.monotonic() > self._until:
@@ -197,7 +202,7 @@ class _Questions:
 
 
 def _ask(settings: Settings, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
-    """Like `_Questions.ask`, but closes the database at once."""
+    """Ask one question as `_Questions.ask` does, then close the database at once."""
     with closing(_Questions(settings)) as questions:
         return questions.ask(question, **parameters)
 
@@ -215,8 +220,9 @@ def _next_offsets(state: AsOf) -> dict[TopicPartition, int]:
 
 
 def _positions(settings: Settings) -> Row:
-    """Check that the log still holds every partition, up to where the database has read. The database is asked first:
-    the log only grows, so records that arrive in between cause no false alarm."""
+    """Check that the log still has every partition that the database has read, and in each of them the offset from
+    which the database reads on. The database is asked before the log: records that arrive in between only make the log
+    longer, and cause no false alarm."""
     from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import INPUT_TOPICS
 
@@ -249,8 +255,9 @@ def _same_log(settings: Settings) -> Row:
 
 
 def _reference_check(settings: Settings, sample: int | None, seed: int, from_log: bool) -> Row:
-    """Fold coupons again and compare, one range of coupon hashes after the other. Each range is read from one committed
-    state; the database may change between ranges. The fold runs in this process, not in the owner."""
+    """Fold coupons again with the reference fold, and compare the results with their rows, one range of coupon hashes
+    after the other. Each range is read from one committed state; the database may change between ranges. The fold runs
+    in this process, not in the owner."""
     from coupon_ledger.questions.audits.reference import Evidence, differences, ranges
 
     state, summary = _ask(settings, "summary")
@@ -278,7 +285,7 @@ def _reference_check(settings: Settings, sample: int | None, seed: int, from_log
 
 @contextmanager
 def _log_contents(settings: Settings, hash_ranges: list[tuple[int, int]], state: AsOf) -> Iterator[LogContents]:
-    """The log's records of the coupons in these hash ranges, up to the positions of `state`."""
+    """Yield the log's records of the coupons in these hash ranges, read up to the positions of `state`."""
     from coupon_ledger.consumers.log_contents import LogContents
     from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import COUPON
@@ -327,8 +334,9 @@ def _print(rows: list[Row], digests: list[Row], output: str) -> None:
 def digest(settings: Settings, output: str) -> None:
     """Show the digests of all tables.
 
-    facts: equal for the same facts, whatever their arrival, batches, repeats or log. full: covers every column, equal
-    for the same log up to the same positions.
+    facts: two databases with the same facts have the same digest, whatever the order of arrival, batches, repeats or
+    log. full: covers every column; two databases filled from the same log up to the same positions have the same
+    digest.
 
     \b
     coupon-ledger digest

@@ -1,7 +1,7 @@
 """How the running command shows its output to people: language, zone, width, columns.
 
-Each is taken from the command's own flag, else from the flag before the command's name, else from the settings, else
-from the terminal or the locale. The machine formats depend on none of them except `--columns`.
+Each of these is taken from the command's own flag; if there is none, from the flag before the command's name; then from
+the settings; then from the terminal or the locale. Of these, only the columns affect the machine formats.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _FILE: Final = "config_file"
 class Flags:
     """The flags of the command line (None: not given), and what the command has shown so far.
 
-    `shown`: the view made from the flags; None until it is needed, and after a flag has changed.
-    `zone_named`: the zone of instants was printed. `columns_shown`: a table with the chosen columns was printed.
+    `shown`: the view made from the flags; None until it is needed, and after a flag has changed. `zone_named`: whether
+    the zone of instants was printed. `columns_shown`: whether a table with the columns of `--columns` was printed.
     """
 
     lang: str | None = None
@@ -47,8 +47,8 @@ class Flags:
 
 @dataclass(frozen=True)
 class TerminalView(View):
-    """A `View` on a terminal. `width`: of tables, in terminal columns; None for no limit. `wide`: show every column and
-    cut nothing. `columns`: show only these; None for the usual ones."""
+    """A `View` on a terminal. `width`: the largest width of a table, in terminal columns (None: no limit). `wide`:
+    whether to show every column and cut nothing. `columns`: the only columns to show (None: the usual ones)."""
 
     width: int | None = WIDTH
     wide: bool = False
@@ -56,7 +56,7 @@ class TerminalView(View):
 
 
 def flags() -> Flags:
-    """The flags of the running command; empty if none runs."""
+    """The flags of the running command; if no command runs, `Flags()`."""
     context = click.get_current_context(silent=True)
     if context is None:
         return Flags()
@@ -65,8 +65,8 @@ def flags() -> Flags:
 
 
 def view() -> TerminalView:
-    """The view of the running command, made once from its flags, the settings, the terminal and the locale. Raises
-    `SettingsError`, `click.BadParameter`."""
+    """The view of the running command. It is made from the command's flags, the settings, the terminal and the locale,
+    and made again only after a flag has changed. Raises `SettingsError` if the settings cannot be used."""
     options = flags()
     if options.shown is None:
         context = click.get_current_context(silent=True)
@@ -93,17 +93,19 @@ def latest() -> TerminalView:
 
 
 def forget() -> None:
-    """Forget the view of an earlier command in the same process."""
+    """Let `latest` return the default view again, if an earlier command ran in the same process."""
     _latest[0] = TerminalView()
 
 
 def in_english() -> None:
-    """Switch to English: machine formats do not depend on the reader's language."""
+    """Change the running command's view to English. For machine formats, which do not depend on the reader's
+    language."""
     flags().shown = replace(view(), lang="en")
 
 
 def zone_instant(day: datetime, zone: str) -> datetime:
-    """The first instant at which clocks in the zone show that day, or a later day if the zone skipped it. Naive UTC."""
+    """The first instant, in naive UTC, at which clocks in the zone show that day; if the zone skipped the day, the
+    first instant at which they show a later day."""
     from coupon_ledger.questions.metrics.periods import Zone
 
     return Zone(zone).instant(day)
@@ -143,7 +145,8 @@ def _remembers(name: str) -> Any:
 
 
 def known_zone(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """Remember the zone. Raises `click.BadParameter` for an unknown one."""
+    """A click callback: store the zone in the command's flags, and return it. Raises `click.BadParameter` for an
+    unknown zone."""
     if value is not None:
         check_zone(value)
         _remembers("zone")(context, option, value)
@@ -204,13 +207,15 @@ def _columns() -> click.Option:
 
 
 def global_options(group: click.Command) -> click.Command:
-    """Add `--lang` and `--zone` before the command's name."""
+    """Add `--lang` and `--zone` to the group, so that they may be given before the command's name. Returns the
+    group."""
     group.params += [_lang(), _zone()]
     return group
 
 
 def with_view_options(command: click.Command) -> click.Command:
-    """Add to the command and its subcommands the options on which their output for people depends."""
+    """Add the options that choose a view (`--zone`, `--lang`, `--wide`, `--columns`) to the command and its
+    subcommands, where they make a difference. Returns the command."""
     if isinstance(command, click.Group):
         for below in command.commands.values():
             with_view_options(below)

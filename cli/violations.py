@@ -47,11 +47,11 @@ def violations(
     output: str,
     **past: Any,
 ) -> None:
-    """List broken rules by time: which event, which rule, and the coupon's state before it.
+    """List broken rules by time: which event broke which rule, and the coupon's state before the event.
 
-    Scope coupon: one coupon's own events. Scope cross: its campaign's stock, limits and windows, and contradictions
-    between coupons and orders (counterpart: the other side). Superseded: an event of a sweep (`expire`) that a
-    later-recorded fact overrides; not a fault.
+    Scope coupon: rules about one coupon's own events. Scope cross: rules about a campaign's stock, limits and windows,
+    and contradictions between coupons and orders (counterpart: the other side). Superseded: an event of a sweep
+    (`expire`) that a fact recorded later overrides. It is not a fault.
 
     \b
     coupon-ledger violations --count
@@ -68,7 +68,8 @@ def violations(
 
 
 def _rule(value: str | None, option: click.Parameter) -> str | None:
-    """Check the code. Raises click's error for an unknown one: an empty list would look as if nothing were wrong."""
+    """A click callback: return the rule's code. Raises `click.BadParameter` for an unknown code, since an empty list
+    would look as if nothing were wrong."""
     from coupon_ledger.ledger.rules import VIOLATIONS
 
     if value is None or value in VIOLATIONS:

@@ -34,8 +34,8 @@ _COPIED: Final = ("commits", "committed_at", "data_clock", "applied", "repeats",
 
 
 class Watch:
-    """Shows the status every `every_s` seconds until `stop` is set. If the status cannot be read, it shows the error
-    and tries again; only an error of the first status is raised."""
+    """Shows the status every `every_s` seconds until `stop` is set. If the first status cannot be read, the error is
+    raised. A later error is shown in place of the status, and the status is read again."""
 
     def __init__(self, settings: Settings, log: LogReader, every_s: float, stop: threading.Event) -> None:
         self._settings = settings
@@ -75,7 +75,8 @@ class Watch:
             sys.stdout.flush()
 
     def _statuses(self) -> Iterator[dict[str, Any]]:
-        """Yield one status after another. The first must succeed; later errors are reported in place of a status."""
+        """Yield one status after another. Raises `LedgerError` if the first cannot be read. For a later one that cannot
+        be read, yields a dict with `at` and `error`."""
         while not self._stop.is_set():
             try:
                 yield self._look()
@@ -97,8 +98,9 @@ class Watch:
 
 
 def _rates(looks: list[tuple[float, int, int]]) -> dict[str, Any]:
-    """Over these refreshes (time, records read, lag): events per second, the lag's growth per second, and the seconds
-    until the lag is zero (None if it does not shrink)."""
+    """The rates between the first and the last of `looks`, the latest refreshes (each: time, records read, lag):
+    `events_per_s`; `lag_per_s`, the growth of the lag per second; `eta_s`, the seconds until the lag is zero (None if
+    it does not shrink)."""
     (began, read, lag), (now, read_now, lag_now) = looks[0], looks[-1]
     if now == began:
         return {"events_per_s": None, "lag_per_s": None, "eta_s": None}
@@ -108,8 +110,8 @@ def _rates(looks: list[tuple[float, int, int]]) -> dict[str, Any]:
 
 
 def _state_of(database: Path) -> object:
-    """A value that differs from the last one if the database may have changed. With an owner it always differs: asking
-    an owner does not keep a consumer from opening the database."""
+    """A value that changes if the database may have changed. If the database has an owner, the value changes with every
+    call: an owner can always be asked, since that does not keep a consumer from opening the database."""
     from coupon_ledger.projections.generations import file_of, wal_file
     from coupon_ledger.projections.ownership import owner
 

@@ -1,5 +1,6 @@
-"""Sources of events inside this package: a real retail year, and seeded generators. For files see `ledger/formats`.
+"""Event generators inside this package: a real retail year, and simulations. For events in files see `ledger/formats`.
 
-A source is a function that yields (topic, frame): a polars frame with columns named and typed like the topic's wire
-fields. A field without a column is null. Sources publish nothing themselves.
+An event generator is a function that yields pairs (topic, frame). `frame` is a polars frame with one event per row; its
+columns have the names and types of the topic's wire fields. A field without a column is null. Event generators append
+nothing to the log.
 """

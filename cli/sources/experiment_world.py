@@ -1,19 +1,19 @@
-"""A seeded experiment whose true effects are known: people with habits, arms, a coupon, and the orders.
+"""A simulated experiment whose true effects are known: people with habits, their arms, coupons and orders.
 
     world = ExperimentWorld(seed=7)
     people, orders = drawn(world)      # arrays, for statistics
-    for topic, frame in events(world): # the same as events, in the order of their time
+    for topic, frame in events(world): # people and orders as events, in the order of time
         …                              # `cli/imports.py` appends them
     truth(world)                       # the exact expected values per arm
 
 What always holds: the same world gives the same people, orders and events; `truth` depends only on the world's
 parameters, never on what was drawn.
 
-The model: each person orders at random (Poisson) at a rate of their own (gamma: most buy seldom, a few often); baskets
-are heavy-tailed (log-normal) around the person's own level. While its coupon is valid, a treatment raises the rate by a
-lift that differs between segments. After the coupon's expiry the rate is lower for a while, so part of the gain is lost
-(pulled-forward sales). Some of the people who order while the coupon is valid use it, on their first order. Some orders
-are refunded, in full or by half.
+The model: each person orders at random (Poisson) at a rate of their own (gamma: most buy seldom, a few often). The
+amounts are heavy-tailed (log-normal) around a level of the person's own. A treatment gives a coupon. While the coupon
+is valid, the person's rate is raised by a lift, which differs between segments. After its expiry, the rate is lowered
+for a while, so part of the gain is lost (pulled-forward sales). Some of the people who order while the coupon is valid
+use it, on their first order. Some orders are refunded, in full or by half.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _MARKETING: Final = "marketing"
 
 @dataclass(frozen=True)
 class Treatment:
-    """An arm that gets a coupon. `lifts`: the relative increase of the order rate while the coupon is valid, one per
-    segment of the world."""
+    """An arm whose people get a coupon. `lifts`: for each segment of the world, by what fraction the order rate rises
+    while the coupon is valid."""
 
     name: str
     face_value_minor: int
@@ -55,7 +55,8 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Segment:
-    """A group of people. `share`: its share of all people; `rate`: their average number of orders per day."""
+    """A group of people. `share`: which fraction of all people it is; `rate`: the average number of orders per person
+    and day."""
 
     name: str
     share: float
@@ -110,9 +111,9 @@ class ExperimentWorld:
 
 @dataclass(frozen=True)
 class People:
-    """Arrays with one entry per person. `segment`: its index in the world's segments; `rate`: orders per day; `level`:
-    factor on the amount above the smallest basket; `arm`: 0 for the control, 1… for the treatments, or `OUTSIDE`;
-    `coupon`: the treatment whose coupon the person got (0: none)."""
+    """Arrays with one entry per person. `segment`: the index of the person's segment in the world's segments; `rate`:
+    orders per day; `level`: a factor on what the person spends above the smallest basket; `arm`: 0 for the control, 1…
+    for the treatments, or `OUTSIDE`; `coupon`: the number of the treatment whose coupon the person got (0: none)."""
 
     segment: Array
     rate: Array
@@ -123,9 +124,10 @@ class People:
 
 @dataclass(frozen=True)
 class Orders:
-    """Arrays with one entry per order. `day`: days from the start, negative before it; `discount`: the amount that the
-    coupon took off; `refunded`: the refunded share of what was paid; `refund_after`: days from the order to the refund;
-    `with_coupon`: whether the person used the coupon on it."""
+    """Arrays with one entry per order. `person`: the person's index in `People`; `day`: days since the start, negative
+    before it; `gross`: the list price; `discount`: the amount that the coupon took off; `refunded`: which fraction of
+    what was paid is refunded; `refund_after`: days from the order to the refund; `with_coupon`: whether the person used
+    the coupon on the order."""
 
     person: Array
     day: Array
@@ -140,7 +142,7 @@ class Orders:
 
     @property
     def net(self) -> Array:
-        """The amount paid, less refunds."""
+        """The amount paid minus the amount refunded, per order."""
         return (self.gross - self.discount) - self.refund
 
     @property
@@ -154,7 +156,8 @@ before the start, and a random generator."""
 
 
 def drawn(world: ExperimentWorld, choose: Choice | None = None) -> tuple[People, Orders]:
-    """Draw people and orders. `choose`: assigns the arms; by default at random, by the world's shares."""
+    """Draw people and their orders. `choose`: the function that assigns arms to people; by default they are drawn with
+    the probabilities `shares(world)`."""
     stages = [np.random.default_rng([world.seed, stage]) for stage in range(5)]
     people = _people(world, stages[0])
     past = _orders(world, people, stages[1], -world.history_days, 0, people.rate)
@@ -181,13 +184,13 @@ def _by_chance(world: ExperimentWorld) -> Choice:
 
 
 def shares(world: ExperimentWorld) -> dict[str, float]:
-    """The shares of the arms, the control first."""
+    """By the name of the arm, which fraction of the people is assigned to it; the control first."""
     each = (1 - world.control_share) / len(world.treatments)
     return {CONTROL: world.control_share} | {t.name: each for t in world.treatments}
 
 
 def _lifts(world: ExperimentWorld) -> Array:
-    """Lifts by coupon (0: none) and segment."""
+    """The lifts as a matrix: a row per number of a coupon (0: no coupon), a column per segment."""
     return np.array([(0.0,) * len(world.segments), *(t.lifts for t in world.treatments)])
 
 
@@ -218,7 +221,8 @@ def _orders(
 
 
 def _with_coupons(world: ExperimentWorld, people: People, valid: Orders, random: np.random.Generator) -> Orders:
-    """Apply coupons to each person's first order, if they have one and use it."""
+    """Set the discounts of the orders `valid`, which come while the coupons are valid. The first order of a person with
+    a coupon gets its discount with the probability `use_share`. Returns these orders."""
     faces = np.array([0, *(t.face_value_minor for t in world.treatments)])
     first = np.r_[True, valid.person[1:] != valid.person[:-1]] if len(valid.person) else np.array([], dtype=bool)
     used = first & (random.random(len(valid.person)) < world.use_share)
@@ -231,8 +235,8 @@ def _with_coupons(world: ExperimentWorld, people: People, valid: Orders, random:
 
 @dataclass(frozen=True)
 class Expected:
-    """Expected values for one person of an arm, from the start to the end of the window. Amounts are minor units.
-    `buyer`: the probability of at least one order that is not refunded in full."""
+    """Expected values for one person of an arm, from the world's start to the end of its `window_days`. Amounts are
+    minor units. `buyer`: the probability of at least one order that is not refunded in full."""
 
     net_minor: float
     margin_minor: float
@@ -242,7 +246,8 @@ class Expected:
 
 
 def truth(world: ExperimentWorld) -> dict[str, Expected]:
-    """Expected values per arm. Those of the control include people who got a coupon by mistake (`leak_share`)."""
+    """Expected values by the name of the arm. The values of the control include its people who got a coupon by mistake
+    (`leak_share`)."""
     clean = [_expected(world, coupon) for coupon in range(len(world.treatments) + 1)]
     control = _mixed([clean[0], clean[1]], [1 - world.leak_share, world.leak_share])
     return dict(zip(shares(world), [control, *clean[1:]], strict=True))
@@ -258,7 +263,7 @@ def true_return(world: ExperimentWorld, treatment: str) -> float:
 
 
 def told_truth(world: ExperimentWorld) -> list[dict[str, Any]]:
-    """Rows to print: for each treatment, its true effects per person against the control, and its true ROI."""
+    """Rows to print, one per treatment: its true effects per person compared with the control, and its true ROI."""
     arms = truth(world)
     return [
         {
@@ -274,8 +279,8 @@ def told_truth(world: ExperimentWorld) -> list[dict[str, Any]]:
 
 
 def shown_world(seed: int, people: int) -> ExperimentWorld:
-    """The world of `simulate --experiment`: a control and three face values. Some control people get a coupon by
-    mistake."""
+    """The world of `simulate --experiment`: a control, and three treatments with different face values. Some people of
+    the control get a coupon by mistake."""
     treatments = (
         Treatment("face-5", 500, (0.5, 0.25, 0.1)),
         Treatment("face-10", 1_000, (1.0, 0.5, 0.2)),
@@ -298,8 +303,9 @@ def _mixed(parts: Sequence[Expected], weights: Sequence[float]) -> Expected:
 
 
 def _of_segment(world: ExperimentWorld, rate: float, lift: float, coupon: int) -> Expected:
-    """The expected values for one person of a segment. Sums over a Poisson number of orders follow from Wald's
-    identity, and the probability of any order from the gamma distribution's Laplace transform."""
+    """The expected values for one person of a segment. `rate`, `lift`: of the segment; `coupon`: the number of the
+    person's coupon (0: none). Sums over a Poisson number of orders are computed with Wald's identity, the probability
+    of an order with the gamma distribution's Laplace transform."""
     valid = (1 + lift) * world.valid_days
     days = valid + world.after_days - lift * world.pulled_share * world.valid_days
     stays = 1 - world.refund_share
@@ -319,7 +325,7 @@ def _of_segment(world: ExperimentWorld, rate: float, lift: float, coupon: int) -
 
 
 def _any(world: ExperimentWorld, mean: float) -> float:
-    """The probability of at least one order, if `mean` orders are expected on average over people."""
+    """The probability that a person has at least one order, if people have `mean` orders on average."""
     return float(1 - (1 + mean / world.habit_shape) ** -world.habit_shape)
 
 
@@ -327,7 +333,8 @@ def _any(world: ExperimentWorld, mean: float) -> float:
 
 
 def events(world: ExperimentWorld) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Campaign and people first, then coupons and orders day by day, then expiry and cost."""
+    """Yield the events as (topic, frame): the campaign and the people, then orders and coupons day by day, and last the
+    campaign's booked cost."""
     people, orders = drawn(world)
     yield CAMPAIGN, _published(world)
     yield USER, _profiled(world, people)
@@ -354,8 +361,9 @@ def _ids(prefix: str, numbers: Array) -> pl.Series:
 def _event_frame(
     world: ExperimentWorld, topic: str, kind: str, source: str, key: pl.Series, at: pl.Series
 ) -> pl.DataFrame:
-    """Events of one type, with the fields that every event has. `topic`: the name of the key field. Event ids differ
-    between worlds of another seed or start, so no event of one world repeats an event of another."""
+    """Events of one type, with the fields that every event has. `topic`: the name of the topic's key field, such as
+    `coupon_id`; `kind`: the event type; `key`: the values of the key field; `at`: the instants. Worlds that differ in
+    seed or start have different event ids, so their events are never repeats or conflicts of each other."""
     salt = hashlib.sha256(f"{world.seed}/{world.start.isoformat()}".encode()).hexdigest()[:8]
     return pl.DataFrame({topic: key, "occurred_at": at}).with_columns(
         type=pl.lit(kind), source=pl.lit(source), event_id=pl.lit(f"x{salt}-{kind}-") + pl.col(topic)
@@ -419,8 +427,8 @@ def _booked(world: ExperimentWorld) -> pl.DataFrame:
 
 
 def _coupon_events(world: ExperimentWorld, people: People, orders: Orders) -> pl.DataFrame:
-    """The events of every coupon: created, issued, used on an order, returned if that order is refunded in full,
-    expired."""
+    """The events of all coupons, sorted by time. A coupon is created and issued; then it is used on an order, or else
+    it expires. It is returned if the order is refunded in full."""
     faces = pl.Series([0, *(t.face_value_minor for t in world.treatments)])
     holders = np.flatnonzero(people.coupon > 0)
 

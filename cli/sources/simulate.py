@@ -1,15 +1,17 @@
-"""A seeded sale day: coupons are issued, claimed in rushes and used. Events come in the order of their arrival.
+"""A simulated sale day: coupons are issued, claimed in rushes and used. The events come in the order in which they
+arrive in the log, which is not always the order in which they happened.
 
     for topic, frame in sale_day(World(seed=7, events=1_000_000)):
         …  # `cli/imports.py` appends them
 
-What always holds: the same `World` gives the same events; every event is valid; a coupon's events are legal in
-canonical order, except for the share made illegal on purpose; coupon uses and orders agree on orders and money.
+What always holds: the same `World` gives the same events; every event is valid; in canonical order, a coupon's events
+break no rule, except for the share that breaks one on purpose (`illegal_share`); coupon uses and orders agree on order
+ids and amounts.
 
-It is made in stages: the life of each coupon (`_lives`: arrays with one entry per coupon); the events of those lives
-(`_facts`: arrays with one entry per event); the order of arrival (`_arrivals`: for each record, the index of its event
-in `_facts`); and last, frame by frame, the wire columns. Each stage has its own random generator, so a stage that is
-added later does not change the others.
+The sale day is made in stages: the life of each coupon (`_lives`: arrays with one entry per coupon); the events of
+those lives (`_facts`: arrays with one entry per event); the order of arrival (`_arrivals`: for each record, the index
+of its event in `_facts`); and last, frame by frame, the wire columns. Each stage has its own random generator, so a
+stage that is added later does not change the others.
 """
 
 from __future__ import annotations
@@ -111,8 +113,9 @@ class World:
 
 
 def sale_day(world: World) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The events in frames: first the campaigns, then coupon events as they arrive, each frame after the order events
-    up to its time, and last the ends of campaigns."""
+    """Yield the events as (topic, frame): first the published campaigns, then the coupon events in the order of
+    arrival, and last the ends of campaigns. With `world.orders`, each frame of coupon events comes after all order
+    events up to the time of its latest event."""
     campaigns = _campaigns(world)
     lives = _lives(world, campaigns)
     coupons = _coupons(world, campaigns, lives.gifts)
@@ -134,7 +137,8 @@ def sale_day(world: World) -> Iterator[tuple[str, pl.DataFrame]]:
 
 
 def _campaigns(world: World) -> pl.DataFrame:
-    """One row per campaign, the largest first: the values that its coupons carry, under their wire names."""
+    """One row per campaign, the one with the most coupons first: the values that all of its coupons share, under their
+    wire names."""
     number = pl.int_range(world.campaigns, dtype=pl.Int64)
     opened, day_end = world.start_micros - 2 * _DAY, world.start_micros + _DAY - 1
     coupon_type = pl.Series(["cash", "threshold", "percent", "threshold", "shipping"])
@@ -177,8 +181,8 @@ def _published(world: World, campaigns: pl.DataFrame, gifts: _Gifts) -> pl.DataF
 
 
 def _ended(world: World, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """The `ended` events of the campaigns that end with the sale day. The other campaigns continue after the stream's
-    end."""
+    """The `ended` events of the campaigns that end with the sale day. The other campaigns go on after the last
+    event."""
     first = _FIRST_CAMPAIGN_EVENT + world.campaigns
     return campaigns.select(
         event_id=_event_ids(world, first + np.arange(world.campaigns)),
@@ -191,10 +195,11 @@ def _ended(world: World, campaigns: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class _Gifts:
-    """How each coupon came to its user. `direct`: issued to the user, not claimed.
+    """How each coupon reached its user: arrays with one entry per coupon. `direct`: whether the coupon was issued to
+    the user directly, so that nobody has to claim it.
 
-    Here and in the next classes: arrays with one entry per coupon; `x_at` is the instant of x in microseconds since the
-    epoch, 0 if x did not happen.
+    A field `…_at`, here and in `_Purchases` and `_Ends`, is an instant in microseconds since the epoch; 0 if it did not
+    happen.
     """
 
     campaign: Array
@@ -207,8 +212,9 @@ class _Gifts:
 
 @dataclass(frozen=True)
 class _Purchases:
-    """When each coupon was reserved, released (`lost_at`), used and returned. `order`: which of its orders it was first
-    used on."""
+    """When each coupon was reserved (`held_at`), released (`lost_at`), reserved and used again, and returned: arrays
+    with one entry per coupon. `order`: on which of the coupon's orders it is used first, as a number such as
+    `_HELD`."""
 
     order: Array
     held_at: Array
@@ -257,8 +263,8 @@ def _gifts(world: World) -> _Gifts:
 
 
 def _purchases(world: World, gifts: _Gifts) -> _Purchases:
-    """Draw the purchases. They begin within the first 23 hours, so that what follows from them (a hold of 15 minutes,
-    another try) happens before the day ends and some coupons expire.
+    """Draw the purchases. A purchase begins within the first 23 hours, so that its hold of 15 minutes and a second try
+    end before the day does, when some coupons expire.
     """
     draw, start = _Draw(world, "purchases", world.coupons), world.start_micros
     claimed = gifts.claimed_at > 0
@@ -291,8 +297,8 @@ def _purchases(world: World, gifts: _Gifts) -> _Purchases:
 
 
 def _ends(world: World, campaigns: pl.DataFrame, gifts: _Gifts, purchases: _Purchases) -> _Ends:
-    """Draw the ends: some coupons that were never reserved or used are revoked, and unused coupons of campaigns that
-    end with the sale day expire."""
+    """Draw how the coupons end. Some of those that were issued but never reserved or used are revoked. Of the campaigns
+    that end with the sale day, all other coupons that are not in use expire."""
     draw, start = _Draw(world, "ends", world.coupons), world.start_micros
     bought = (purchases.held_at > 0) | (purchases.used_at > 0)
     revoked = (gifts.issued_at > 0) & ~bought & draw.chance(0.015)
@@ -309,7 +315,8 @@ def _ends(world: World, campaigns: pl.DataFrame, gifts: _Gifts, purchases: _Purc
 
 
 class _Draw:
-    """The random numbers of one stage. Each call gives an array of `size` numbers. Durations are in microseconds."""
+    """The random generator of one stage. Each method but `some` returns an array of `size` numbers. Durations are in
+    microseconds."""
 
     def __init__(self, world: World, stage: str, size: int) -> None:
         self._rng = np.random.default_rng([world.seed, crc32(stage.encode())])
@@ -325,12 +332,12 @@ class _Draw:
         return self._rng.integers(1, most, self.size)
 
     def wait(self, mean: int, most: int) -> Array:
-        """Exponential waiting times, between 1 and `most`."""
+        """Exponentially distributed durations with the mean `mean`, limited to the range from 1 to `most`."""
         return (1 + self._rng.exponential(mean, self.size)).clip(1, most).astype(np.int64)
 
     def moment(self) -> Array:
-        """When people come, counted from the sale's start: 70% in a rush, and a third of those just after a full
-        minute."""
+        """When people come, as durations since the sale's start. 70% come in one of the rushes; a third of these come
+        just after a full minute."""
         rushes = np.array(_RUSH_HOURS) * _HOUR
         rush = self._rng.choice(rushes, self.size, p=_RUSH_PARTS) + self.wait(4 * _MINUTE, 90 * _MINUTE)
         sharp = rush - rush % _MINUTE + self.wait(2 * _SECOND, _MINUTE)
@@ -338,7 +345,7 @@ class _Draw:
         return np.where(self.uniform() < 0.7, rush, self.upto(22 * _HOUR))
 
     def some(self, count: int, among: int) -> Array:
-        """`count` different numbers below `among`."""
+        """`count` different whole numbers from 0 to `among` (exclusive)."""
         return self._rng.choice(among, count, replace=False)
 
     def between(self, least: float, most: float) -> Array:
@@ -346,7 +353,8 @@ class _Draw:
 
 
 def _coupons(world: World, campaigns: pl.DataFrame, gifts: _Gifts) -> pl.DataFrame:
-    """One row per coupon: campaign, and the order's gross amount and discount, for its events and orders."""
+    """One row per coupon: the index of its campaign, and the gross amount and the discount of any order that uses
+    it."""
     draw = _Draw(world, "coupons", world.coupons)
     # Baskets exceed every face value: an order of 0 could not be refunded in full.
     basket = 20_000 * np.exp(draw.between(-1.5, 1.5))
@@ -365,8 +373,9 @@ def _coupons(world: World, campaigns: pl.DataFrame, gifts: _Gifts) -> pl.DataFra
 
 @dataclass(frozen=True)
 class _Facts:
-    """Coupon events or order events, as arrays with one entry per event, sorted by `at`. `kind` and `reason` are
-    indexes into the types and reasons; `order` is one of the numbers above."""
+    """Coupon events or order events, as arrays with one entry per event. `at`: the instant in microseconds; `kind`: the
+    index of its type among the topic's types; `reason`: an index in `_REASONS`; `coupon`, `user`: their numbers (user
+    -1: none); `order`: one of the numbers from `_HELD` to `_SECOND_USE`, or -1."""
 
     at: Array
     kind: Array
@@ -407,7 +416,7 @@ def _why_expired(gifts: _Gifts, purchases: _Purchases) -> Array:
 
 
 def _happened(kind: str, at: Array, user: Array, order: Array | int = -1, reason: Array | int = 0) -> _Facts:
-    """One event of this type for each coupon whose `at` is not 0."""
+    """Events of the type `kind`, one for each coupon whose `at` is not 0. `at`, `user`: one entry per coupon."""
     coupon = np.flatnonzero(at)
     every = _Facts(
         at=at,
@@ -426,7 +435,8 @@ def _in_order(parts: list[_Facts]) -> _Facts:
 
 
 def _with_illegal(world: World, lives: _Lives, facts: _Facts) -> _Facts:
-    """Add second uses of coupons that are in use, and give the same number of uses to a user other than the owner."""
+    """Make some events break a rule: add second uses of coupons that are in use, and change the user of as many other
+    uses to one who does not own the coupon. Returns all events, sorted by time."""
     purchases = lives.purchases
     once = np.flatnonzero((purchases.used_at > 0) & (purchases.returned_at == 0))
     used = np.flatnonzero(facts.kind == _KIND["used"])
@@ -443,7 +453,8 @@ def _with_illegal(world: World, lives: _Lives, facts: _Facts) -> _Facts:
 def _order_facts(facts: _Facts) -> _Facts:
     """The events of the orders, derived from the coupons' events.
 
-    An order is placed when it reserves a coupon, or else when it uses one. It is paid when it uses one.
+    An order is placed when its coupon is reserved, or without a reservation when the coupon is used. It is paid when
+    the coupon is used, cancelled when the coupon is released, and refunded when the coupon is returned.
     """
     is_kind = {kind: facts.kind == number for kind, number in _KIND.items()}
     placed = is_kind["reserved"] | (is_kind["used"] & (facts.order >= _DIRECT))
@@ -465,8 +476,8 @@ def _rest(facts: _Facts) -> tuple[Array, Array, Array, Array]:
 
 
 def _arrivals(world: World, events: int) -> Array:
-    """For each record, the index of its event in `_facts`. Records are in the order of time, except late and repeated
-    ones."""
+    """The records in the order of arrival: for each, the index of its event in `_facts`. They arrive in the order of
+    time, except late and repeated ones. `events`: the number of events in `_facts`."""
     least, most = events * 0.005, events * 0.10
     late = _Draw(world, "late", round(events * world.late_share))
     repeated = _Draw(world, "repeated", round(events * world.repeat_share / (1 - world.repeat_share)))
@@ -543,7 +554,7 @@ def _order_frame(world: World, coupons: pl.DataFrame, records: _Facts, first: in
 
 
 def _gathered(coupons: pl.DataFrame, records: _Facts) -> pl.DataFrame:
-    """The events as columns, joined with the rows of their coupons."""
+    """The events `records` as a frame, one row per event, with the columns of `_coupons` for its coupon."""
     columns = pl.DataFrame({field.name: getattr(records, field.name) for field in fields(records)})
     of_coupon = coupons[records.coupon]
     return columns.with_columns(pl.col("coupon", "user", "order").cast(pl.Int64)).hstack(of_coupon)
@@ -566,19 +577,19 @@ def _order_id() -> pl.Expr:
 
 
 def _ip() -> pl.Expr:
-    """An IP address per user. A few users share one."""
+    """An expression for the user's IP address. A few users share an address."""
     mixed = pl.col("user") * 2_654_435_761 // 64
     octets = [mixed // 2**shift % 256 for shift in (0, 8)]
     return pl.concat_str(pl.lit("36"), mixed // 2**16 % 64 + 96, *octets, separator=".")
 
 
 def _phone_prefix() -> pl.Expr:
-    """The first seven digits of a mobile number."""
+    """An expression for the first seven digits of the user's mobile number."""
     return (1_300_000 + pl.col("user") * 7_919 % 700_000).cast(pl.String)
 
 
 def _event_ids(world: World, numbers: Array) -> pl.Series:
-    """An id of 32 hex digits per number: different numbers have different ids, under any seed."""
+    """One event id of 32 hex digits per number. Within a world, different numbers give different ids."""
     low = _mixed(numbers.astype(np.uint64) + _mixed(np.array([world.seed], dtype=np.uint64)))
     pairs = np.stack([low, _mixed(low)], axis=1)
     buffers = [None, pa.py_buffer(pairs.tobytes())]
