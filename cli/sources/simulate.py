@@ -5,8 +5,8 @@ arrive in the log, which is not always the order in which they happened.
         …  # `cli/imports.py` appends them
 
 What always holds: the same `World` gives the same events; every event is valid; in canonical order, a coupon's events
-break no rule, except for the share that breaks one on purpose (`illegal_share`); coupon uses and orders agree on order
-ids and amounts.
+break none of the rules about one coupon, except for the share that does so on purpose (`illegal_share`); coupon uses
+and orders agree on order ids and amounts.
 
 The sale day is made in stages: the life of each coupon (`_lives`: arrays with one entry per coupon); the events of
 those lives (`_facts`: arrays with one entry per event); the order of arrival (`_arrivals`: for each record, the index
