@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "order": ("coupon_ledger.cli.orders", "Show an order with its coupons and what does not match."),
     "campaigns": ("coupon_ledger.cli.campaigns", "List campaigns with their funnel and rates, or show one."),
     "metrics": ("coupon_ledger.cli.metrics", "Show the operating metrics over any slice and period."),
+    "detect": ("coupon_ledger.cli.detect", "Find anomalies of one metric in a CSV."),
     "violations": ("coupon_ledger.cli.violations", "List broken rules."),
     "attribution": ("coupon_ledger.cli.attribution", "Show what channels and campaigns earned, by several models."),
     "expire": ("coupon_ledger.cli.expire", "Expire coupons and release holds that are due."),
