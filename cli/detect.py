@@ -102,7 +102,7 @@ def _scored(row: _Measured, reading: Reading, threshold: float) -> Row:
     score = round(reading.score, 6)
     return {
         "timestamp": row.text,
-        "value": _number(row.value),
+        "value": None if math.isnan(row.value) else row.value,
         "expected_low": _number(reading.low),
         "expected_high": _number(reading.high),
         "score": score,
@@ -111,8 +111,8 @@ def _scored(row: _Measured, reading: Reading, threshold: float) -> Row:
 
 
 def _number(value: float) -> float | None:
-    """None for a missing value; ten digits of others."""
-    return None if math.isnan(value) else float(f"{value:.10g}")
+    """A bound of the band, with the digits that a reader can use; None where there is none."""
+    return None if math.isnan(value) else float(f"{value:.8g}")
 
 
 def _measured(file: Path, more: Sequence[str]) -> Iterator[_Measured]:
