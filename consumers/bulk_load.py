@@ -1,12 +1,14 @@
-"""Loads the whole history of a log into an empty database, faster than the consumer does batch by batch.
+"""Loads the whole history of a log into an empty database, faster than the consumer does batch by batch. For each
+topic, it does the first two steps; then, once for all topics, the third:
 
-    scatter   read each topic, decode and validate its records (`intake`) unless an archive has them decoded, and write
-              the events to temporary files beside the database, split into slices by key
-    fold      fold one slice after another (`projections.live.bulk_fold`); the next ones are folded while one is written
+    scatter   read, decode and validate the records (`intake`), or take them decoded from an archive; write the valid
+              events to temporary files beside the database, split into slices by the hashes of their keys
+    fold      fold one slice after another (`projections.live.bulk_fold`), and write the results to the database; while
+              one slice is written, threads fold the next ones
     settle    apply the rules across coupons and between topics, fill the other tables, and write the accounts
 
-Always true: the tables equal those that the consumer builds from the same records, at the same positions. Until they
-are complete, the database is marked so that it cannot be opened. After an interruption or a kill, the next run
+Always true: the tables equal those that the consumer builds from the same records, at the same positions. Until the
+tables are complete, the database is marked so that it cannot be opened. After an interruption or a kill, the next run
 continues from the last commit (`_Mark`), so at most a few seconds of work are lost. Memory does not grow with the log.
 """
 
@@ -84,19 +86,22 @@ def fold_whole(
     progress: Progress,
     grace: timedelta | None = None,
 ) -> int:
-    """Fill the empty store from the log, up to these positions. Returns the number of records.
+    """Fill the empty store from the log, up to the positions `until`. Returns the number of records that the store then
+    has.
 
-    `progress`: in records. `grace`: None leaves the database's as it is. If an interrupted run can be continued
-    (`records_begun`), this continues it, up to the positions with which that run was started. Its records are counted
-    too.
+    `progress`: reports the number of records. `grace`: the grace to set; None keeps the one in the database.
+
+    If an interrupted run can be continued (`records_begun`), this call continues it, up to the positions with which the
+    interrupted run was started. The result includes the records that the interrupted run has read.
+
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """
     return _fill(log, store, _begun(store) or _Mark.first(store, INPUT_TOPICS, until), progress, grace)
 
 
 def fold_again(log: LogReader, store: Store, topics: Sequence[str], progress: Progress) -> int:
-    """Rebuild the tables of these topics from the log, up to the positions that the store has reached. Returns the
-    number of records. Raises what `fold_whole` raises."""
+    """Rebuild the tables of `topics` from the log, up to the positions that the store has reached. Returns the number
+    of records read. Raises what `fold_whole` raises."""
     reached = checkpoints.load(store).items()
     until = {partition: account.next_offset for partition, account in reached if partition.topic in topics}
     # This run is never continued: the rest of the database is a copy, which is made again each time.
@@ -104,21 +109,23 @@ def fold_again(log: LogReader, store: Store, topics: Sequence[str], progress: Pr
 
 
 def records_begun(store: Store) -> int | None:
-    """The number of records that an interrupted run into this database has read, and that the next run does not read
-    again. None if there is no interrupted run that can be continued."""
+    """If a bulk load into this database was interrupted and can be continued: the number of records that it has read,
+    and that the next run does not read again. None otherwise."""
     mark = _begun(store)
     return None if mark is None else mark.read
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """How far a run has come, so that the next run can continue it. A mark is stored beside the slices, in a file named
-    after the number of the database commit to which it belongs. So after a crash, the mark of the last commit is found.
+    """How far a run has come, so that the next run can continue it. Each mark belongs to one commit of the database,
+    whose number is in the name of the mark's file (beside the temporary files). So after a crash, the next run finds
+    the mark of the last commit.
 
-    `made_by`: from `_made_by`. `commits`: the database's number of commits before the run. `topics`: the unfinished
-    topics. The first one is in progress: its slices are being folded if `folding`, otherwise its files are being
-    written. `done`: the number of its slices or files that are finished. `until`: the positions to read to. `clock`:
-    the data's clock of the slices that are folded.
+    `made_by`: the result of `_made_by`. `commits`: the database's number of commits before the run. `topics`: the
+    unfinished topics; the run is working on the first. `folding`: whether it is folding the slices of this topic; if
+    not, it is still writing the topic's temporary files. `done`: how many of these slices or files are finished.
+    `until`: the positions to read to. `clock`: the data's clock of the slices that are folded. `accounts`: the accounts
+    of the records that are read or folded.
     """
 
     made_by: str
@@ -136,12 +143,12 @@ class _Mark:
 
     @property
     def read(self) -> int:
-        """Number of records read."""
+        """How many records the run has read."""
         return sum(account.read for account in self.accounts.values())
 
     @property
     def folded(self) -> int:
-        """Number of records whose outcome is counted in the accounts."""
+        """How many records the accounts count as applied, repeats, conflicts or dead letters."""
         return sum(a.applied + a.repeats + a.conflicts + a.dead_letters for a in self.accounts.values())
 
     def text(self) -> str:
@@ -161,8 +168,8 @@ class _Mark:
 
 
 def _begun(store: Store) -> _Mark | None:
-    """The mark of the database's last commit, if a run of this version of the code was interrupted and can be
-    continued. None otherwise. A run cannot be continued after a reboot, since the temporary files may then be
+    """The mark that belongs to the database's last commit, if the same code wrote it in a run that was interrupted and
+    can be continued. None otherwise. A run cannot be continued after a reboot, since the temporary files may then be
     incomplete."""
     if store.rows("SELECT version FROM ledger") != [(_UNFINISHED,)] or any(differing(written_versions(store))):
         return None
@@ -183,7 +190,8 @@ def _mark_file(folder: Path, commits: int) -> Path:
 
 
 def _made_by() -> str:
-    """A text that identifies all versions of code on which temporary files depend, and the boot of the machine."""
+    """A text that is the same for two runs only if one can use the temporary files of the other. It contains the
+    versions of all code that determines these files, and the id of the machine's current boot."""
     boot = _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else None
     decoded = [decoded_by(topic) for topic in INPUT_TOPICS]
     return json.dumps([VERSION, dict(VERSIONS), decoded, _LAYOUT, _SLICE_EVENTS, pl.__version__, boot])
@@ -212,8 +220,9 @@ def _fill(log: LogReader, store: Store, mark: _Mark, progress: Progress, grace: 
 
 
 class _Load:
-    """One run. Only the caller's thread uses the log and the store. The threads of `pool` do the work that needs
-    neither, and `sides` insert most rows over connections of their own."""
+    """One run of a bulk load. Only the caller's thread uses the log and the store. The threads of `pool` decode,
+    validate and fold, for which they need neither the log nor the store. The connections of `sides` insert most
+    rows."""
 
     def __init__(
         self,
@@ -280,7 +289,7 @@ class _Load:
         return _Slices(self._folder, topic, 1 + sum(self._wanted(topic).values()) // _SLICE_EVENTS)
 
     def _take_back(self) -> None:
-        """Delete the rows that the sides of an interrupted run committed after its last mark."""
+        """Delete the rows that the sides of an interrupted run have committed since its last mark."""
         with self._store.transaction():
             if not self._mark.topics:
                 bulk_fold.unsettle(self._store)
@@ -300,7 +309,7 @@ class _Load:
         self._sides.commit()
 
     def _in_steps(self, results: Iterator[_Result], take: Callable[[_Result], None]) -> None:
-        """Call `take` with each result. Every `_COMMIT_S`, commit and write a mark from which the next run can
+        """Call `take` with each result. Every `_COMMIT_S` seconds, commit, and write a mark from which the next run can
         continue."""
         more = True
         while more:
@@ -317,8 +326,8 @@ class _Load:
                 self._reach(done=done)
 
     def _reach(self, **where: Any) -> None:
-        """Write the mark that belongs to the commit of the current transaction. `where`: the fields of the mark that
-        change."""
+        """Count a commit inside the caller's transaction, and write the mark that belongs to this commit. `where`: the
+        fields of the mark that change, with their new values."""
         self._commits += 1
         self._mark = replace(self._mark, accounts=self._accounts, clock=self._clock, **where)
         fresh = self._folder / "mark.new"
@@ -350,8 +359,8 @@ class _Load:
             self._reach(folding=True, done=0)
 
     def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[_Piece]]:
-        """Yield all unread records up to these positions, in groups of at least `_FILE_RECORDS` records (the last one
-        may be smaller)."""
+        """Yield all unread records up to the positions `wanted`, as groups of chunks and stretches. Each group has at
+        least `_FILE_RECORDS` records; the last one may have fewer."""
         at = {p: self._accounts.get(p, Account()).next_offset for p in wanted}
         at = {p: offset for p, offset in at.items() if offset < wanted[p]}
         read: list[_Piece] = []
@@ -369,8 +378,9 @@ class _Load:
             yield read
 
     def _next(self, at: dict[TopicPartition, int], wanted: dict[TopicPartition, int]) -> list[_Piece]:
-        """The next records of every partition in `at`. All partitions advance together, so that the journal is roughly
-        in the order of recording. `at`: the next offsets; `wanted`: where to stop."""
+        """The next records of each partition in `at`, as chunks and stretches. All partitions advance together, so that
+        the journal is roughly in the order of recording. `at`: the next offset of each partition; `wanted`: the offsets
+        before which to stop."""
         pieces: list[_Piece] = []
         if isinstance(self._log, KeepsDecoded) and not RULES.refuse_skewed:  # dead letters need the records' bytes
             share = _FILE_RECORDS // len(at)
@@ -417,8 +427,8 @@ class _Load:
             self._reach(topics=others, folding=False, done=0)
 
     def _account_of(self, partitions: pl.Series, one: bulk_fold.Slice) -> None:
-        """Add the outcomes of a folded slice to the accounts, and advance the clock. `partitions`: the
-        partition of each of its events."""
+        """Add the outcomes of one folded slice to the accounts, and advance the data's clock. `partitions`: the
+        partition of each event in the slice; `one`: the result of folding the slice."""
         in_conflict = one.repeats.filter("conflict")
         valid, applied, conflicts = (
             dict(of.value_counts().iter_rows())
@@ -434,8 +444,8 @@ class _Load:
 
 
 class _Sides:
-    """Two connections (*sides*) that insert rows in parallel, each in its own thread and transaction. While they insert
-    into a table, the store must not use it, until they have committed."""
+    """Two connections (*sides*) that insert rows in parallel, each in its own thread and transaction. From the first
+    insert into a table until `commit`, the store must not use this table."""
 
     def __init__(self, store: Store) -> None:
         self._sides = [(store.beside(), ThreadPoolExecutor(1, "side")) for _ in range(_SIDES)]
@@ -443,8 +453,8 @@ class _Sides:
         self._shared: deque[Callable[[Adding], None]] = deque()
 
     def do(self, number: int, what: Callable[[Adding], None]) -> None:
-        """Queue the task `what` for side `number` (modulo the number of sides). Waits while that side has more than one
-        unfinished task. Raises the error of an earlier task."""
+        """Queue a task for one side, which calls `what` with its connection. `number`: the side, modulo the number of
+        sides. Waits while this side has more than one unfinished task. Raises the error of an earlier task."""
         adding, thread = self._sides[number % _SIDES]
         under_way = self._under_way[number % _SIDES]
         if len(under_way) > 1:
@@ -452,7 +462,7 @@ class _Sides:
         under_way.append(thread.submit(what, adding))
 
     def share(self, tasks: Iterable[Callable[[Adding], None]]) -> None:
-        """Distribute these tasks over the sides: each side takes the next task when it has finished one."""
+        """Distribute the tasks over the sides: a side that has finished a task takes the next one."""
         self._shared = waiting = deque(tasks)
 
         def drain(adding: Adding) -> None:
@@ -471,7 +481,7 @@ class _Sides:
             self.do(number, drain)
 
     def commit(self) -> None:
-        """Wait for all tasks, and commit both sides. Raises the error of a task."""
+        """Wait until all tasks are done, and commit on both sides. Raises the error of a task that failed."""
         for number in range(_SIDES):
             self.do(number, Adding.commit)
         for under_way in self._under_way:
@@ -490,9 +500,9 @@ class _Sides:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What was read for one temporary file. `events`: the valid events, which were written to it. `letters`: all other
-    records, as dead letters. `read`: per piece, its partition, number of records and next offset. `oddities`: the
-    counts of suspicious events."""
+    """The result of writing one temporary file. `events`: the valid events, which are in the file. `letters`: all other
+    records that were read, as dead letters. `read`: for each chunk or stretch that was read, its partition, its number
+    of records and its next offset. `oddities`: the counts of suspicious events."""
 
     events: pl.DataFrame
     letters: pl.DataFrame
@@ -501,8 +511,9 @@ class _Written:
 
 
 class _Slices:
-    """The events of a topic in temporary files, split into slices by the hashes of their keys. Each file has a part of
-    every slice. Also stores other frames per slice (`put_aside`)."""
+    """The events of one topic in temporary files, split into slices by the hashes of their keys. Each file has a part
+    of every slice. The class also stores what was computed from a slice, such as rows, in files of their own
+    (`put_aside`)."""
 
     def __init__(self, folder: Path, topic: str, count: int) -> None:
         self.topic = topic
@@ -512,8 +523,8 @@ class _Slices:
         self._nothing = bulk_fold.narrowed(topic, nothing.with_columns(key_hash=pl.lit(0, dtype=pl.Int64)))
 
     def write(self, numbered: tuple[int, list[_Piece]]) -> _Written:
-        """Decode and validate these pieces, and write the valid events to a file. `numbered`: the file's number, and
-        the pieces."""
+        """Decode and validate records, and write the valid events to one temporary file. `numbered`: the number of the
+        file, and the chunks and stretches with the records."""
         number, pieces = numbered
         chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
         frames = []
@@ -546,17 +557,17 @@ class _Slices:
         return sorted(self._folder.glob(f"{self.topic}-[0-9]*"))
 
     def keep(self, files: int) -> None:
-        """Delete all files but the first `files`: an interrupted run wrote them after its last commit."""
+        """Keep the first `files` files, and delete the others, which an interrupted run wrote after its last mark."""
         for file in self._written_files()[files:]:
             file.unlink()
 
     def put_aside(self, what: str, number: int, rows: pl.DataFrame) -> None:
-        """Store a frame about slice `number` under the name `what`."""
+        """Store rows that were computed from slice `number`. `what`: the name under which `put_asides` finds them."""
         with _room(self._folder):
             rows.write_ipc(self._folder / f"{self.topic}-{what}-{number:06}", compat_level=pl.CompatLevel.oldest())
 
     def put_asides(self, what: str) -> Iterator[pl.DataFrame]:
-        """The frames that were stored under this name, in the order of the slices."""
+        """Read what was stored under the name `what`: one frame per slice, in the order of the slices."""
         return map(pl.read_ipc, sorted(self._folder.glob(f"{self.topic}-{what}-*")))
 
     def remove(self) -> None:
@@ -565,7 +576,8 @@ class _Slices:
 
 
 def _as_validated(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
-    """The decoded events of an archive with the columns that `validated` returns."""
+    """Events that an archive has stored decoded, with the columns of the events that `validated` returns. `stretch`:
+    the stretch of the archive from which `events` were read."""
     return events.rename({"offset": "log_offset"}).with_columns(
         pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
         log_partition=pl.lit(stretch.partition, dtype=pl.Int32),
@@ -573,9 +585,10 @@ def _as_validated(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
 
 
 class _Halves:
-    """Reports progress in records. Reading a record is half of the work, folding it the other half.
+    """Reports the progress of a run as a number of records. Reading a record counts as half a record, and folding it as
+    the other half.
 
-    The work that an interrupted run did before this run is not counted.
+    What an interrupted run has done before is not reported.
     """
 
     def __init__(self, records: int, progress: Progress, halves: int) -> None:
@@ -587,12 +600,13 @@ class _Halves:
         progress(0, self._records)
 
     def add(self, records: int) -> None:
-        """Report that half of the work for this number of records is done."""
+        """Report that one half of the work, reading or folding, is done for so many more `records`."""
         self._halves += records
         self._progress(self._done, max(self._done, self._records))
 
     def end(self) -> None:
-        """Report that all is done. There may have been fewer records than expected, since offsets can have gaps."""
+        """Report that all work is done. The total is then the number of records that were found, which can be lower
+        than expected, since offsets can have gaps."""
         self._progress(self._done, self._done)
 
     @property
@@ -601,12 +615,14 @@ class _Halves:
 
 
 def _set_version(store: Store, version: int) -> None:
-    """Set the version of the tables in the database. `_UNFINISHED` keeps others from opening it."""
+    """Store the version of the tables in the database. While the version is `_UNFINISHED`, other processes cannot open
+    the database."""
     store.execute("UPDATE ledger SET version = $version", {"version": version})
 
 
 def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Yield the result of `do` for each item, in order. While the caller uses one result, `pool` computes the next."""
+    """Yield the result of `do` for each item, in the order of the items. While the caller uses one result, the threads
+    of `pool` compute the next ones."""
     waiting: deque[Future[_Result]] = deque()
     for item in items:
         waiting.append(pool.submit(do, item))
@@ -618,9 +634,11 @@ def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iter
 
 @contextmanager
 def _spilling(folder: Path, *, keep: bool) -> Iterator[Path]:
-    """Yield a folder for temporary files, and remove it after the block. `keep`: keep the files that an interrupted run
-    left in it; otherwise delete them first. After Ctrl-C or an error of the log or its archive, the folder stays, so
-    that the next run can continue."""
+    """Yield the folder for temporary files, and remove it after the block. After Ctrl-C or an error of the log or its
+    archive, the folder stays, so that the next run can continue.
+
+    `keep`: whether to keep the files that an interrupted run has left in the folder. If not, they are deleted first.
+    """
     try:
         with _room(folder):
             if not keep:

@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The signature of an operation: who does it, and why."""
+    """Who does an operation (`operator`), and why."""
 
     operator: str
     why: str
@@ -42,11 +42,11 @@ class Signed:
 
 
 def discard(store: Store, log: EventLog, chosen: Chosen, by: Signed, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Discard the dead letters that match `chosen` and are open. Returns their number by topic, partition and reason
-    (`records`). `dry_run`: only count.
+    """Discard the open dead letters that match `chosen`. Returns a row per topic, partition and reason, with the number
+    of dead letters (`records`). `by`: who discards them, and why. `dry_run`: only count them.
 
-    Raises `NothingChosen` if there are none, and `LogUnavailable` if the log does not accept the operations now. These
-    then wait in the outbox.
+    Raises `NothingChosen` if no open dead letter matches. Raises `LogUnavailable` if the log does not accept the
+    operations now: the dead letters are then discarded, and the operations wait in the outbox.
     """
     counted: list[pl.DataFrame] = []
     chosen = chosen.model_copy(update={"settled": False})
@@ -69,8 +69,8 @@ def discard(store: Store, log: EventLog, chosen: Chosen, by: Signed, *, dry_run:
 
 
 def piece_of(store: Store, chosen: Chosen, after: Position) -> tuple[list[Position], pl.DataFrame] | None:
-    """The next `PIECE` dead letters that match `chosen` after a position: their positions, and all columns of
-    dead_letters.sql. None if there are none."""
+    """The first `PIECE` dead letters that match `chosen` and come after the position `after`. Returns their positions,
+    and a frame with their columns as in dead_letters.sql. None if there are no more."""
     frame = pl.concat(list(chosen_letters(store, chosen, limit=PIECE, after=after)))
     if not frame.height:
         return None
@@ -89,7 +89,7 @@ def deliver(store: Store, log: EventLog) -> None:
 
 
 def note_discards(store: Store, log: LogReader) -> None:
-    """Add to the table `discarded` what the operations in the log have discarded."""
+    """Read the operations in the log, and add to the table `discarded` every dead letter that they discard."""
     discards = [t.operation for t in operations.read(log) if t.operation.action == DISCARDED]
     if discards:
         with store.transaction():

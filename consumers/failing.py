@@ -1,9 +1,10 @@
-"""Finds events that cannot be folded, and turns them into dead letters, so that the consumer can continue.
+"""Finds the events of a batch that cannot be folded, and turns them into dead letters, so that the consumer can
+continue.
 
 If folding a batch fails, the whole batch is rolled back. Its events are then folded on trial, in the order of the log,
-in transactions that are rolled back too. An event is kept if it can be folded together with all events kept before it.
-So the result does not depend on how the log was split into batches. Errors of the disk, the memory or the database are
-not caused by events, and are raised unchanged.
+in transactions that are rolled back too. An event is kept if it can be folded together with all events that were kept
+before it. So which events become dead letters does not depend on how the log was split into batches. Errors of the
+disk, the memory or the database are not caused by events, and are raised unchanged.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class _OnlyTried(Exception):
 
 
 def of_the_events(error: BaseException) -> bool:
-    """Whether events caused this error, so that the batch could be folded without them."""
+    """Whether this error may be caused by certain events, so that the rest of the batch can be folded without them."""
     if isinstance(error, ValueOutOfRange):
         return True
     return not isinstance(error, (LedgerError, MemoryError, OSError, *_OF_THE_DATABASE))
@@ -61,10 +62,11 @@ def of_the_events(error: BaseException) -> bool:
 def fold_all(
     store: Store, events: Mapping[str, Prepared], begins: Callable[[str, int], None] = lambda _step, _done: None
 ) -> tuple[dict[str, Counts], datetime | None]:
-    """Fold a batch, inside the caller's transaction. Returns the counts by topic, and the highest
-    min(occurred_at, recorded_at) of the batch.
+    """Fold the events of a batch (by topic), inside the caller's transaction. Returns the counts by topic, and the
+    highest min(`occurred_at`, `recorded_at`) of the events that were added to journals.
 
-    `begins`: called at the start of each step, with its name and the number of events folded so far.
+    `begins`: a function that is called at the start of each step, with the step's name and the number of events folded
+    so far.
     """
     folded, done = {}, 0
     for topic, batch in events.items():
@@ -77,12 +79,12 @@ def fold_all(
 
 
 def set_aside(store: Store, chunks: Sequence[Chunk], taken: Intake, error: Failure) -> Intake:
-    """Turn the events of a batch that cannot be folded into dead letters (reason `fold_failed`). Returns the batch with
-    the other events and these dead letters.
+    """Turn the events of a batch that cannot be folded into dead letters (reason `fold_failed`). Returns the intake
+    without these events and with the new dead letters.
 
-    `chunks`: the records of the batch; `taken`: their intake. `error`: the error from folding the whole batch. It is
-    raised again if all events can be folded on trial. If the first `_ALL` events all fail, the last of their errors is
-    raised.
+    `chunks`: the records of the batch; `taken`: the intake of these records; `error`: the error from folding the whole
+    batch. Raises this error if all events can be folded on trial. If the first `_ALL` events all fail, raises the error
+    of the last of them.
     """
     frames = {topic: _frame(topic, batch) for topic, batch in taken.events.items()}
     places = _in_order_of_the_log(frames)
@@ -99,8 +101,8 @@ def set_aside(store: Store, chunks: Sequence[Chunk], taken: Intake, error: Failu
 
 
 class _Trial:
-    """The search for the events that cannot be folded. `kept`: the events that can be folded together. `failed`: the
-    others, each with the text of its error."""
+    """The search for the events of a batch that cannot be folded. Sets `kept`, the events that can be folded together,
+    and `failed`, all other events with the text of the error."""
 
     def __init__(self, store: Store, frames: Mapping[str, pl.DataFrame]) -> None:
         self._store = store
@@ -109,7 +111,7 @@ class _Trial:
         self.failed: dict[_Place, str] = {}
 
     def search(self, places: Sequence[_Place]) -> None:
-        """Try to fold these events together. If that fails, search each half of them."""
+        """Fold the events at `places` on trial. If that fails, search each half of them."""
         if not places:
             return
         error = self._error(places)
@@ -125,7 +127,8 @@ class _Trial:
             self.search(places[half:])
 
     def _error(self, places: Sequence[_Place]) -> Failure | None:
-        """The error from folding these events together with the kept ones. None if there is no error."""
+        """Fold the events at `places` on trial, together with the events kept so far. Returns the error, or None if
+        there is none."""
         try:
             with self._store.transaction():
                 fold_all(self._store, self.prepared([*self.kept, *places]))
@@ -139,7 +142,7 @@ class _Trial:
             return error
 
     def prepared(self, places: Sequence[_Place]) -> dict[str, Prepared]:
-        """These events, prepared for folding, by topic."""
+        """The events at `places`, by topic, prepared for folding."""
         rows: dict[str, list[int]] = {}
         for topic, row in places:
             rows.setdefault(topic, []).append(row)
@@ -147,7 +150,7 @@ class _Trial:
 
 
 def _frame(topic: str, batch: Prepared) -> pl.DataFrame:
-    """The events of a prepared batch, in the form that `prepare` takes."""
+    """The events of a prepared batch, as a frame that `prepare` accepts again."""
     return batch.events.select(name for name in journal.columns(topic) if name != "key_hash")
 
 
@@ -166,8 +169,8 @@ def _position(frames: Mapping[str, pl.DataFrame], place: _Place) -> Position:
 
 
 def _words(error: Failure) -> str:
-    """The error's text for the dead letter. It leaves out the path of the database, so that a rebuilt database has the
-    same text."""
+    """The text of an error, for the detail of a dead letter. The text does not contain the path of the database, so it
+    is the same in a rebuilt database."""
     cause = error.__cause__ if isinstance(error, StoreError) and error.__cause__ is not None else error
     lines = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {lines[0] if lines else 'no words'}"[:_DETAIL_CHARS]

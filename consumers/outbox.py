@@ -1,7 +1,11 @@
 """The outbox: records that the ledger itself still has to append to the log.
 
-A record is stored in the table `outbox`, in the transaction of the batch that caused it. Afterwards it is appended to
-the log, at least once. Its id is deterministic, so a second delivery counts as a repeat.
+A record is written to the table `outbox` in the same transaction as the change that caused it. Later it is appended to
+the log, at least once. The record in the table already has its event id, and is appended with the same id each time. So
+a second delivery counts as a repeat.
+
+The ids of dead letters, expiries and releases are computed from what they are about. The ids of operations (of replays
+and discards) are random.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 def put_dead_letters(store: Store, letters: pl.DataFrame) -> None:
-    """Put these dead letters into the outbox, as records of the topic of dead letters, inside the caller's
+    """Put these dead letters into the outbox, as records of the topic for dead letters, inside the caller's
     transaction."""
     if not letters.height:
         return
@@ -48,17 +52,17 @@ def _dead_letter(row: dict[str, object]) -> Record:
 
 
 def deliver(store: Store, log: EventLog) -> None:
-    """Append the records in the outbox to the log. Those that the log does not accept stay in the outbox, and a warning
-    is logged."""
+    """Append the records in the outbox to the log. Records that the log does not accept stay in the outbox, and a
+    warning is logged."""
     if problem := _append(store, log):
         _logger.warning("outbox: %s", problem)
 
 
 class Delivery:
-    """Appends the outbox of a long-running process to the log. If the log does not accept records, tries again after
-    pauses that grow.
+    """Appends the records in the outbox of a long-running process to the log. If the log does not accept some of them,
+    the next attempt comes after a pause. The pause becomes longer with each failure.
 
-    Logs one warning when records begin to wait, and one when all of them have been appended.
+    Logs one warning when the log first refuses records, and another when all of them have been appended.
     """
 
     def __init__(self, store: Store, log: EventLog) -> None:
@@ -76,7 +80,8 @@ class Delivery:
             self.again()
 
     def again(self) -> None:
-        """Append the records that the log did not accept before, if there are any and the pause is over."""
+        """If the log did not accept some records in the last attempt, and the pause since then is over, append them
+        now."""
         if self._since is not None and time.monotonic() >= self._next:
             self._attempt()
 
@@ -95,8 +100,8 @@ class Delivery:
 
 
 def _append(store: Store, log: EventLog) -> str | None:
-    """Append the records in the outbox to the log, and delete them from the outbox. Returns why some are left; None if
-    none are."""
+    """Append the records in the outbox to the log, and delete those that were appended from the outbox. Returns None if
+    the outbox is then empty, otherwise a text that says why it is not."""
     while True:
         rows = store.frame(
             "SELECT rowid AS row_id, topic, key, value FROM outbox ORDER BY rowid LIMIT $n", {"n": _BATCH}
