@@ -86,13 +86,12 @@ def fold_whole(
     progress: Progress,
     grace: timedelta | None = None,
 ) -> int:
-    """Fill the empty store from the log, up to the positions `until`. Returns the number of records that the store then
-    has.
+    """Fill the empty store from the log, up to the positions `until`. Returns the number of records read.
 
     `progress`: reports the number of records. `grace`: the grace to set; None keeps the one in the database.
 
     If an interrupted run can be continued (`records_begun`), this call continues it, up to the positions with which the
-    interrupted run was started. The result includes the records that the interrupted run has read.
+    interrupted run was started. The result then includes the records that the interrupted run has read.
 
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """

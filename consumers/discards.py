@@ -42,8 +42,8 @@ class Signed:
 
 
 def discard(store: Store, log: EventLog, chosen: Chosen, by: Signed, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Discard the open dead letters that match `chosen`. Returns a row per topic, partition and reason, with the number
-    of dead letters (`records`). `by`: who discards them, and why. `dry_run`: only count them.
+    """Discard the open dead letters that match `chosen`. Returns one dictionary per `topic`, `partition` and `reason`,
+    with the number of dead letters (`records`). `by`: who discards them, and why. `dry_run`: only count them.
 
     Raises `NothingChosen` if no open dead letter matches. Raises `LogUnavailable` if the log does not accept the
     operations now: the dead letters are then discarded, and the operations wait in the outbox.

@@ -1,4 +1,5 @@
-"""Decodes and validates records of the log. Valid events become columns; every other record becomes a dead letter."""
+"""Decodes and validates records of the log. The valid events become a frame per topic; every other record becomes a
+dead letter."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ _NO_TIME: Final = ("recorded_at_out_of_range", "the log gives a time of recordin
 
 @dataclass(slots=True)
 class Rules:
-    """How this process treats *skewed* events: those that happened more than `skew` before or after they were recorded.
-    They are counted. If `refuse_skewed`, they become dead letters instead."""
+    """How this process treats *skewed* events: events that happened more than `skew` before or after the log recorded
+    them. If `refuse_skewed`, skewed events become dead letters. Otherwise they are folded, and counted."""
 
     skew: timedelta = timedelta(days=400)
     refuse_skewed: bool = False
@@ -35,18 +36,18 @@ RULES: Final = Rules()
 
 
 def use_rules(settings: Settings) -> None:
-    """Set `RULES` from these settings. Raises `SettingsError`."""
+    """Set `RULES` from the settings. Raises `SettingsError`."""
     RULES.skew, RULES.refuse_skewed = settings.instant_skew, settings.refuses_skewed
 
 
 @dataclass(frozen=True, slots=True)
 class Oddities:
-    """Counts of valid but suspicious events.
+    """How many valid events are suspicious, by kind.
 
-    `other_keys`: events whose record has another key than the id of the event's coupon, order, campaign or user. Such
-    an event may be in another partition than the other events of this id. `skewed`: see `Rules`. `in_1970`: skewed
-    events that happened in 1970, which is typical of producers that write milliseconds or seconds instead of
-    microseconds.
+    `other_keys`: events whose record has the wrong key. The right key is the id of the event's coupon, order, campaign
+    or user. An event with a wrong key may be in another partition than the other events with the same id. `skewed`: see
+    `Rules`. `in_1970`: skewed events that seem to have happened in 1970, which is typical of producers that write
+    milliseconds or seconds instead of microseconds.
     """
 
     other_keys: int = 0
@@ -63,10 +64,9 @@ class Oddities:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """A decoded batch. `events`: the valid events by topic, prepared for folding. `dead_letters`: all other records,
-    with the columns of the table `dead_letters`. `records`: the number of records. `oddities`: by topic, only for
-    topics with suspicious events.
-    """
+    """A batch after decoding and validation. `events`: the valid events by topic, prepared for folding. `dead_letters`:
+    all other records, with the columns of the table `dead_letters`. `records`: how many records the batch has.
+    `oddities`: the counts of suspicious events by topic, only for topics that have any."""
 
     events: dict[str, Prepared]
     dead_letters: pl.DataFrame
@@ -76,8 +76,8 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """All records of one topic's chunks, as columns. `values`: as stored in the log. `messages`: in the ledger's own
-    format; they differ from `values` if a schema registry is used."""
+    """All records of one topic's chunks, as columns. `values`: the bytes as stored in the log. `messages`: the same
+    values in the ledger's own format; the two differ only if a schema registry is used."""
 
     topic: str
     partitions: Int64
@@ -89,7 +89,8 @@ class _Records:
 
 
 def take_in(chunks: Sequence[Chunk]) -> Intake:
-    """Decode and validate chunks, of any topics, and prepare the valid events for folding."""
+    """Decode and validate the records of chunks, which may be of several topics, and prepare the valid events for
+    folding."""
     events, letters, oddities = {}, [], {}
     topics = dict.fromkeys(c.topic for c in chunks if len(c))
     for topic in topics:
@@ -104,8 +105,8 @@ def take_in(chunks: Sequence[Chunk]) -> Intake:
 
 
 def validated(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFrame, Oddities]:
-    """Decode and validate chunks of one topic. Returns the valid events in the form that `prepare` takes, all other
-    records as dead letters, and the counts of suspicious events."""
+    """Decode and validate the records of one topic's chunks. Returns the valid events (a frame that `prepare` accepts),
+    all other records as dead letters, and the counts of suspicious events."""
     records = _gathered(topic, chunks)
     frame, dead = valid_events(topic, records.messages)
     frame = _recordable(frame, records, dead)
@@ -123,7 +124,8 @@ def validated(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def skewed(occurred_at: pl.Series, recorded_at: Int64) -> Oddities:
-    """The counts `skewed` and `in_1970` for these events. `recorded_at`: µs since the epoch."""
+    """How many of these events are skewed, and how many of the skewed ones happened in 1970; `other_keys` is 0.
+    `recorded_at`: in µs since the epoch."""
     occurred = occurred_at.cast(pl.Int64).to_numpy()
     far = _far(occurred, recorded_at)
     return Oddities(skewed=int(far.sum()), in_1970=int((far & (occurred >= 0) & (occurred < _YEAR_US)).sum()))
@@ -135,8 +137,9 @@ def _far(occurred_us: Int64, recorded_us: Int64) -> npt.NDArray[np.bool_]:
 
 
 def _recordable(frame: pl.DataFrame, records: _Records, dead: dict[int, tuple[str, str]]) -> pl.DataFrame:
-    """The events without those that have an unusable `recorded_at`, or are skewed and refused. These are added to
-    `dead` (row number, to reason and detail)."""
+    """The events of `frame`, except those whose time of recording is impossible and, if skewed events are refused,
+    except skewed ones. The excepted events are added to `dead`: from the row number to the reason and detail of the
+    dead letter."""
     rows = frame["row"].to_numpy()
     recorded = records.recorded_at[rows]
     bad = out_of_range(recorded)
@@ -151,14 +154,14 @@ def _recordable(frame: pl.DataFrame, records: _Records, dead: dict[int, tuple[st
 
 
 def out_of_range(recorded_us: Int64) -> npt.NDArray[np.bool_]:
-    """Per instant (µs since the epoch), whether it is no possible time of recording: it is before 1970, or so late that
-    the log reader has clamped it."""
+    """For each time of recording (µs since the epoch), whether it is impossible: before 1970, or so late that the log
+    reader has replaced it by its upper limit."""
     return (recorded_us < 0) | (recorded_us >= LAST_RECORDED_US)
 
 
 def dead_letters_at(chunks: Sequence[Chunk], failed: Mapping[Position, tuple[str, str]]) -> pl.DataFrame:
-    """The records at the positions in `failed`, as dead letters. `failed`: by position, reason and detail. The records
-    must be in `chunks`."""
+    """The records at the positions in `failed`, as dead letters. `failed`: from the position to the reason and detail
+    of the dead letter. `chunks`: must contain these records."""
     letters = [_dead_letters(_gathered("", []), {})]
     for topic in sorted({position.topic for position in failed}):
         records = _gathered(topic, [c for c in chunks if c.topic == topic])

@@ -1,6 +1,6 @@
-"""Reads the events of some coupons directly from the log, from its start, and decodes them record by record.
+"""Reads the events of some coupons from the log itself, from its start, and decodes them record by record.
 
-It is used to verify what the consumer has folded, so it shares no code with the consumer's columnar decoding
+This is used to verify the tables that the consumer fills, so it shares no code with the consumer's columnar decoding
 (`consumers/intake.py`). The events are stored in a temporary folder, so memory does not grow with the log.
 """
 
@@ -35,8 +35,8 @@ _SCHEMA: Final = {
 
 
 class LogContents:
-    """The coupon events in a log whose key hashes are from `first` to `last` (inclusive). Use as a context manager,
-    which removes the temporary folder."""
+    """The log's events of the coupons whose key hashes are between `first` and `last` (both inclusive). Use as a
+    context manager, which removes the temporary folder after the block."""
 
     def __init__(self, log: LogReader, first: int, last: int) -> None:
         self._log = log
@@ -58,11 +58,14 @@ class LogContents:
         positions: Mapping[TopicPartition, int],
         set_aside: Set[tuple[int, int]] = frozenset(),
     ) -> dict[str, list[Delivery]]:
-        """By coupon, the deliveries before these positions of the coupons with key hashes from `first` to `last`.
+        """The deliveries before the given positions, by coupon, of the coupons whose key hashes are between `first` and
+        `last` (both inclusive).
 
-        `set_aside`: partition and offset of the valid events that the consumer has turned into dead letters. They are
-        left out, as are records with an impossible time of recording.
-        Raises `LogTruncated` if the log does not hold all of these records, `LogUnavailable`.
+        `positions`: the next offset of each partition. `set_aside`: partition and offset of each valid event that the
+        consumer has turned into a dead letter. The result leaves these out, and also records with an impossible time of
+        recording.
+
+        Raises `LogTruncated` if the log ends before one of the positions, and `LogUnavailable`.
         """
         self.read_on(positions)
         if not self._files:
@@ -85,8 +88,8 @@ class LogContents:
         return deliveries_of
 
     def read_on(self, positions: Mapping[TopicPartition, int], progress: Progress = ignore) -> None:
-        """Read the log at least up to these positions, continuing where the last call ended. `progress`: in records of
-        this call. Raises as `of`."""
+        """Read the log at least up to these positions. Starts where the last call ended. `progress`: reports the number
+        of records that this call has read. Raises what `of` raises."""
         ends = {at: end for at, end in positions.items() if at.topic == COUPON}
         there = self._log.end_positions(self._log.partitions([COUPON]))
         for at, end in ends.items():
@@ -111,7 +114,7 @@ class LogContents:
             self._keep(chunks)
 
     def _keep(self, chunks: list[Chunk]) -> None:
-        """Store the events of the wanted coupons in a temporary file."""
+        """Store the events of the wanted coupons in a new temporary file."""
         rows, keys = [], []
         for chunk in chunks:
             records = zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True)
@@ -135,7 +138,8 @@ class LogContents:
 
 
 def _event(value: bytes) -> dict[str, Any] | None:
-    """The coupon event in these bytes, valid or not. None if they are not an encoded coupon event."""
+    """The coupon event that these bytes encode, whether it is valid or not. None if they do not encode a coupon
+    event."""
     try:
         writer, row = decode(value)
     except UndecodableRecord:
@@ -152,5 +156,5 @@ def _valid(event: dict[str, Any]) -> bool:
 
 
 def _naive(event: dict[str, Any]) -> dict[str, Any]:
-    """The event with naive instants, as they are in the tables."""
+    """The event with its instants as naive UTC, as in the tables."""
     return {k: v.replace(tzinfo=None) if isinstance(v, datetime) else v for k, v in event.items()}

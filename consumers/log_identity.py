@@ -1,9 +1,9 @@
-"""Checks that a log is the one from which the database was filled, before the log is folded or appended to
-(docs/decisions/0023-log-identity.md).
+"""Checks that a log is the one from which the database was filled, before records of the log are folded or records are
+appended to it (docs/decisions/0023-log-identity.md).
 
-A log is the same if its topics have the same ids as before, and the last records that were consumed are still at their
-offsets. A log that was restored from its archive has other ids. Then only the records are compared: if they are the
-same, the database stores the new ids.
+It is the same log if its topics have the ids that the database has stored, and the last records that were consumed are
+still at their offsets. The topics of a log that was restored from its archive have new ids. Then only the records are
+compared: if they are the same, the database stores the new ids.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ _REMEDY: Final = f"{_RIGHT_LOG}; or fill a new database from this log: `coupon-l
 
 
 def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path | None = None) -> EventLog:
-    """Open the log from which a database is filled. `path`: the path of the database, if `database` is a `ReadLog`.
-    Raises what `open_log` raises, and `LogReplaced` if the log does not exist although the database has read from
-    it."""
+    """Open the log from which a database is filled. `database`: the database, or what is known of the log that it has
+    read; `path`: in the second case, the path of the database.
+
+    Raises what `open_log` raises. Raises `LogReplaced` if the log does not exist, and the database has read records
+    from it.
+    """
     try:
         return open_log(settings)
     except LogMissing as error:
@@ -43,9 +46,9 @@ def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path |
 
 
 def check(store: Store, log: LogReader) -> None:
-    """Check that the log is the one from which this database was filled, and store the ids of its topics.
+    """Check that the log is the one from which this database was filled, and store the ids of the log's topics.
 
-    Raises `LogReplaced` if it is another log, and what reading a log raises.
+    Raises `LogReplaced` if it is another log. Raises what reading a log raises.
     """
     known = read_log(store)
     refuse(known, log, store.path)
@@ -53,18 +56,21 @@ def check(store: Store, log: LogReader) -> None:
 
 
 def refuse(known: ReadLog, log: LogReader, database: Path) -> None:
-    """Raises `LogReplaced` if the database was filled from another log than this one."""
+    """Raise `LogReplaced` if `log` is not the log from which the database was filled. `known`: what the database has
+    stored about that log; `database`: the path of the database, for the error."""
     if why := difference(known, log):
         raise LogReplaced(f"log {log.url}: not the log that database {database} was filled from: {why}; {_REMEDY}")
 
 
 def of_source(source: Source) -> ReadLog:
-    """The identity of the log from which a database was filled, asked of the database or of its owner."""
+    """What a database has stored about the log from which it was filled. `source`: answers the question: the database
+    itself, its owner, or a snapshot."""
     return ReadLog.of_rows(row for frame in source.ask("log-identity").frames for row in frame.iter_rows(named=True))
 
 
 def difference(known: ReadLog, log: LogReader) -> str | None:
-    """A text that says how this log differs from the one that the database has read. None if it is the same log."""
+    """A text that says how `log` differs from the log that the database has read (`known`). None if it is the same
+    log."""
     if not known.next_offsets:
         return None
     missing = [topic for topic in known.topics if not _has(log, topic)]
@@ -82,7 +88,8 @@ def difference(known: ReadLog, log: LogReader) -> str | None:
 
 
 def _other_records(known: ReadLog, log: LogReader, there: Sequence[TopicPartition]) -> str | None:
-    """Compare the last records, and the ids of topics that no longer hold them. Returns what `difference` returns."""
+    """Compare the last records that were consumed with those in the log. For topics that have none of these records any
+    more, compare the ids. `there`: the partitions of the log. Returns what `difference` returns."""
     ids, earliest = log.identities(), log.earliest_positions(there)
     held = {tp: last for tp, last in known.last.items() if last.offset >= earliest[tp]}
     stored = log.records_at({tp: last.offset for tp, last in held.items()})
@@ -135,8 +142,8 @@ def _place(tp: TopicPartition) -> str:
 
 
 def gone(error: LogError, database: Path | None, known: ReadLog) -> LogError:
-    """The error to raise for a missing log or topic: `LogReplaced` if the database has read records from the log,
-    otherwise the given `error`."""
+    """The error to raise if a log or topic is missing. This is a `LogReplaced` if the database has read records from
+    the log (`known`), otherwise `error` itself. `database`: the path of the database, for the error."""
     if not known.next_offsets:
         return error
     what = str(error).partition("; ")[0]

@@ -1,5 +1,5 @@
-"""The work of the process that owns a database: it consumes, sweeps, repairs and switches to other generations, one
-step after another, in one thread."""
+"""The work of the process that owns a database: the process consumes, sweeps, replays dead letters, and switches to
+other generations. It does one step after another, in one thread."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _logger = logging.getLogger("coupon_ledger.owner")
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The result of a switch to another generation. `file`, `previous`: the names of the files that are live now, and
-    were live before. `records`: the number of records that the new generation folded to catch up. `seconds`: how long
-    nothing was consumed."""
+    """The result of a switch to another generation. `file`: the name of the file that is live now; `previous`: the name
+    of the file that was live before. `records`: how many records were folded into the new generation during the switch,
+    to catch up. `seconds`: the duration of the switch, in which nothing was consumed."""
 
     file: str
     previous: str
@@ -42,7 +42,7 @@ class Succeeded:
 class Owner:
     """Consumes one log into the live generation of one database. `run` may be called once.
 
-    `close` closes the log and the live generation, so the caller must not.
+    `close` closes the log and the live generation, so the caller must not close them.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Owner:
         )
 
     def run(self) -> Iterator[Committed]:
-        """Consume as `Consumer.run` does, and continue with the new generation after a switch."""
+        """Consume as `Consumer.run` does. After a switch to another generation, continue with that one."""
         while True:
             yield from self._consumer.run()
             if self._stopped or self._requests.empty():
@@ -101,21 +101,22 @@ class Owner:
         self._consumer.stop()
 
     def ask(self, file: Path) -> Future[Succeeded]:
-        """Request a switch to this generation. Callable from any thread."""
+        """Request a switch to the generation `file`. Returns a future with the result. Callable from any thread."""
         future: Future[Succeeded] = Future()
         self._requests.put((future, file))
         self._consumer.stop()
         return future
 
     def close(self) -> None:
-        """Cancel the requests that wait, and close the live generation and the log."""
+        """Cancel the requested switches that have not begun, and close the live generation and the log."""
         while not self._requests.empty():
             self._requests.get()[0].cancel()
         self.store.close()
         self._log.close()
 
     def _answer(self, future: Future[Succeeded], file: Path) -> None:
-        """Switch to the generation `file`, and set the result of the future. After an error, nothing has changed."""
+        """Switch to the generation `file`, and set the result of `future`. If the switch fails, the live generation
+        stays the same, and `future` gets the error."""
         if not future.set_running_or_notify_cancel():
             return
         started = time.monotonic()
@@ -135,9 +136,10 @@ class Owner:
 
 
 def waiting(path: Path, *, back: bool) -> Path:
-    """The file of the generation to switch to: the rebuilt one, or if `back`, the previous one.
+    """The file of the generation to switch to. This is the rebuilt generation or, with `back`, the previous one.
+    `path`: the path of the database.
 
-    Raises `StoreNotInitialised` if there is none.
+    Raises `StoreNotInitialised` if there is no such generation.
     """
     file = generations.previous(path) if back else generations.rebuilt_file(path)
     if file is None or not file.exists():
@@ -149,8 +151,11 @@ def waiting(path: Path, *, back: bool) -> Path:
 def take_place(
     path: Path, log: EventLog, batch_size: int, *, back: bool, reached: Boundary = lambda _: None
 ) -> Succeeded:
-    """Switch to the generation that `waiting` returns, if no process owns the database. Raises `StoreOwned`, and what
-    `waiting` and `succeed` raise."""
+    """Switch the database `path` to the generation that `waiting` returns. For databases that no process owns. `back`:
+    as in `waiting`; `reached`: as in `succeed`.
+
+    Raises `StoreOwned` if a process owns the database, and what `waiting` and `succeed` raise.
+    """
     started, file = time.monotonic(), waiting(path, back=back)
     if not path.exists():
         generations.make_room(path)
@@ -172,13 +177,14 @@ def _succeeded(store: Store, records: int, started: float) -> Succeeded:
 def succeed(
     before: Store, file: Path, log: EventLog, batch_size: int, reached: Boundary = lambda _: None
 ) -> tuple[Store, int]:
-    """Bring the generation `file` to the positions of the live one (`before`), and make it live. Returns its store,
-    owned by this process, and the number of records that were folded.
+    """Bring the generation `file` to the positions of the live generation (`before`), and make it live. Returns the
+    store of the new live generation, which this process now owns, and the number of records that were folded into it.
 
     Nothing may be consumed into `before` during the call. `before` stays open for its readers, and its outbox is
-    copied. If this raises, `before` is still live, and `file` can be switched to later.
+    copied. If this raises, `before` is still live, and a later call can switch to `file`.
 
-    `reached`: called with the name of each step: added, caught up, and those of `generations.make_live`.
+    `reached`: a function that is called with the name of each step when it is reached: added, caught up, and the steps
+    of `generations.make_live`.
     """
     path = before.path
     built = file == generations.rebuilt_file(path)
@@ -213,8 +219,8 @@ def _catch_up(store: Store, before: Store, log: EventLog, batch_size: int) -> in
 
 
 def _hand_over(before: Store, after: Store) -> None:
-    """Copy the outbox, and set the number of commits above that of `before`: answers show this number, so it must not
-    fall."""
+    """Copy the outbox of `before` to `after`, and set the number of commits of `after` higher than that of `before`:
+    answers show this number, so it must not fall."""
     waiting = before.frame("SELECT * FROM outbox")
     [(commits,)] = before.rows("SELECT commits FROM ledger")
     with after.transaction():

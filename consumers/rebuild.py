@@ -4,8 +4,9 @@
     compare   compare the digests of all tables at the same positions; meanwhile the owner continues to consume
     succeed   fold up to the live database's latest positions, and make the new one live (`owner.succeed`)
 
-Always true: until the last step, the live database is only read. The last step atomically changes the file to which its
-name points. If a rebuild is interrupted or killed at any moment, the next run continues from its last commit.
+Always true: until the last step, the live database is only read. The last step atomically changes the file to which the
+live database's name points. If a rebuild is interrupted or killed at any moment, the next rebuild continues from its
+last commit.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ second."""
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The state of the live database. `positions`: its next offsets. `versions`: by projection, the version that filled
-    it. `digests`: by table, without tables of projections that another version filled, and empty if not requested."""
+    """The state of the live database. `positions`: the next offset of each partition. `versions`: for each projection,
+    its version when it was filled. `digests`: by table; only for tables of projections whose version in this code is
+    the same. It is empty if the digests were not requested."""
 
     positions: Positions
     grace: timedelta
@@ -74,8 +76,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class DifferentRow:
-    """A row that differs between the databases. `row`: the columns that identify it. `where`: `live` or `rebuilt` if
-    only this database has it, otherwise `both`. `fields`: for a row in both, the values (live, rebuilt) that differ."""
+    """A row of `table` that is not the same in the live and the rebuilt database. `row`: the values that identify the
+    row, by column. `where`: which database has such a row: `live`, `rebuilt` or `both`. `fields`: if both have it, the
+    columns that differ, each with its value in the live and in the rebuilt database; otherwise empty."""
 
     table: str
     row: Mapping[str, Any]
@@ -85,9 +88,10 @@ class DifferentRow:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The result of comparing the live and the rebuilt database at the same positions. `equal`: the tables with equal
-    digests; `different`: the others. `other_versions`: the projections that another version filled in the live
-    database. `facts`: the digest of all facts of the rebuilt database."""
+    """The result of comparing the live and the rebuilt database at the same positions. `equal`: the tables whose
+    digests are equal; `different`: the tables whose digests differ. `other_versions`: the projections that have another
+    version in the live database; their tables are not compared. `facts`: the digest of all facts in the rebuilt
+    database."""
 
     equal: tuple[str, ...]
     different: tuple[Difference, ...]
@@ -96,22 +100,23 @@ class Compared:
 
 
 class LiveDatabase:
-    """The live database, which is only read: through its owner, or from its file if it has no owner."""
+    """Reads the live database: through its owner, or from its file if no process owns it. Never writes to it."""
 
     def __init__(self, path: Path, asking: Asking) -> None:
         self.path = path
         self._asking = asking
 
     def ask(self, question: str, **parameters: Any) -> tuple[list[dict[str, Any]], Positions]:
-        """The rows of the answer, and the next offsets of the committed state from which they were read."""
+        """The rows of the answer to a question, and the positions (next offset by partition) of the committed state
+        that the answer shows."""
         with self._asking() as source:
             answer = source.ask(question, **parameters)
             rows = [row for frame in answer.frames for row in frame.iter_rows(named=True)]
         return rows, _positions(answer.as_of)
 
     def standing(self, *, compare: bool = False) -> Standing | None:
-        """The state of the database. None if there is no database. `compare`: also the digests; positions and digests
-        are then of the same committed state."""
+        """The live database's positions, grace and versions. None if there is no database. `compare`: also the digests
+        of its tables, from the same committed state as the positions."""
         try:
             [row], at = self.ask("standing")
             digest_rows: list[dict[str, Any]] = []
@@ -125,7 +130,7 @@ class LiveDatabase:
         return Standing(at, row["grace_minutes"] * _MINUTE, versions, {d["table"]: Digest(**d) for d in digest_rows})
 
     def read_log(self) -> ReadLog | None:
-        """The identity of the log from which the database was filled. None if there is no database."""
+        """What the live database has stored about the log from which it was filled. None if there is no database."""
         try:
             with self._asking() as source:
                 return log_identity.of_source(source)
@@ -136,8 +141,8 @@ class LiveDatabase:
                 return read_log(store)
 
     def _of_other_code(self, *, compare: bool) -> Standing:
-        """The state of a database that another version of the code filled, read from its file. `compare`: also the
-        digests of the projections whose versions are equal."""
+        """What `standing` returns, read from the file of a database that another version of the code filled. `compare`:
+        also the digests of the tables whose projection has the same version in both codes."""
         with Store.open_generation(self.path, generations.file_of(self.path)) as store:
             versions = written_versions(store)
             same = [table for name in TABLES if versions.get(name) == VERSIONS[name] for table in TABLES[name]]
@@ -152,9 +157,10 @@ def _positions(as_of: AsOf) -> Positions:
 
 
 class Rebuild:
-    """A rebuild of the live database in a file beside it. Use as a context manager, which closes that file.
+    """A rebuild of the live database in a file beside it. Use as a context manager, which closes that file after the
+    block.
 
-    The constructor opens the file for writing. It raises `StoreOwned` if another process is rebuilding.
+    The constructor opens the file for writing. It raises `StoreOwned` if another process is rebuilding this database.
     """
 
     def __init__(
@@ -192,9 +198,9 @@ class Rebuild:
             generations.remove(self._file)  # such a run is never continued
 
     def _begun(self) -> Store:
-        """Open the file to rebuild in. It has the tables of an interrupted run if that can be continued, and is empty
-        otherwise. With `copy`, it is a new copy of the live database; a marker file says so, since a later run must not
-        continue it as a complete rebuild."""
+        """Open the file to rebuild in. If an interrupted rebuild can be continued, the file has its tables; otherwise
+        the file is empty. If `copy` was given, the file is a new copy of the live database. A marker file then says so,
+        since a later rebuild of all projections must not continue this one."""
         mark = generations.copied_mark(self._file)
         if self._anew or self._copy is not None or mark.exists():
             self._remove()
@@ -209,7 +215,7 @@ class Rebuild:
             return self._half_way() or self._emptied()
 
     def _half_way(self) -> Store | None:
-        """Open the file if it has an interrupted bulk load that can be continued. None otherwise."""
+        """Open the file to rebuild in, if a bulk load into it was interrupted and can be continued. None otherwise."""
         store = Store.open_generation(self._file, self._file, read_only=False)
         try:
             if records_begun(store) is not None:
@@ -222,7 +228,7 @@ class Rebuild:
         return None
 
     def _remove(self) -> None:
-        """Remove the file. Raises `StoreOwned` if another process is rebuilding in it."""
+        """Delete the file to rebuild in. Raises `StoreOwned` if another process is rebuilding in it."""
         try:
             with held(self._file):
                 generations.remove(self._file)
@@ -230,14 +236,14 @@ class Rebuild:
             raise disk_failed(f"database {self._file}: cannot be made anew", error) from error
 
     def _emptied(self) -> Store:
-        """Replace the file by an empty database, and open it."""
+        """Replace the file to rebuild in by an empty database, and open it."""
         self._remove()
         create_database(self._file)
         return open_database(self._file)
 
     def _copied(self) -> Store:
-        """Open the copy of the live database. Raises `StoreVersionMismatch` if another version of the code filled a
-        projection that is not rebuilt."""
+        """Open the copy of the live database. Raises `StoreVersionMismatch` if it has a projection of another version
+        that this rebuild does not rebuild."""
         store = Store.open_generation(self._file, self._file, read_only=False)
         try:
             others = [name for name, _, _ in differing(written_versions(store)) if name not in self._only]
@@ -255,13 +261,14 @@ class Rebuild:
 
     @property
     def already(self) -> int:
-        """Number of records that an interrupted run has read, and this run does not read again."""
+        """How many records an interrupted rebuild has read, which this one does not read again."""
         read = sum(account.read for account in checkpoints.load(self._store).values())
         return records_begun(self._store) or read
 
     def build(self) -> int:
-        """Fold the log up to the live database's positions. Meanwhile these move on, so repeat until a fold has few
-        records. If there is no live database, fold to the end of the log. Returns the number of records.
+        """Fold the log up to the live database's positions. The live database continues to consume meanwhile, so this
+        is repeated until a round has fewer than `_NEAR` records. If there is no live database, fold up to the end of
+        the log. Returns the number of records that were folded.
 
         Raises `LogReplaced` if the live database was filled from another log.
         """
@@ -277,7 +284,8 @@ class Rebuild:
                 return records
 
     def _fold_only(self) -> int:
-        """Rebuild only the chosen projections, up to the positions of the copy. Returns the number of records."""
+        """Rebuild only the projections that were chosen with `only`, up to the positions of the copy. Returns the
+        number of records that were folded."""
         wanted = {topic for name in self._only for topic in TOPICS[name]}
         try:
             records = fold_again(self._log, self._store, [t for t in INPUT_TOPICS if t in wanted], self._report)
@@ -295,7 +303,8 @@ class Rebuild:
         return records
 
     def compare(self) -> Compared | None:
-        """Ask the live database for its digests, fold exactly up to their positions, and compare the digests.
+        """Ask the live database for the digests of its tables, fold exactly up to the positions of these digests, and
+        compare them with the digests of the rebuilt tables.
 
         Returns None if there is no live database.
         """
@@ -316,8 +325,8 @@ class Rebuild:
         )
 
     def different_rows(self, table: str, at_most: int) -> Iterator[DifferentRow]:
-        """Yield at most `at_most` rows of a table that differ between the databases, at the live database's current
-        positions."""
+        """Yield the rows of a table that differ between the live and the rebuilt database, at the live database's
+        current positions. Yields at most `at_most` rows."""
         live, until = self._live.ask("digest-buckets", table=table)
         self._fold(until, None)
         ours = {b["bucket"]: b for b in buckets(self._store, table).iter_rows(named=True)}
@@ -343,10 +352,11 @@ class Rebuild:
             yield DifferentRow(table, row, where, fields if where == "both" else {})
 
     def _fold(self, until: Positions, standing: Standing | None) -> int:
-        """Fold the log up to exactly these positions. Returns the number of records. `standing`: the state of the live
-        database, whose grace is used.
+        """Fold the log into the rebuilt database, exactly up to the positions `until`. Returns the number of records
+        that were folded. `standing`: the state of the live database, whose grace is used; None to keep the grace.
 
-        Raises `StoreError` if the rebuilt database is already past a position, `LogTruncated` if the log ends before.
+        Raises `StoreError` if the rebuilt database has already read past one of the positions. Raises `LogTruncated` if
+        the log ends before one of them.
         """
         reached = {partition: account.next_offset for partition, account in checkpoints.load(self._store).items()}
         if ahead := [p for p, offset in reached.items() if offset > until.get(p, 0)]:
@@ -402,6 +412,7 @@ def _written(mark: Path) -> None:
 
 
 def _by_identity(table: str, rows: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The rows (JSON) as dictionaries, by the values of their identifying columns as JSON."""
+    """Parse rows that are given as JSON. Returns dictionaries, each under the values of its identifying columns (a JSON
+    list)."""
     parsed = (json.loads(row) for row in rows)
     return {json.dumps([row[name] for name in IDENTITY[table]]): row for row in parsed}

@@ -1,8 +1,8 @@
-"""Replays dead letters: decodes them again, after a schema or the ledger was fixed, and folds them at their original
+"""Replays dead letters: after a schema or the ledger was fixed, decodes them again, and folds them at their original
 positions.
 
-Always true afterwards: the tables, including the accounts, equal those of a consumer that, with the present ledger,
-reads these records for the first time at their original positions and times of recording.
+Always true afterwards: the tables, including the accounts, are the same as if a consumer with the present code had read
+these records in the first place, at their original positions and times of recording.
 """
 
 from __future__ import annotations
@@ -40,10 +40,14 @@ return None."""
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The outcome of a replay for one partition. `records`: the number of chosen dead letters. `applied`, `repeats`,
-    `conflicts`: the changes of its account. `dead_letters`: how many stay dead letters. A replayed event that has an
-    earlier position than the applied delivery of the same event takes its place; the one is then added to `applied`,
-    the other subtracted."""
+    """The outcome of a replay for one partition. `records`: how many dead letters were replayed. `applied`, `repeats`,
+    `conflicts`: how much the replay adds to these numbers in the partition's account. `dead_letters`: how many of the
+    records are dead letters again.
+
+    Deliveries of one event may be in several partitions, and the first one counts as applied. If a replayed delivery is
+    earlier than the one that counted so far, it counts instead: then one is added to `applied` in its partition, and
+    subtracted from `applied` in the partition of the other.
+    """
 
     topic: str
     partition: int
@@ -55,7 +59,7 @@ class Replayed:
 
 
 class _OnlyAsIf(Exception):
-    """Raised at the end of a dry run, so that its transaction is rolled back."""
+    """Raised inside the transaction of a dry run, at its end, so that the transaction is rolled back."""
 
 
 def replay(
@@ -68,14 +72,16 @@ def replay(
     reached: Boundary = lambda _: None,
     progress: Progress = ignore,
 ) -> Rows:
-    """Fold the dead letters that match `chosen`. Returns the outcome by partition, with the fields of `Replayed`. A
-    record that still cannot be folded stays a dead letter, with the new reason.
+    """Replay the dead letters that match `chosen`. Returns the outcome by partition: dictionaries with the fields of
+    `Replayed`. A record that still cannot be folded becomes a dead letter again, with the new reason.
 
-    Works in pieces. For each piece, the rows, the accounts and the operation that names its records are committed
-    together. `by`: who does it, and why. `dry_run`: do the same, but commit nothing; an event that occurs in two pieces
-    then counts as new in both. `progress`: in dead letters.
-    Raises `NothingChosen` if no dead letter matches, what folding raises, and `LogUnavailable` if the log does not
-    accept the operations now.
+    Works in pieces. Each piece has a transaction with the changed rows, the accounts, and an operation that names the
+    records of the piece. `by`: who replays them, and why. `dry_run`: do the same, but roll every transaction back; an
+    event that occurs in two pieces then counts as applied in both. `reached`: see `Boundary`. `progress`: reports the
+    number of dead letters.
+
+    Raises `NothingChosen` if no dead letter matches, and what folding raises. Raises `LogUnavailable` if the log does
+    not accept the operations now: the replay is then done, and the operations wait in the outbox.
     """
     step = Replay(chosen, by, dry_run=dry_run, reached=reached, progress=progress)
     while (rows := step(store, log)) is None:
@@ -84,8 +90,9 @@ def replay(
 
 
 class Replay:
-    """Does what `replay` does in steps (`Step`), one transaction each, so that the consumer can continue between two
-    steps. Records that become dead letters after the first step are not replayed."""
+    """A replay that is done in steps (`Step`), each with a transaction of its own, so that the consumer can continue
+    between two steps. The arguments are those of `replay`. Records that are read after the first step has begun are not
+    replayed."""
 
     def __init__(
         self,
@@ -108,7 +115,7 @@ class Replay:
         self._outcomes: dict[TopicPartition, Replayed] = {}
 
     def stop(self) -> None:
-        """Make the next step the last one, which folds nothing more. Callable from any thread."""
+        """Make the next step the last. It folds nothing, and returns the outcome so far. Callable from any thread."""
         self._stopped = True
 
     def __call__(self, store: Store, log: EventLog) -> Rows | None:
@@ -130,8 +137,8 @@ class Replay:
         return None
 
     def _next(self, store: Store) -> pl.DataFrame | None:
-        """The next piece of the chosen dead letters, without those that were read after the first step. None if none is
-        left."""
+        """The next piece of the dead letters to replay. Leaves out those that were read after the first step, so a
+        piece can be empty. None if no piece is left."""
         piece = piece_of(store, self._chosen, self._after)
         if piece is None:
             return None
@@ -204,8 +211,8 @@ def _folded(
 
 
 def _chunks(letters: pl.DataFrame, accounts: Mapping[TopicPartition, Account]) -> list[Chunk]:
-    """The records of dead letters as chunks, as if they were read from the log. Their next offsets are those of the
-    accounts, so that replaying does not change these."""
+    """The records of dead letters as chunks, as if they had just been read from the log. The next offsets of the chunks
+    are those in `accounts`, so that the replay does not change these offsets."""
     chunks = []
     for (topic, partition), mine in letters.group_by("topic", "partition", maintain_order=True):
         at = TopicPartition(str(topic), int(str(partition)))
@@ -221,15 +228,16 @@ def _lengths(chunks: list[Chunk]) -> dict[TopicPartition, int]:
 
 
 def _without(account: Account, letters: int) -> Account:
-    """The account as if this number of dead letters (`letters`) had not been read yet."""
+    """The account as it would be if `letters` of its dead letters had not been read yet."""
     return replace(account, read=account.read - letters, dead_letters=account.dead_letters - letters)
 
 
 def _outcomes(
     moved: Mapping[TopicPartition, Account], unread: Mapping[TopicPartition, Account], chunks: list[Chunk]
 ) -> list[Replayed]:
-    """The outcomes from the accounts after (`moved`) and before (`unread`) the replay. A partition without chosen dead
-    letters has an outcome too if a replayed event took the place of one of its deliveries."""
+    """The outcome for each partition in `moved`, the accounts that the replay has changed. `unread`: the accounts
+    before the replay, as if the replayed records had not been read yet; `chunks`: these records. A partition without
+    replayed records has an outcome too if an event that counted there as applied now counts as applied elsewhere."""
     lengths = _lengths(chunks)
     outcomes = []
     for p, account in sorted(moved.items()):
@@ -240,8 +248,8 @@ def _outcomes(
 
 
 def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, outcomes: list[Replayed]) -> None:
-    """Put the operation about these dead letters into the outbox, and count the commit, inside the caller's
-    transaction. `letters`: those that were replayed; `dead`: those that stay dead letters."""
+    """Put the operation that describes this piece into the outbox, and count the commit, inside the caller's
+    transaction. `letters`: the dead letters of the piece; `dead`: those that are dead letters again."""
     place = ["topic", "log_partition", "log_offset"]
     tried = letters.select("topic", log_partition=pl.col("partition").cast(pl.Int32), log_offset="offset")
     folded = [Position(*row) for row in tried.join(dead, on=place, how="anti").iter_rows()]
@@ -258,8 +266,8 @@ def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, o
 
 
 class Repairs:
-    """The queue of repairs that operators request from the owner of the database. The owner's thread does them step by
-    step, between batches."""
+    """The queue of repairs (replays and discards) that operators request from the owner of the database. The owner's
+    thread does them step by step, between batches."""
 
     def __init__(self, store: Store, log: EventLog) -> None:
         self._store = store
@@ -268,11 +276,12 @@ class Repairs:
         self._under_way: tuple[Future[Rows], Step] | None = None
 
     def use(self, store: Store) -> None:
-        """From now on, run repairs on another generation of the database."""
+        """From now on, do the repairs in `store`, another generation of the database."""
         self._store = store
 
     def ask(self, step: Step) -> Future[Rows]:
-        """Request a repair. Callable from any thread."""
+        """Request a repair. `step`: does one step of it per call. Returns a future with the outcome. Callable from any
+        thread."""
         future: Future[Rows] = Future()
         self._requests.put((future, step))
         return future
