@@ -1,9 +1,9 @@
 """Attribution models: how much each touch contributed to an order. Pure functions of paths.
 
-A path is the touches of one person in chronological order. It ends with an order, or without one. Paths are stored in
-flat arrays (`Paths`), so that millions are credited at once.
+A path is the touches of one person in chronological order. It ends with an order, or without one. Many paths are stored
+together in flat arrays (`Paths`), so that a model computes the credit in millions of paths at once.
 
-Always true: the weights of a path that has touches sum to one. No result depends on the order of the paths.
+Always true: the weights of the touches of one path sum to one. No result depends on the order of the paths.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _AT_ONCE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Many paths. The touches of path n are those from `offsets[n]` up to, but not including, `offsets[n + 1]`,
-    earliest first. `states`: the channel or campaign of each touch, as a small integer; `ages`: the time from the touch
-    to the end of the path, in seconds or another unit (`half_life` must have the same)."""
+    """Many paths in flat arrays. The touches of path n have the indexes from `offsets[n]` up to, but not including,
+    `offsets[n + 1]`, the earliest touch first. `states`: the channel or campaign of each touch, as a small integer.
+    `ages`: the time from each touch to the end of its path, in any unit."""
 
     offsets: Int64
     states: Int64
@@ -43,16 +43,17 @@ class Paths:
 
     @property
     def owners(self) -> Int64:
-        """The path number of each touch."""
+        """For each touch, the number of the path to which it belongs."""
         return np.repeat(np.arange(len(self.offsets) - 1), self.lengths)
 
     def kept(self, chosen: Mask) -> Paths:
-        """The paths with only the chosen touches. Paths without any of them are kept."""
+        """All paths, but with only the chosen touches. A path may then have no touches. `chosen`: one boolean per
+        touch."""
         counted = np.r_[0, np.cumsum(chosen)]
         return Paths(counted[self.offsets], self.states[chosen], self.ages[chosen])
 
     def some(self, chosen: Mask) -> Paths:
-        """The chosen paths."""
+        """Only the chosen paths, with all their touches. `chosen`: one boolean per path."""
         touches = np.repeat(chosen, self.lengths)
         return Paths(np.r_[0, np.cumsum(self.lengths[chosen])], self.states[touches], self.ages[touches])
 
@@ -61,26 +62,27 @@ class Paths:
 
 
 def last(paths: Paths) -> Float64:
-    """All credit to the last touch."""
+    """The weight of each touch: 1 for the last touch of a path, 0 for the others."""
     weights = np.zeros(len(paths.states))
     weights[paths.offsets[1:][paths.lengths > 0] - 1] = 1
     return weights
 
 
 def first(paths: Paths) -> Float64:
-    """All credit to the first touch."""
+    """The weight of each touch: 1 for the first touch of a path, 0 for the others."""
     weights = np.zeros(len(paths.states))
     weights[paths.offsets[:-1][paths.lengths > 0]] = 1
     return weights
 
 
 def linear(paths: Paths) -> Float64:
-    """Equal credit to each touch."""
+    """The weight of each touch: the same for all touches of a path."""
     return _each(paths, 1 / np.maximum(paths.lengths, 1))
 
 
 def time_decay(paths: Paths, half_life: float) -> Float64:
-    """Credit halves with every `half_life` of a touch's age. `half_life` has the unit of the ages."""
+    """The weight of each touch, where a touch that is older by `half_life` has half the weight. `half_life`: in the
+    unit of the ages."""
     if not len(paths.states):
         return np.zeros(0)
     there = paths.lengths > 0
@@ -94,9 +96,9 @@ def time_decay(paths: Paths, half_life: float) -> Float64:
 
 
 def position(paths: Paths, first_share: float, last_share: float) -> Float64:
-    """Give `first_share` of the credit to the first touch, `last_share` to the last, and the rest in equal parts to the
-    touches between them (40/20/40). If there are only two touches, they share all credit in the proportion of the two
-    shares; a single touch gets all."""
+    """The weight of each touch: `first_share` for the first touch of a path, `last_share` for the last, and the rest in
+    equal parts for the touches between them (for example 40%, 20%, 40%). If a path has only two touches, their weights
+    are in the proportion of the two shares and sum to one. A single touch has the weight 1."""
     lengths = paths.lengths
     ends = first_share + last_share
     two = lengths == 2
@@ -111,12 +113,13 @@ def position(paths: Paths, first_share: float, last_share: float) -> Float64:
 
 
 def shared_by_distinct(paths: Paths) -> Float64:
-    """Equal credit to each distinct state of a path, split equally among the touches of that state.
+    """The weight of each touch: each distinct state of a path gets an equal part of the credit, and all touches of one
+    state share its part equally.
 
-    This is the Shapley value if the worth v(S) of a coalition S is the number of orders of people who met only members
-    of S. Let R(T) be the orders of people who met exactly the states T. Then v(S) is the sum of R(T) over all T within
-    S, and each member of T gets an equal part of R(T) (Zhao, Mahboobi, Bagheri: Shapley Value Methods for Attribution
-    Modeling in Online Advertising, 2018, section 4). Exact for any number of states.
+    The result is the Shapley value if the worth v(S) of a coalition S is the number of orders of people who met only
+    members of S. Let R(T) be the orders of people who met exactly the states T. Then v(S) is the sum of R(T) over all T
+    within S, and each member of T gets an equal part of R(T) (Zhao, Mahboobi, Bagheri: Shapley Value Methods for
+    Attribution Modeling in Online Advertising, 2018, section 4). Exact for any number of states.
     """
     if not len(paths.states):
         return np.zeros(0)
@@ -135,9 +138,10 @@ def _each(paths: Paths, of_path: Float64) -> Float64:
 
 
 class Journeys:
-    """Transition counts of a first-order Markov chain, added up path by path.
+    """A first-order Markov chain, estimated from paths: counts how often one state follows another.
 
-    States are 0 to n-1, followed by the start (n), the order (n+1) and no order (n+2).
+    The states of touches have the numbers 0 to n-1. Three more states are the start of a path (n), its end with an
+    order (n+1), and its end without one (n+2).
     """
 
     def __init__(self, states: int) -> None:
@@ -145,7 +149,8 @@ class Journeys:
         self.counts: Int64 = np.zeros((states + 3, states + 3), dtype=np.int64)
 
     def add(self, paths: Paths, ordered: Mask) -> None:
-        """Add paths. `ordered`: per path, whether it led to an order. Paths without touches are ignored."""
+        """Count the transitions of more paths. `ordered`: for each path, whether it ends with an order. Paths without
+        touches are ignored."""
         there = paths.lengths > 0
         starts, lasts = paths.offsets[:-1][there], paths.offsets[1:][there] - 1
         inner = np.ones(len(paths.states), dtype=np.bool_)
@@ -160,12 +165,13 @@ class Journeys:
         self.counts += np.bincount(come_from * size + go_to, minlength=size * size).reshape(size, size)
 
     def removal_effects(self) -> tuple[float, Float64]:
-        """The probability that a path ends with an order and, per state, the share of this probability that is lost if
-        the state is removed. Removing a state means that every path that reaches it ends without an order.
+        """The probability that a path ends with an order and, for each state, the share of this probability that is
+        lost if the state is removed. If a state is removed, every path that reaches it ends without an order.
 
-        Anderl, Becker, von Wangenheim, Schumann: Mapping the customer journey (2016). Solved exactly: with the
-        fundamental matrix N of the chain (Kemeny, Snell), a path meets state i with probability (sN)_i / N_ii and buys
-        from there with (Nr)_i; their product is the probability lost without i.
+        Anderl, Becker, von Wangenheim, Schumann: Mapping the customer journey (2016). Solved exactly with the
+        fundamental matrix N of the chain (Kemeny, Snell): a path meets state i with probability (sN)_i / N_ii, and ends
+        with an order from there with probability (Nr)_i, where s are the probabilities of the first state and r those
+        of an order right after each state. The product of the two is the probability that is lost without state i.
         """
         n = self.states
         left = self.counts.sum(axis=1)
@@ -182,10 +188,10 @@ Worth = Callable[[npt.NDArray[np.uint64]], Float64]
 
 
 def shapley(worth: Worth, players: int) -> Float64:
-    """The Shapley value of each player: its share of the worth of all players together, computed from all 2^n
-    coalitions.
+    """The Shapley value of each player: its share of the worth of all players together. Computed from the worth of all
+    2^n coalitions, which is practical for up to about `EXACT_UP_TO` players. `players`: how many players there are.
 
-    Shapley: A value for n-person games (1953). Practical up to about `EXACT_UP_TO` players.
+    Shapley: A value for n-person games (1953).
     """
     coalitions = np.arange(1 << players, dtype=np.uint64)
     worths = worth(coalitions)
@@ -200,9 +206,9 @@ def shapley(worth: Worth, players: int) -> Float64:
 
 
 def shapley_sampled(worth: Worth, players: int, draws: int, seed: int) -> tuple[Float64, Float64]:
-    """Shapley values estimated from `draws` random permutations of the players, and the standard error of each. The
-    estimates sum exactly to the worth of all players (Castro, Gómez, Tejada: Polynomial calculation of the Shapley
-    value based on sampling, 2009)."""
+    """Estimates of the Shapley values of all players, and the standard error of each estimate. The estimates come from
+    `draws` random permutations of the players, and sum exactly to the worth of all players (Castro, Gómez, Tejada:
+    Polynomial calculation of the Shapley value based on sampling, 2009). `players`: how many players there are."""
     generator = np.random.default_rng(seed)
     sums, squares = np.zeros(players), np.zeros(players)
     for at in range(0, draws, _AT_ONCE):
@@ -219,10 +225,11 @@ def shapley_sampled(worth: Worth, players: int, draws: int, seed: int) -> tuple[
 
 
 class Coalitions:
-    """Counts of people and buyers by the set of states that they met, from which the worth of coalitions is computed.
+    """The worth of coalitions of states. Computed from the number of people and of buyers for each set of states that
+    people met.
 
-    The worth of S is the share of buyers among people who met no states outside S, times the number of all people. It
-    is 0 if there are no such people.
+    The worth of a coalition is the share of buyers among the people who met no other states, times the number of all
+    people. It is 0 if there are no such people.
     """
 
     def __init__(self, states: int) -> None:
@@ -230,7 +237,8 @@ class Coalitions:
         self._counts: dict[int, tuple[int, int]] = {}
 
     def add(self, paths: Paths, ordered: Mask) -> None:
-        """Add paths. `ordered`: per path, whether it led to an order. Paths without touches are ignored."""
+        """Count the people and buyers of more paths. `ordered`: for each path, whether it ends with an order. Paths
+        without touches are ignored."""
         there = paths.lengths > 0
         if not there.any():
             return
@@ -256,8 +264,8 @@ class Coalitions:
 
     def value(self, draws: int, seed: int = 1) -> tuple[Float64, Float64]:
         """The Shapley value of each state, as a number of orders, and its standard error (0 if the value is exact).
-        States that are in no path get 0. `draws`: number of samples if there are too many states for the exact
-        value."""
+        States that are in no path have the value 0. With more than `EXACT_UP_TO` states, the values are estimated from
+        `draws` random permutations."""
         met = [s for s in range(self.states) if any(coalition >> s & 1 for coalition in self._counts)]
         among = np.array([1 << s for s in met], dtype=np.uint64)
 
@@ -276,8 +284,8 @@ class Coalitions:
 
 
 def apportioned(total: int, weights: Float64) -> list[int]:
-    """Split `total` into whole parts that sum to it, as close to the weights as possible (Hamilton's largest
-    remainders)."""
+    """Split `total` into whole numbers that sum to it, as close to the proportions of the weights as possible
+    (Hamilton's method of largest remainders). All are 0 if the weights are."""
     exact = np.asarray(weights, dtype=np.float64) * total / (weights.sum() or 1)
     parts = [int(part) for part in np.floor(exact)]
     left = total - sum(parts) if weights.sum() else 0

@@ -41,21 +41,24 @@ _SEED: Final = 20_261_111
 
 
 class TooLittleData(ValueError):
-    """Raised if the data cannot answer the question. The message says why."""
+    """Raised if there are too few data to answer the question. The message says why."""
 
 
 def quintile(values: pl.Series, *, low_is_best: bool = False) -> pl.Series:
-    """Scores 1 to 5 by the share of customers with a worse value. Ties share one score: the lowest of the group, or the
-    highest if `low_is_best`."""
+    """A score from 1 to 5 for each customer, by the share of customers with a worse value. Higher values are better
+    unless `low_is_best`. Customers with equal values have the same score: the lowest score among them, or the highest
+    if `low_is_best`."""
     if low_is_best:
         return -((-values).rank("max").cast(pl.Int64) * -5 // max(len(values), 1))
     return (values.rank("min").cast(pl.Int64) - 1) * 5 // max(len(values), 1) + 1
 
 
 def scored(customers: pl.DataFrame) -> pl.DataFrame:
-    """Add the scores `recency`, `frequency`, `money` (1 to 5, 5 is best) and the name of the `segment`.
+    """The customers with four more columns: the scores `recency`, `frequency` and `money` (1 to 5, 5 is best), and the
+    name of the `segment`.
 
-    Needs the columns `recency_days`, `orders`, `net_sales_minor`. Every customer must have an order.
+    `customers`: must have the columns `recency_days`, `orders` and `net_sales_minor`. Every customer must have an
+    order.
     """
     scores = customers.with_columns(
         recency=quintile(customers["recency_days"], low_is_best=True),
@@ -68,9 +71,9 @@ def scored(customers: pl.DataFrame) -> pl.DataFrame:
 
 
 def tiered(customers: pl.DataFrame, *, top: float = 0.2, active_days: int = 30, dependent: float = 0.6) -> pl.DataFrame:
-    """Add `high_value` (in the `top` share by net sales), `active` (ordered within `active_days`) and
-    `bargain_hunter` (at least three orders, at least `dependent` of them with a coupon). A customer can be in
-    several tiers. The columns from which tiers are computed are kept."""
+    """The customers with three more columns of booleans. `high_value`: is in the `top` share by net sales. `active`:
+    ordered in the last `active_days` days. `bargain_hunter`: has at least three orders, and used a coupon for at least
+    the share `dependent` of them. More than one can be true for a customer."""
     least = customers["net_sales_minor"].quantile(1 - top, "higher") if customers.height else 0
     return customers.with_columns(
         high_value=(pl.col("net_sales_minor") >= least) & (pl.col("net_sales_minor") > 0),
@@ -81,9 +84,10 @@ def tiered(customers: pl.DataFrame, *, top: float = 0.2, active_days: int = 30, 
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """`cluster`: the cluster of each customer. `choice`: one row per number of clusters tried, with silhouette
-    (Rousseeuw 1987, on a sample) and inertia; the number with the highest silhouette is chosen. `centres`: one row per
-    chosen cluster, with its number of customers and the mean of each feature."""
+    """The result of `clusters`. `cluster`: the number of each customer's cluster. `choice`: one row per number of
+    clusters that was tried (`k`), with the silhouette (Rousseeuw 1987) and the inertia, both on a sample; the `k` with
+    the highest silhouette is `chosen`. `centres`: one row per cluster, with its number of customers and the mean of
+    each feature."""
 
     cluster: npt.NDArray[np.int64]
     choice: pl.DataFrame
@@ -91,8 +95,9 @@ class Clusters:
 
 
 def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) -> Clusters:
-    """K-means on these columns, each transformed to log(1 + value) and standardised. Tries 2 to `most` clusters.
-    Deterministic for the same customers in the same order. Raises `TooLittleData`."""
+    """Group the customers by k-means on the columns `features`, each transformed to log(1 + value) and standardised.
+    Tries 2 to `most` clusters, and chooses the best number. The result is the same for the same customers in the same
+    order. Raises `TooLittleData`."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 
@@ -120,10 +125,11 @@ def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) 
 
 
 def drivers(customers: pl.DataFrame, outcome: str, features: tuple[str, ...]) -> pl.DataFrame:
-    """Logistic regression of a boolean outcome on all features together.
+    """Logistic regression of a column of booleans (`outcome`) on all `features` together.
 
-    One row per feature: `odds_ratio` per standard deviation with its 95% interval (Wald) and `p`, and the rank
-    correlation (Spearman) of the feature alone. Shows association, not causation. Raises `TooLittleData`.
+    Returns one row per feature that varies: the `odds_ratio` per standard deviation of the feature, its 95% interval
+    (Wald; `low`, `high`), its `p`, and the rank correlation (Spearman; `correlation`) of the feature alone with the
+    outcome. Shows association, not causation. Raises `TooLittleData`.
     """
     import statsmodels.api as sm
     from scipy.stats import spearmanr

@@ -1,4 +1,4 @@
-"""Random assignment of people to arms, reproducible from a salt."""
+"""Assigns people to the arms of an experiment at random. The same salt gives the same assignment again."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 
 def draw(ids: Sequence[str], strata: Sequence[str], shares: Mapping[str, float], salt: str) -> list[str]:
-    """The arm of each id, in the order of `ids`. `strata`: the stratum of each id; `shares`: the share of each arm,
-    summing to one.
+    """The arm of each id, in the order of `ids`. `strata`: the stratum of each id; `shares`: the share of each arm. The
+    shares must sum to one.
 
-    The arm depends only on SHA-256 of salt and id, so the order of the ids does not matter, and another salt gives an
-    independent draw. Within a stratum, ids are sorted by hash and divided by the shares, from a random start per
-    stratum (systematic sampling: Cochran 1977, Sampling Techniques, chapter 8). Arm sizes are exact to one, and the
-    probability of each arm is exactly its share.
+    Within a stratum, the ids are sorted by the SHA-256 of salt and id, and divided by the shares, from a start that is
+    random for each stratum (systematic sampling: Cochran 1977, Sampling Techniques, chapter 8). The number of people in
+    an arm differs from its share of the stratum by less than one, and the probability of each arm is exactly its share.
+    The order of the ids does not matter. Another salt gives an independent draw.
     """
     hashes = np.array([_hash(salt, one) for one in ids], dtype=np.uint64)
     numbers: dict[str, int] = {}

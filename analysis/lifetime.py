@@ -1,12 +1,12 @@
-"""Future purchases of a customer and their value: BG/NBD and Gamma-Gamma models.
+"""How many purchases to expect from a customer, and their value: the models BG/NBD and Gamma-Gamma.
 
 Fader, Hardie, Lee: "Counting Your Customers" the Easy Way: An Alternative to the Pareto/NBD Model, Marketing Science 24
-(2005). Fader, Hardie: The Gamma-Gamma Model of Monetary Value (2013). The results are model projections: they get
-columns of their own and are never added to actual earnings.
+(2005). Fader, Hardie: The Gamma-Gamma Model of Monetary Value (2013). The results are projections of a model: they are
+shown in columns of their own, and are never added to actual earnings.
 
-Customers are arrays of equal length. `x`: number of repeat purchases (all but the first). `t_x`: time from the first
-purchase to the last; `t`: time from the first purchase to the end of the observation (any unit, the same for both).
-`z`: mean spend of the repeat purchases.
+The functions take arrays with one value per customer. `x`: the number of repeat purchases (all but the first). `t_x`:
+the time from the first purchase to the last. `t`: the time from the first purchase to the end of the observation, in
+the unit of `t_x`. `z`: the mean spend of the repeat purchases.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _PENALTY: Final = 1e-8
 
 
 class CannotFit(ValueError):
-    """Raised if the data are not enough to fit the model."""
+    """Raised if a model cannot be fitted to the data, for example because there are too few."""
 
 
 @dataclass(frozen=True, slots=True)
 class Purchases:
-    """BG/NBD parameters. Across customers, the purchase rate is Gamma(`r`, `alpha`), and the probability of leaving
-    after a purchase is Beta(`a`, `b`)."""
+    """The fitted parameters of BG/NBD. Across customers, the purchase rate has the distribution Gamma(`r`, `alpha`),
+    and the probability that a customer leaves after a purchase has the distribution Beta(`a`, `b`)."""
 
     r: float
     alpha: float
@@ -49,13 +49,14 @@ class Purchases:
     b: float
 
     def alive(self, x: Floats, t_x: Floats, t: Floats) -> Floats:
-        """Probability that the customer is still active. It is 1 for customers without a repeat purchase."""
+        """The probability that each customer is still active. It is 1 for customers without a repeat purchase."""
         return 1.0 / (1.0 + self._left(x, t_x, t))
 
     def expected(self, ahead: float, x: Floats, t_x: Floats, t: Floats) -> Floats:
-        """Expected purchases in the next `ahead` units of time (equation 10).
+        """How many purchases to expect from each customer in the next `ahead` units of time (equation 10 of the first
+        source).
 
-        The hypergeometric factor is computed in a form that stays finite, see `_stays`.
+        The hypergeometric function in this equation is computed in a form that stays finite (see `_stays`).
         """
         r, b = self.r, self.b
         a = self.a if abs(self.a - 1) > _NEAR_ONE else 1 + _NEAR_ONE  # at a = 1 the formula is a limit
@@ -71,11 +72,11 @@ class Purchases:
 
 
 def _stays(a: Floats, b: Floats, c: Floats, z: Floats) -> Floats:
-    """(1 - z)^a 2F1(a, b; c; z) for positive parameters and 0 <= z < 1, elementwise.
+    """The value of (1 - z)^a 2F1(a, b; c; z) for each element. All parameters must be positive, and 0 <= z < 1.
 
-    The plain series overflows at some thousand purchases, for example of a guest account that many customers share.
-    Euler's transformation (Abramowitz and Stegun 15.3.3), (1 - z)^(c - b) 2F1(c - a, c - b; c; z), overflows if
-    customers hardly ever leave. If both overflow, the series is summed in logarithms.
+    The plain series overflows if a customer has some thousand purchases; an example is a guest account that many
+    customers share. Another form, by Euler's transformation (Abramowitz and Stegun 15.3.3), is (1 - z)^(c - b) 2F1(c -
+    a, c - b; c; z). It overflows if customers hardly ever leave. If both overflow, the series is summed in logarithms.
     """
     from scipy.special import hyp2f1
 
@@ -105,22 +106,23 @@ negligible."""
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """Gamma-Gamma parameters: spend per purchase is Gamma(`p`, ν), and ν is Gamma(`q`, `v`) across customers."""
+    """The fitted parameters of Gamma-Gamma. The spend per purchase has the distribution Gamma(`p`, ν), and ν has the
+    distribution Gamma(`q`, `v`) across customers."""
 
     p: float
     q: float
     v: float
 
     def expected(self, x: Floats, z: Floats) -> Floats:
-        """Expected mean spend per purchase of a customer; the population mean for customers without a repeat
-        purchase."""
+        """The mean spend per purchase to expect from each customer. For customers without a repeat purchase, this is
+        the mean of the population."""
         known = np.where(x > 0, x * z, 0.0)
         mean: Floats = self.p * (self.v + known) / (self.p * x + self.q - 1)
         return mean
 
 
 def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
-    """Fit BG/NBD by maximum likelihood (equation 6). Raises `CannotFit`."""
+    """Fit BG/NBD by maximum likelihood (equation 6 of the first source). Raises `CannotFit`."""
     from scipy.special import betaln, gammaln
 
     if np.count_nonzero(x) < FEWEST:
@@ -150,8 +152,8 @@ def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
 
 
 def fit_spend(x: Floats, z: Floats) -> Spend:
-    """Fit Gamma-Gamma by maximum likelihood to customers whose repeat purchases have a positive mean spend. Raises
-    `CannotFit`."""
+    """Fit Gamma-Gamma by maximum likelihood. Uses only customers with repeat purchases whose mean spend is positive.
+    Raises `CannotFit`."""
     from scipy.special import gammaln
 
     some = (x > 0) & (z > 0)
@@ -177,14 +179,15 @@ def fit_spend(x: Floats, z: Floats) -> Spend:
 
 
 def _spread(*of_customers: Floats) -> list[Floats]:
-    """An evenly spaced sample of at most `FITTED` customers."""
+    """The same arrays for at most `FITTED` customers, who are evenly spaced in the arrays."""
     step = -(-len(of_customers[0]) // FITTED)
     return [values[:: max(step, 1)] for values in of_customers]
 
 
 def _least(surprise: object, start: Floats) -> list[float]:
-    """Minimise within bounds. If no customer ever left, the minimum is at infinity, and an unbounded search would run
-    for a minute. Raises `CannotFit`."""
+    """The parameters, as numbers, for which `surprise` is smallest. `surprise`: a function of their logarithms;
+    `start`: the logarithms at which to start. The search has bounds: if no customer ever left, the minimum is at
+    infinity, and a search without bounds would take a minute. Raises `CannotFit`."""
     from scipy.optimize import minimize
 
     options = {"maxiter": 5_000, "ftol": 1e-12, "gtol": 1e-8}

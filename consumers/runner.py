@@ -1,8 +1,8 @@
-"""The consumer: polls a batch, decodes it, folds it, and commits rows and offsets together.
+"""The consumer: polls a batch, decodes it, folds it, and commits the changed rows and the next offsets together.
 
-A background thread polls and decodes the next batch while the current one is folded. Only the caller's thread uses the
-database. If the process is killed at any moment, the next run continues from the last commit: nothing is lost or
-counted twice.
+A background thread polls and decodes the next batch while the caller's thread folds the current one. Only the caller's
+thread uses the database. If the process is killed at any moment, the next run continues from the last commit: nothing
+is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ is polled only after the commit."""
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The outcome of one batch."""
+    """What the consumer reports after the commit of a batch."""
 
     records: int
     dead_letters: int
@@ -126,10 +126,12 @@ class Consumer:
         self._stop.set()
 
     def run(self) -> Iterator[Committed]:
-        """Consume to the log's current end, or to `until`, or until `stop` with `follow`. Yields after each commit.
+        """Consume up to the log's current end or, if `until` was given, up to these positions. With `follow`, consume
+        until `stop` is called. Yields after each commit.
 
         Raises `LogReplaced`, `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. With `follow`, waits
-        while the log does not answer (brokers are down, leaders change) or the schema registry is down.
+        while the log does not answer (for example because brokers are down, or leaders change), or while the schema
+        registry is down.
         """
         try:
             yield from self._consume()
@@ -221,8 +223,9 @@ class Consumer:
         beside: _Beside,
         started: float,
     ) -> tuple[dict[str, Counts], datetime | None]:
-        """Fold a batch, and write rows, accounts and everything in `beside` in one transaction. Returns what
-        `failing.fold_all` returns. `accounts` is updated only after the commit."""
+        """Fold a batch, and write the changed rows, the accounts and the values in `beside`, all in one transaction.
+        Returns what `failing.fold_all` returns. `accounts`: all accounts; updated once the transaction is committed.
+        `started`: the time from which the duration of the batch is measured."""
         with self._store.transaction():
             self._reached("begin")
             counts, clock = failing.fold_all(
@@ -276,8 +279,8 @@ class Consumer:
 def checked_ends(
     log: LogReader, wanted: Mapping[TopicPartition, int], partitions: list[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """The ends of these partitions. `wanted`: the next offset of each; raises `LogTruncated` if one is before the
-    earliest offset or after the end of its partition."""
+    """The ends of the partitions. `wanted`: for each partition, the next offset to read. Raises `LogTruncated` if such
+    an offset is before the partition's earliest offset or after its end."""
     earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
     for outside in checkpoints.outside({p: Account(wanted[p]) for p in partitions}, earliest, ends):
         raise LogTruncated(f"{outside}; nothing is skipped: restore the log, or check --log and --database")
@@ -290,8 +293,9 @@ def accounts_after(
     counts: Mapping[str, Counts],
     accounts: Mapping[TopicPartition, Account],
 ) -> dict[TopicPartition, Account]:
-    """The accounts that a batch changes, as they are after it. `chunks`: its records; `taken`: their intake; `counts`:
-    the result of folding it, by topic; `accounts`: all accounts before it."""
+    """The accounts that a batch changes, with the values that they have after it. `chunks`: the batch's records;
+    `taken`: the intake of these records; `counts`: the result of folding the batch, by topic; `accounts`: all accounts
+    before the batch."""
     dead = {
         (topic, partition): n
         for topic, partition, n in taken.dead_letters.group_by("topic", "log_partition").len().iter_rows()
@@ -329,10 +333,12 @@ def _changes(
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What a commit writes besides rows and accounts (`complete`, `last`), and what it needs for that.
+    """What a commit writes besides rows and accounts (`complete`, `last`), and the values that it needs for this
+    (`ends`, `lag`).
 
-    `ends`: the ends of the log's partitions, looked up after the batch was read. `lag`: the number of records in the
-    log that were not folded before the batch.
+    `complete`: up to when each partition has been read completely. `ends`: the ends of the log's partitions, looked up
+    after the batch was read; without `follow`, those at the start of the run. `last`: the last records that were
+    consumed. `lag`: how many records of the log were not folded before this batch.
     """
 
     complete: Completeness
@@ -342,7 +348,7 @@ class _Beside:
 
 
 def _last_recorded(chunks: list[Chunk]) -> dict[TopicPartition, datetime]:
-    """By partition, the latest `recorded_at` (naive UTC) in these chunks."""
+    """The latest `recorded_at` (naive UTC) of the records in these chunks, by partition."""
     last: dict[TopicPartition, datetime] = {}
     for chunk in chunks:
         if len(chunk):
@@ -354,7 +360,7 @@ def _last_recorded(chunks: list[Chunk]) -> dict[TopicPartition, datetime]:
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """The error that ended the thread of `_ReadAhead`."""
+    """Put into the queue by the thread of `_ReadAhead` when an error ends it. `error`: this error."""
 
     error: BaseException
 
@@ -365,8 +371,8 @@ a partition equals its end, all its records that were recorded before these chun
 
 
 class _Ends:
-    """Looks up the ends of a log's partitions. While the log does not answer, assumes that every partition has more
-    records, so that batches that were read can be folded."""
+    """Looks up the ends of the log's partitions. While the log does not answer, assumes that every partition has more
+    records. So batches that have already been read can still be folded."""
 
     def __init__(self, log: LogReader, patience: Patience | None) -> None:
         self._log = log
@@ -376,8 +382,9 @@ class _Ends:
     def after(
         self, positions: Mapping[TopicPartition, int], before: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
-        """The current ends of the partitions in `positions` (next offsets). `before`: the last known ends. If the log
-        does not answer, each end is at least one after the next offset."""
+        """The current ends of the partitions in `positions` (next offset by partition). `before`: the ends that were
+        last known. If the log does not answer, returns for each partition an end that is higher than its next
+        offset."""
         started = time.monotonic()
         if self._patience is None or started >= self._again_at:
             try:
@@ -398,8 +405,8 @@ class _ReadAhead:
     """Polls and decodes batches in a thread, one batch ahead of the fold. Two batches ahead would cost memory and save
     no time.
 
-    Once a batch is small (`_SMALL_BATCH`), the next one is polled only after the commit: a batch that was polled at the
-    start of the fold would lack the records that arrive during the fold, and would have to wait for its end anyway.
+    Once a batch is small (`_SMALL_BATCH`), the next batch is polled only after the commit of the small one. If it were
+    polled earlier, the records that arrive during the fold would have to wait for the batch after it.
     """
 
     def __init__(
@@ -437,11 +444,12 @@ class _ReadAhead:
 
     @property
     def ready(self) -> bool:
-        """Whether the next batch is decoded and waits to be folded."""
+        """Whether the next batch is decoded and can be folded."""
         return not self._queue.empty()
 
     def batches(self) -> Iterator[_Batch | None]:
-        """Yield the batches, and None whenever no batch has arrived for `_POLL_S`. Raises the error of the thread."""
+        """Yield the batches. Yields None whenever no batch has arrived for `_POLL_S` seconds. Raises the error that
+        ended the thread."""
         while True:
             try:
                 item = self._queue.get(timeout=_POLL_S)
@@ -507,7 +515,7 @@ class _ReadAhead:
             yield chunks, taken, ends
 
     def _wanted(self) -> dict[TopicPartition, int]:
-        """The next offsets of the partitions from which to read on."""
+        """The partitions to read from, each with its next offset. Without partitions that have reached the target."""
         if self._target is None:
             return self._positions
         return {p: o for p, o in self._positions.items() if o < self._target.get(p, 0)}

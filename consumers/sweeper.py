@@ -1,9 +1,9 @@
-"""Sweeps: appends the ledger's own events for coupons that have expired and for holds that are over
-(`projections.due`).
+"""Sweeps: finds coupons that have expired and holds that are over (`projections.due`), and appends the ledger's own
+events for them to the log.
 
-The events are written to the outbox in a transaction, appended from there to the log, and folded like any other event
-when they are read from the log. A sweep may be killed at any moment, and several may run on one log: an event that is
-appended twice counts once.
+The events are first written to the outbox in a transaction, and then appended to the log. When they are read from the
+log, they are folded like any other event. A sweep may be killed at any moment, and several sweeps may run on one log:
+an event that is appended twice counts once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Swept = Counter[str]
 
 
 def over(until: datetime | None) -> datetime | None:
-    """Check an instant up to which to sweep, and return it in naive UTC. Raises `StillToCome` if it is in the
+    """The instant up to which to sweep, in naive UTC; None if `until` is None. Raises `StillToCome` if it is in the
     future."""
     if until is None:
         return None
@@ -53,11 +53,12 @@ def over(until: datetime | None) -> datetime | None:
 def sweep(
     store: Store, log: EventLog, until: datetime, events: Callable[[pl.DataFrame], None] = lambda _: None
 ) -> Swept:
-    """Append all events due at `until` (naive UTC), in pieces. Returns their number by reason. The database must have
-    folded the whole log. `events`: called with each piece that was appended (columns of `due`).
+    """Append all events that are due at `until` (naive UTC) to the log, in pieces. Returns their number by reason. The
+    whole log must have been folded into the database before. `events`: a function that is called with each piece that
+    was appended (a frame with the columns of `due`).
 
-    Raises `LogUnavailable` if the log does not accept them. They stay in the outbox, and the next consumer or sweep
-    appends them.
+    Raises `LogUnavailable` if the log does not accept some events. These stay in the outbox, and the next consumer or
+    sweep appends them.
     """
     swept: Swept = Counter()
     _deliver(store, log)
@@ -84,14 +85,16 @@ def expire(
     until: datetime | None,
     committed: Callable[[Committed], None] = lambda _: None,
 ) -> Swept:
-    """Fold the log to its end and sweep, and repeat until nothing is due.
+    """Fold the log to its end, sweep, and repeat both until nothing is due. Returns the number of events by reason.
 
-    A sweep must see everything that has happened, so the log is folded first. A sweep can make another one necessary:
-    once a coupon is released, an event that was illegal before can reserve it again.
+    The log is folded first since a sweep must see everything that has happened. A sweep can make another one necessary:
+    once a coupon is released, an event that was illegal before can reserve the coupon again.
 
-    `consumer`: makes a consumer for one run to the end of the log. `until`: naive UTC; None for the data's clock.
-    `committed`: called after each commit. Returns the number of events by reason. Raises what consuming and `sweep`
-    raise, and `ConservationBroken` if two sweeps in a row append the same events, so that the first changed nothing.
+    `consumer`: makes a consumer that stops at the end of the log. `until`: the instant up to which to sweep (naive UTC;
+    None for the data's clock). `committed`: a function that is called after each commit.
+
+    Raises what consuming and `sweep` raise. Raises `ConservationBroken` if two sweeps in a row append the same events,
+    since the first sweep then changed nothing.
     """
     swept: Swept = Counter()
     before = None
@@ -115,7 +118,7 @@ def expire(
 
 
 class _Fingerprint:
-    """A checksum over the ids of some events, independent of their order."""
+    """A checksum over the ids of events that does not depend on the order of the events."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -125,8 +128,8 @@ class _Fingerprint:
 
 
 class Sweeper:
-    """Sweeps between a consumer's batches: on request, and at intervals of `every` (None: never) up to the data's
-    clock."""
+    """Sweeps between a consumer's batches: when a sweep is requested (`ask`), and at intervals of `every` (None:
+    never). The latter sweeps go up to the data's clock."""
 
     def __init__(self, store: Store, log: EventLog, every: timedelta | None = None) -> None:
         self._store = store
@@ -137,13 +140,13 @@ class Sweeper:
         self._requests: SimpleQueue[tuple[Future[Swept], datetime | None]] = SimpleQueue()
 
     def use(self, store: Store) -> None:
-        """From now on, sweep another generation of the database."""
+        """From now on, sweep `store`, another generation of the database."""
         self._store = store
         self._delivery = outbox.Delivery(store, self._log)
 
     def ask(self, until: datetime | None) -> Future[Swept]:
-        """Request a sweep of everything that is due at `until` (naive UTC; None for the data's clock). Callable from
-        any thread."""
+        """Request a sweep up to `until` (naive UTC; None for the data's clock). Returns a future with the number of
+        events by reason. Callable from any thread."""
         future: Future[Swept] = Future()
         self._requests.put((future, until))
         return future
@@ -167,7 +170,7 @@ class Sweeper:
             future.set_exception(error)
 
     def _sweep_some(self) -> None:
-        """Sweep one piece of coupons. While records wait in the outbox, only try to append these."""
+        """Sweep at most `_AT_ONCE` coupons. If the outbox has records from before, only try to append these."""
         until = clock(self._store)
         if until is None:
             return
@@ -184,8 +187,8 @@ class Sweeper:
 
 
 def clock(store: Store) -> datetime | None:
-    """The data's clock in naive UTC, but at most the present, since the clock of the log's brokers may be ahead. None
-    if the database has no events."""
+    """The data's clock in naive UTC, or the present if that is earlier, since the clock of the log's brokers may be
+    ahead. None if the database has no events."""
     [(at,)] = store.rows("SELECT data_clock FROM ledger")
     return None if at is None else min(at, datetime.now(UTC).replace(tzinfo=None))
 

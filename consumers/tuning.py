@@ -1,4 +1,4 @@
-"""Memory settings of Python and of the C library that make a consuming process fast."""
+"""Sets the memory options of Python and of the C library so that a process that consumes is fast."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:10000,muzzy_decay_ms:
 
 
 def tune_process() -> None:
-    """Make Python collect garbage rarely, and the C library keep freed memory. Call once, before the first batch.
+    """Make Python search for reference cycles rarely, and make the C library keep freed memory. Call once, before the
+    first batch.
 
     A batch has hundreds of thousands of small objects and no reference cycles, and the search for cycles makes a
-    consumer a tenth slower. The next batch needs as much memory as the last one: returning it to the system and
-    requesting it again costs a sixth of the processor time in page faults.
+    consumer a tenth slower. The next batch needs as much memory as the last one: to return the memory to the system and
+    request it again would cost a sixth of the processor time in page faults.
     """
     gc.set_threshold(100_000, 50, 100)
     tune = _of_libc("mallopt")
@@ -38,19 +39,19 @@ def tune_process() -> None:
 
 
 def keep_small() -> None:
-    """If the process uses more memory than a limit, return all free memory to the system. This includes the gaps
-    between live objects, which would otherwise grow for hours. Call between batches."""
+    """Return all free memory to the system if the process uses more than `_KEPT` bytes. The free memory includes gaps
+    between objects that are in use; without this call, the gaps would grow for hours. Call between batches."""
     trim = _of_libc("malloc_trim")
     if trim is not None and resident() > _KEPT:
         trim(0)
 
 
 def resident() -> int:
-    """Resident memory of this process, in bytes. Linux only."""
+    """How much physical memory this process uses, in bytes. Linux only."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _of_libc(name: str) -> Any:
-    """The function `name` of the GNU C library. None on systems with another C library."""
+    """The function `name` of the C library. None if the system is not Linux, or its C library has no such function."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
