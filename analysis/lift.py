@@ -1,10 +1,10 @@
-"""The effect of a treatment against a control group, with confidence intervals.
+"""Estimates the effect of a treatment against a control group, with confidence intervals.
 
-Every estimate is *treated minus control* per assigned person, whatever these people did afterwards (intent to treat).
-Arrays have one value per person, in the unit of the outcome. Intervals are two-sided, at level 1 - alpha.
+Every effect is *treated minus control* per assigned person, whatever the people did after they were assigned (intent to
+treat). Arrays have one value per person, in the unit of the outcome. Intervals are two-sided, at level 1 - alpha.
 
-Always true: a group of fewer than two people, or two groups without any variance, raise `TooFew`. A value that cannot
-be computed is NaN.
+Always true: the functions raise `TooFew` if a group has fewer than two people, or if neither group has any variance. A
+value that cannot be computed is NaN.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ CAPPED: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Size, mean and variance of a group. The variance is that of single observations, not that of the mean."""
+    """The size of a group, and the mean and the variance of its people's values. The variance is that of single values,
+    not that of the mean."""
 
     n: int
     mean: float
@@ -43,20 +44,21 @@ class Moments:
 
     @classmethod
     def of_sums(cls, n: int, total: float, squares: float) -> Self:
-        """The moments, from the sum of the values and the sum of their squares."""
+        """The moments of `n` values. `total`: the sum of the values; `squares`: the sum of their squares."""
         _enough(n)
         return cls(n, total / n, max(squares - total**2 / n, 0.0) / (n - 1))
 
     @classmethod
     def of_share(cls, n: int, successes: int) -> Self:
-        """The moments of a binary outcome, with variance p (1 - p) as in two-proportion tests."""
+        """The moments of an outcome that is 1 for `successes` of `n` people and 0 for the others. The variance is p (1
+        - p), as in tests of two proportions."""
         _enough(n)
         share = successes / n
         return cls(n, share, share * (1 - share))
 
     @property
     def error2(self) -> float:
-        """The squared standard error of the mean."""
+        """The standard error of the mean, squared."""
         return self.variance / self.n
 
 
@@ -67,8 +69,8 @@ def _enough(n: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval. `p`: of the hypothesis that the value is zero; `error`: its standard error; `degrees`:
-    degrees of freedom of Student's t."""
+    """An estimated value with its confidence interval (`low`, `high`). `p`: the p value of the hypothesis that the true
+    value is zero. `error`: the standard error of the value. `degrees`: the degrees of freedom of Student's t."""
 
     value: float
     low: float
@@ -78,7 +80,7 @@ class Estimate:
     degrees: float = math.inf
 
     def times(self, factor: float) -> Estimate:
-        """The estimate scaled by a positive `factor`, such as a number of people."""
+        """The estimate multiplied by a positive `factor`, such as a number of people."""
         return Estimate(
             self.value * factor, self.low * factor, self.high * factor, self.p, self.error * factor, self.degrees
         )
@@ -88,8 +90,9 @@ UNKNOWN: Final = Estimate(math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
 def estimate(value: float, error: float, degrees: float = math.inf, alpha: float = ALPHA) -> Estimate:
-    """An estimate with Student's t interval (normal if `degrees` is infinite). If `error` is not positive, the interval
-    is the value itself and `p` is NaN."""
+    """An estimate whose interval and p value are from Student's t distribution, or from the normal distribution if
+    `degrees` is infinite. `error`: the standard error of `value`. If `error` is not positive, the interval is the value
+    itself, and `p` is NaN."""
     from scipy import stats
 
     if not error > 0:
@@ -100,8 +103,8 @@ def estimate(value: float, error: float, degrees: float = math.inf, alpha: float
 
 
 def _welch_degrees(control: Moments, treated: Moments) -> float:
-    """Degrees of freedom of Welch's t: Welch, B. L. (1947), The generalization of "Student's" problem; Satterthwaite
-    (1946). Raises `TooFew` if neither group has any variance."""
+    """The degrees of freedom of Welch's t test: Welch, B. L. (1947), The generalization of "Student's" problem;
+    Satterthwaite (1946). Raises `TooFew` if neither group has any variance."""
     a, b = control.error2, treated.error2
     if a + b == 0:
         raise TooFew("two groups: nobody in them differs from anybody; there is no spread to judge by")
@@ -109,16 +112,17 @@ def _welch_degrees(control: Moments, treated: Moments) -> float:
 
 
 def difference(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Estimate:
-    """Treated minus control per person: Welch's t (Welch 1947), with unequal variances."""
+    """The mean of the treated minus the mean of the control, by Welch's t test (Welch 1947), which allows for unequal
+    variances."""
     error = math.sqrt(control.error2 + treated.error2)
     return estimate(treated.mean - control.mean, error, _welch_degrees(control, treated), alpha)
 
 
 def relative(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Estimate:
-    """The difference relative to the absolute value of the control's mean; NaN if that is zero.
+    """The difference of the means, divided by the absolute value of the control's mean. NaN if that mean is zero.
 
-    Variance of a ratio of means by the delta method (Deng, Knoblich and Lu 2018, Applying the Delta Method in Metric
-    Analytics, section 2): var(T)/C² + var(C) T²/C⁴.
+    Its variance is that of a ratio of means by the delta method, var(T)/C² + var(C) T²/C⁴ (Deng, Knoblich and Lu 2018,
+    Applying the Delta Method in Metric Analytics, section 2).
     """
     degrees = _welch_degrees(control, treated)
     if control.mean == 0:
@@ -133,7 +137,8 @@ def relative(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Est
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The people of one arm: the outcome of each person in the window, and before it."""
+    """The people of one arm. `outcome`: the outcome of each person in the window; `before`: that of each person before
+    the window."""
 
     outcome: Array
     before: Array
@@ -141,7 +146,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """Estimates after an adjustment. `kept`: the share of the variance that remains."""
+    """The absolute and the relative effect, estimated from adjusted outcomes. `kept`: the variance of the absolute
+    effect after the adjustment, as a share of the variance before it."""
 
     difference: Estimate
     relative: Estimate
@@ -149,12 +155,13 @@ class Adjusted:
 
 
 def cuped(control: Group, treated: Group, *, alpha: float = ALPHA) -> Adjusted:
-    """Absolute and relative effect, with the outcome adjusted for what people did before the window.
+    """The absolute and the relative effect, where each person's outcome is adjusted for what the person did before the
+    window.
 
     Deng, Xu, Kohavi and Walker (2013), Improving the Sensitivity of Online Controlled Experiments by Utilizing
-    Pre-Experiment Data: outcome - theta · before, theta = cov / var, here of the deviations within both arms. The
-    relative effect is divided by the control's unadjusted mean; since that correlates with the adjusted mean, the delta
-    method includes their covariance.
+    Pre-Experiment Data. The adjusted outcome is outcome - theta · before, with theta = cov / var, here of the
+    deviations from the mean of the person's arm. The relative effect is divided by the control's unadjusted mean. This
+    mean correlates with the adjusted one, so the delta method includes their covariance.
     """
     arms = (control, treated)
     theta = _theta(arms)
@@ -174,7 +181,8 @@ def cuped(control: Group, treated: Group, *, alpha: float = ALPHA) -> Adjusted:
 
 
 def _theta(arms: Sequence[Group]) -> float:
-    """Slope of the outcome in the window on the outcome before, pooled within arms; 0 without variance before."""
+    """The slope of a regression of the outcome in the window on the outcome before the window. It is computed from the
+    deviations from the means of the arms, of all arms together. 0 if the outcome before does not vary."""
     within = [(g.outcome - g.outcome.mean(), g.before - g.before.mean()) for g in arms]
     spread = sum(float(x @ x) for _, x in within)
     return sum(float(y @ x) for y, x in within) / spread if spread > 0 else 0.0
@@ -182,7 +190,8 @@ def _theta(arms: Sequence[Group]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Capped:
-    """Estimates of the outcome capped at `low` and `high`, which is a different quantity than the outcome itself."""
+    """The absolute and the relative effect, estimated from outcomes that are capped at `low` and `high`. This is
+    another quantity than the effect on the outcomes themselves."""
 
     difference: Estimate
     relative: Estimate
@@ -191,7 +200,7 @@ class Capped:
 
 
 def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: float = ALPHA) -> Capped:
-    """Estimates with outcomes capped at the quantiles `share` and 1 - `share` of both groups together.
+    """The effects on outcomes that are capped at two quantiles, `share` and 1 - `share`, of both groups together.
 
     Tukey (1962), The Future of Data Analysis, section 14. Both groups have the same caps, so that they are treated
     alike.
@@ -205,13 +214,16 @@ def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: 
 
 
 def always_valid(effect: Estimate, n: float, planned: float, alpha: float = ALPHA, tests: int = 1) -> Estimate:
-    """The estimate with an interval that is valid at all looks simultaneously, however often one looks.
+    """The estimate with an interval that stays valid however often one looks at the results: all intervals of all looks
+    together contain the true value with probability 1 - alpha.
 
-    `n`: people in both groups so far; `planned`: the `n` at which the interval is tightest. It must be the same at
-    every look, otherwise the looks belong to different sequences. Asymptotic confidence sequence of Waudby-Smith,
-    Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform central limit theory, equations 9 (the boundary) and 161 of
-    arXiv 2103.06476v7 (the tuning). `p`: the smallest alpha at which the sequence with this tuning excludes zero.
-    `tests`: as in `simultaneous`; the tuning remains that of one test.
+    `n`: how many people both groups have so far. `planned`: the `n` at which the interval is tightest. It must be the
+    same at every look, otherwise the intervals are not valid together. `tests`: as in `simultaneous`. It does not
+    change where the interval is tightest for one test. The `p` of the result is the smallest alpha at which the
+    interval, tuned in the same way, excludes zero; it does not depend on `tests`.
+
+    This is the asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform
+    central limit theory, with equations 9 (the boundary) and 161 (the tuning) of arXiv 2103.06476v7.
     """
     if not effect.error > 0:
         return effect
@@ -227,9 +239,10 @@ def always_valid(effect: Estimate, n: float, planned: float, alpha: float = ALPH
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values corrected so that the probability of any false finding stays below alpha.
+    """The p values, corrected for several tests: if only those below alpha count as findings, the probability that any
+    finding is false stays below alpha.
 
-    Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure. NaN stays NaN and is not counted as a test.
+    Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure. A NaN stays NaN, and does not count as a test.
     """
     corrected = [math.nan] * len(ps)
     order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
@@ -241,19 +254,21 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def simultaneous(effect: Estimate, tests: int, alpha: float = ALPHA) -> Estimate:
-    """The estimate with a simultaneous interval: `tests` such intervals all cover their true values with probability
-    1 - alpha.
+    """The estimate with a wider interval: if there are `tests` such intervals, all of them together contain their true
+    values with probability 1 - alpha.
 
-    Dunn (1961), Multiple Comparisons Among Means: Bonferroni's bound, each at alpha / tests. If the interval excludes
-    zero, `holm` over the same tests finds an effect. The converse does not hold: Holm does not bound the size.
+    Dunn (1961), Multiple Comparisons Among Means: by Bonferroni's bound, each interval is at level 1 - alpha / tests.
+    If the interval excludes zero, `holm` over the same tests finds an effect, too. The converse is not true: `holm` may
+    find an effect although the interval contains zero, since it does not bound the size of the effect.
     """
     return estimate(effect.value, effect.error, effect.degrees, alpha / tests)
 
 
 def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
-    """p values corrected so that the expected share of false findings among all findings stays below alpha.
+    """The p values, corrected for several tests: if only those below alpha count as findings, the expected share of
+    false ones among the findings stays below alpha.
 
-    Benjamini and Hochberg (1995), Controlling the False Discovery Rate. NaN stays NaN and is not counted as a test.
+    Benjamini and Hochberg (1995), Controlling the False Discovery Rate. A NaN stays NaN, and does not count as a test.
     """
     corrected = [math.nan] * len(ps)
     order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
@@ -266,9 +281,10 @@ def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
 
 
 def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
-    """p of the arms' sizes if people were assigned by the planned shares: Pearson's χ² (Fabijan et al. 2019, Diagnosing
-    Sample Ratio Mismatch in Online Controlled Experiments). `shares` need not sum to one. NaN with one arm or without
-    people."""
+    """The p value of the hypothesis that people were assigned to the arms with the planned shares: Pearson's χ² test
+    (Fabijan et al. 2019, Diagnosing Sample Ratio Mismatch in Online Controlled Experiments). `counts`: the number of
+    people by arm. `shares`: the planned shares by arm, which need not sum to one. NaN if there is only one arm, or
+    nobody was assigned."""
     from scipy import stats
 
     if len(shares) < 2:
@@ -289,12 +305,13 @@ def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> floa
 
 
 def return_on_cost(control: Array, treated: Array, discount: Array, booked: float, alpha: float = ALPHA) -> Estimate:
-    """(incremental margin - booked) / (discount + booked), for the whole treated group. NaN if nothing was spent.
+    """The return of the whole treated group: (incremental margin - booked) / (discount + booked). NaN if nothing was
+    spent.
 
-    `control`, `treated`: margin per person, after the discount; `discount`: discount of each treated person; `booked`:
-    cost other than the discount, for the whole group; it is known exactly and adds no variance. Margin and discount of
-    a person correlate, so the interval is that of a ratio of two means by the delta method with their covariance (Deng,
-    Knoblich and Lu 2018), with Welch's degrees of freedom.
+    `control`, `treated`: the margin of each person, after the discount. `discount`: the discount of each treated
+    person. `booked`: all other cost of the treated group. It is known exactly, so it adds no variance. Margin and
+    discount of a person correlate, so the interval is that of a ratio of two means by the delta method with their
+    covariance (Deng, Knoblich and Lu 2018), with Welch's degrees of freedom.
     """
     c, t, d = Moments.of(control), Moments.of(treated), Moments.of(discount)
     each = booked / t.n
@@ -310,8 +327,8 @@ def return_on_cost(control: Array, treated: Array, discount: Array, booked: floa
 def cuped_return_on_cost(
     control: Group, treated: Group, discount: Array, booked: float, alpha: float = ALPHA
 ) -> Estimate:
-    """As `return_on_cost`, with margins adjusted for what people did before (as in `cuped`): the same return with less
-    noise."""
+    """The same return as `return_on_cost`, but with less noise: the margin of each person is adjusted for what the
+    person did before the window, as in `cuped`."""
     theta = _theta((control, treated))
     rest_c, rest_t = (g.outcome - theta * g.before for g in (control, treated))
     return return_on_cost(rest_c, rest_t, discount, booked, alpha)
@@ -319,9 +336,9 @@ def cuped_return_on_cost(
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The outcome per person as a function of the face value. `slope`: per unit of face value; `unfit`: p of the
-    hypothesis that a line fits (lack of fit); `bend`: the squared term of a parabola (NaN with fewer than three
-    different doses)."""
+    """How the outcome per person depends on the face value. `slope`: the slope of a line, per unit of face value.
+    `unfit`: the p value of the hypothesis that the line fits. `bend`: the coefficient of the squared term of a
+    parabola, NaN if there are fewer than three different face values."""
 
     slope: Estimate
     unfit: float
@@ -329,10 +346,12 @@ class Response:
 
 
 def response(arms: Sequence[tuple[float, Moments]], alpha: float = ALPHA) -> Response:
-    """Fit a line and a parabola to the arms' means over their doses (the control at 0), by weighted least squares.
+    """Fit a line and a parabola to the means of the arms, by weighted least squares. `arms`: the dose (the face value;
+    0 for the control) and the moments of each arm.
 
-    Weights are the inverse squared standard errors, treated as known (Draper and Smith 1998, Applied Regression
-    Analysis, chapter 9). Lack of fit: the weighted squared residuals against χ². Raises `TooFew`.
+    The weight of an arm is 1 / (standard error of its mean)², which is treated as known (Draper and Smith 1998, Applied
+    Regression Analysis, chapter 9). Whether the line fits is tested by comparing its weighted squared residuals with
+    χ². Raises `TooFew`.
     """
     from scipy import stats
 
@@ -355,7 +374,8 @@ def response(arms: Sequence[tuple[float, Moments]], alpha: float = ALPHA) -> Res
 
 
 def _fitted(doses: Array, means: Array, weights: Array, power: int) -> tuple[Array, Array, float]:
-    """Coefficients (the constant first), their covariance, and the weighted sum of squared residuals."""
+    """Fit a polynomial of degree `power`. Returns its coefficients (the constant first), their covariance, and the
+    weighted sum of the squared residuals."""
     scale = float(np.abs(doses).max())
     design = np.vander(doses / scale, power + 1, increasing=True)
     covariance = np.linalg.inv(design.T @ (weights[:, None] * design))

@@ -1,8 +1,10 @@
-"""Effects without random assignment: compares targeted people with others who behaved alike before the campaign.
+"""Estimates effects without random assignment: compares targeted people with others who behaved alike before the
+campaign.
 
-Without random assignment, the evidence is weaker than the intervals suggest. It is valid only if, given what is known
-about people before the campaign, being targeted is independent of what they would have done without it. This cannot be
-proven, but a placebo can refute it: the same comparison for a time before the campaign, where the true effect is zero.
+Without random assignment, the evidence is weaker than the intervals suggest. It is valid only on one assumption: among
+people who were alike before the campaign, those who were targeted would have done the same without the campaign as the
+others. This cannot be proven, but it can be refuted by a placebo: the same comparison for a time before the campaign,
+where the true effect is zero.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ _FEWEST_ALIKE: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The effect per targeted person. `supported`: the share of the targeted people who were compared; `targeted`,
-    `others`: the number of people compared."""
+    """The result of a comparison. `effect`: the effect per targeted person. `supported`: the share of the targeted
+    people who could be compared. `targeted`, `others`: how many people were compared on each side."""
 
     effect: Estimate
     supported: float
@@ -43,14 +45,18 @@ class Compared:
 
 
 def matched(outcome: Array, targeted: Array, spent: Array, also: Array, alpha: float = ALPHA) -> Compared:
-    """The average effect on the targeted, by exact matching on classes of what people `spent` before.
+    """The average effect on the targeted people. Each is compared with the others of the same class, where the classes
+    are formed by what people spent before.
 
-    `targeted`: booleans; `also`: columns with further facts about the time before. Classes: nothing spent, and ten
-    quantile groups of those who spent (coarsened exact matching: Iacus, King and Porro 2012, Causal Inference without
-    Balance Checking). Within the classes, a linear function of `spent` and `also` is fitted to the others' outcomes;
-    the effect is the targeted's outcome minus its prediction (Kline 2011, Oaxaca-Blinder as a Reweighting Estimator:
-    consistent if either the line or the weights that it implies are right). Variance: of the targeted's residuals, plus
-    that of the line with HC3 errors (MacKinnon and White 1985). Raises `TooFew`.
+    `targeted`: for each person, whether it was targeted. `spent`: what each person spent before. `also`: more columns
+    with facts about the time before.
+
+    There is one class for people who spent nothing, and ten classes for the quantiles of those who spent (coarsened
+    exact matching: Iacus, King and Porro 2012, Causal Inference without Balance Checking). A linear function of the
+    class, `spent` and `also` is fitted to the outcomes of the others. The effect is the mean of the targeted people's
+    outcomes minus what this function predicts for them (Kline 2011, Oaxaca-Blinder as a Reweighting Estimator:
+    consistent if the function is right, or the weights that it implies are). The variance is that of the targeted
+    people's residuals plus that of the function, with HC3 errors (MacKinnon and White 1985). Raises `TooFew`.
     """
     classes = _classes(spent)
     others_in = np.bincount(classes[~targeted], minlength=_BINS + 1)
@@ -76,7 +82,8 @@ def matched(outcome: Array, targeted: Array, spent: Array, also: Array, alpha: f
 
 
 def _classes(spent: Array) -> Array:
-    """The class of each person: 0 if nothing was spent, else 1 to 10 by the quantiles of those who spent."""
+    """The class of each person: 0 for people who spent nothing, 1 to 10 for the others, by the quantiles of what they
+    spent."""
     some = spent > 0
     if not some.any():
         return np.zeros(len(spent), dtype=np.int64)
@@ -85,7 +92,8 @@ def _classes(spent: Array) -> Array:
 
 
 def _design(classes: Array, known: Array) -> Array:
-    """One indicator column per class, and the columns of `known` that vary, standardised."""
+    """The columns of the regression: an indicator of each class, and those columns of `known` that vary,
+    standardised."""
     present = np.unique(classes)
     columns = (classes[:, None] == present).astype(float)
     spread = known.std(axis=0)
@@ -94,7 +102,8 @@ def _design(classes: Array, known: Array) -> Array:
 
 
 def _line(design: Array, outcome: Array) -> tuple[Array, Array]:
-    """Least-squares coefficients and their HC3 covariance. Redundant columns do no harm (pseudo-inverse)."""
+    """Fit a linear function of the columns of `design` by least squares. Returns its coefficients and their HC3
+    covariance. Redundant columns do no harm, since the pseudo-inverse is used."""
     inverse = np.linalg.pinv(design.T @ design)
     coefficients = inverse @ (design.T @ outcome)
     leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
@@ -104,9 +113,14 @@ def _line(design: Array, outcome: Array) -> tuple[Array, Array]:
 
 
 def historical(outcome: Array, before: Array, targeted: Array, alpha: float = ALPHA) -> Compared:
-    """Difference in differences: how much more the targeted changed than the others, from the period before to the
-    window. Welch's t over the change of each person (Card and Krueger 1994; Bertrand, Duflo and Mullainathan 2004: one
-    change per person, so that serial correlation does not understate the error). Raises `TooFew`."""
+    """The effect by difference in differences: how much the outcome of the targeted people changed from the period
+    before to the window, minus how much that of the others changed.
+
+    `outcome`, `before`: each person's outcome in the window, and in the period before. `targeted`: for each person,
+    whether it was targeted. The changes of the persons are compared by Welch's t test (Card and Krueger 1994). There is
+    one change per person, so that serial correlation does not make the error look smaller than it is (Bertrand, Duflo
+    and Mullainathan 2004). Raises `TooFew`.
+    """
     change = outcome - before
     if min(targeted.sum(), (~targeted).sum()) < FEWEST:
         raise TooFew(
@@ -124,8 +138,8 @@ def historical(outcome: Array, before: Array, targeted: Array, alpha: float = AL
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A comparison and its placebo. `placebo`: the same comparison for a time without an effect; `refused`: why the
-    comparison is rejected, or None."""
+    """A comparison and its placebo. `placebo`: the same comparison for a time before the campaign, where there was no
+    effect. `refused`: why the comparison must not be trusted; None if nothing speaks against it."""
 
     compared: Compared
     placebo: Compared
@@ -135,7 +149,7 @@ class Judged:
 @dataclass(frozen=True, slots=True)
 class Period:
     """What everyone did in one period: arrays with one value per person, in the same order for all periods. `outcome`:
-    the value compared; `spent`, `orders`: used for matching."""
+    the outcome whose effect is estimated. `spent`, `orders`: used to find people who are alike."""
 
     outcome: Array
     spent: Array
@@ -145,12 +159,13 @@ class Period:
 def judged(
     method: str, window: Period, recent: Period, earlier: Period, targeted: Array, *, alpha: float = ALPHA
 ) -> Judged:
-    """The comparison by `matched` or `historical`, with its placebo. `recent`: the period before the window, `earlier`:
-    the one before that; all three have the same length.
+    """Compare by `method` (`matched` or `historical`), and judge the comparison by a placebo. `recent`: the period
+    before the window; `earlier`: the period before `recent`. All three periods have the same length.
 
-    Matched: if people who are alike in `recent` are comparable, they do not differ in `earlier` either, which was not
-    matched on (the pseudo-outcome test of Imbens and Rubin 2015, Causal Inference, chapter 21). Historical: if both
-    sides would have changed alike, they also did so from `earlier` to `recent`. Raises `TooFew`.
+    The placebo of `matched`: people are matched by what they did in `recent`, and their outcomes in `earlier` are
+    compared. If matched people are comparable, these do not differ either (the pseudo-outcome test of Imbens and Rubin
+    2015, Causal Inference, chapter 21). The placebo of `historical`: the change from `earlier` to `recent`. If both
+    sides would have changed alike without the campaign, they did so then. Raises `TooFew`.
     """
     if method == "matched":
         known = np.column_stack([recent.orders, recent.outcome])

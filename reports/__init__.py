@@ -1,1 +1,1 @@
-"""Reports: their parts, sections, charts and pages, and how values are written for people."""
+"""Reports for people: what they consist of (parts, sections, charts, pages), and how they show values."""

@@ -1,4 +1,4 @@
-"""Sentences that describe the cut of an answer: up to which instant events count."""
+"""Sentences that describe the cut of an answer: the instant up to which events count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ CUTS: Final = {
 
 
 def cut_of(name: str, at: datetime) -> Note:
-    """Describe a cut. A cut before a day is given as the last microsecond before the day begins; the sentence then says
-    "before" the day."""
+    """The sentence for a cut. `name`: the kind of cut (`at` or `known_at`); `at`: its instant. If `at` is the last
+    microsecond of a second, the cut was made before the next instant, such as the beginning of a day. The sentence then
+    says "before" this instant."""
     until, before = CUTS[name]
     return note(before, at=at + timedelta(microseconds=1)) if at.microsecond == 999_999 else note(until, at=at)

@@ -1,4 +1,4 @@
-"""Charts of reviews, drawn as SVG. Labels stay text, and the reader's browser chooses the font."""
+"""Draws the charts of reviews as SVG. Labels are stored as text, so the reader's browser chooses their font."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _WIDTH: Final = 5.8
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart. `kind`: bars (one series), lines, or spans (series `effect`, `low`, `high`). `names`: names of the bars,
-    points or spans; `series`: by column name, one number per bar, point or span; `currency`: currency of the
-    amounts."""
+    """A chart. `kind`: `bars` (with one series), `lines`, or `spans` (intervals, with the series `effect`, `low` and
+    `high`). `names`: the name of each bar, point or interval. `series`: by column name, one number for each of these.
+    `currency`: the currency of amounts."""
 
     kind: str
     title: str
@@ -43,7 +43,7 @@ class Chart:
 
 
 def svg(chart: Chart) -> str:
-    """Draw the chart as an `<svg>` element to embed in a page."""
+    """Draw the chart as an `<svg>` element that can be embedded in a page."""
     need("charts", "matplotlib")
     import matplotlib as mpl
 
@@ -66,7 +66,7 @@ def svg(chart: Chart) -> str:
 
 
 def _bars(axes: Axes, chart: Chart) -> None:
-    """Draw horizontal bars, each with its value. Horizontal, so that long names fit beside them."""
+    """Draw the bars, each with its value. They are horizontal, so that long names fit beside them."""
     [(name, values)] = chart.series.items()
     known = [value or 0 for value in values]
     drawn = axes.barh(range(len(known)), known, color=_COLORS[0], height=0.62)
@@ -93,7 +93,7 @@ def _lines(axes: Axes, chart: Chart) -> None:
 
 
 def _spans(axes: Axes, chart: Chart) -> None:
-    """Draw intervals, and a line at zero: an interval that contains zero may mean no effect."""
+    """Draw the intervals, and a line at zero. If an interval contains zero, there may be no effect."""
     parts = zip(*(chart.series[name] for name in ("effect", "low", "high")), strict=True)
     for n, (effect, low, high) in enumerate(parts):
         if effect is None or low is None or high is None:

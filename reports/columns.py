@@ -1,4 +1,4 @@
-"""Table columns for people: headings with units, cells, alignment, and the order of the rows."""
+"""How the columns of tables are shown to people: headings with units, cells, alignment, and the order of the rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _RIGHT: Final = frozenset({"money", "share", "bp", "factor", "factor_bp", "p", "
 
 
 class Column:
-    """One column: its heading with the unit, its cells, their kinds, and whether it is right-aligned.
+    """A column as it is shown. `head`: the heading, with the unit. `cells`: the formatted values. `kinds`: the kinds of
+    these values (see `labels.kind`). `right`: whether the cells are right-aligned.
 
-    `currency`: the currency of amounts whose row names none. `of_all`: the currency of all amounts, which goes into the
-    heading; None if there are several.
+    `currency`: the currency of amounts in rows that name none. `of_all`: the currency that all amounts of the table
+    share, which is then shown in the heading; None if they do not share one.
     """
 
     def __init__(self, name: str, rows: Sequence[Row], currency: str | None, of_all: str | None) -> None:
@@ -33,8 +34,9 @@ class Column:
 def columns_of(
     rows: Sequence[Row], names: Sequence[str], currency: str | None = None, named: bool = False
 ) -> list[Column]:
-    """Format columns for people. If all amounts have one currency, it goes into their headings, and the column
-    `currency` is dropped unless the reader asked for it (`named`)."""
+    """The columns `names` of the rows, as they are shown. If all amounts have one currency, their headings show it, and
+    the column `currency` is left out unless the reader asked for it (`named`). `currency`: the currency of amounts in
+    rows that name none."""
     one = _one_currency(rows, currency)
     if one is not None and not named and _amounts(rows, names):
         names = [name for name in names if name != "currency"]
@@ -42,8 +44,8 @@ def columns_of(
 
 
 def _one_currency(rows: Sequence[Row], currency: str | None) -> str | None:
-    """The currency that all amounts share, or "" if none of them names one; None if there are several, or no
-    amounts."""
+    """The currency that all amounts share; "" if no amount has a known currency. None if the amounts have several
+    currencies, or if there are no amounts."""
     currencies = {row.get("currency") or currency or "" for row in rows if _amounts([row], row)}
     return currencies.pop() if len(currencies) == 1 else None
 
@@ -64,8 +66,8 @@ _IN_TIME: Final = frozenset("day week month hour bucket cohort weekday hour_of_d
 
 
 def in_natural_order(rows: list[Row], names: Sequence[str]) -> list[Row]:
-    """Put rows in natural order, 2 before 10, if their first column is a time or if they arrive sorted by their first
-    columns as text."""
+    """Sort the rows in natural order (2 before 10) by their first columns. Does so if the first column is a time, or if
+    the rows are already sorted by these columns as text. Returns the rows unchanged otherwise."""
     if names and names[0] in _IN_TIME:
         return sorted(rows, key=lambda row: natural(str(row[names[0]])))
     for first in range(min(3, len(names)), 0, -1):
@@ -79,6 +81,6 @@ def in_natural_order(rows: list[Row], names: Sequence[str]) -> list[Row]:
 
 
 def natural(text: str | None) -> tuple[Any, ...]:
-    """A sort key that compares runs of digits as numbers. None sorts last."""
+    """The sort key of a text in natural order, where runs of digits are compared as numbers. None is sorted last."""
     parts = re.split(r"([0-9]+)", text or "")
     return (text is None, *((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts))

@@ -1,4 +1,4 @@
-"""How the results of an experiment are shown: titles, columns, and which effects."""
+"""How the results of an experiment are shown: the titles and columns of the tables, and which effects they contain."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from coupon_ledger.reports.text import Row
 
 
 def without_notes(row: Row) -> Row:
-    """The row without its notes (sentences as templates, for translation). Machines get the same sentences in English
-    from other columns."""
+    """The row without its notes, which are templates for translation. JSON and CSV have the same sentences in English
+    in other columns."""
     plain = {name: value for name, value in row.items() if not name.startswith("conclusion_note")}
     return plain | {"warnings": [{n: v for n, v in w.items() if n != "note"} for w in row["warnings"]]}
 
@@ -31,13 +31,13 @@ TITLES: Final = {
 
 
 def columns_of(name: str, rows: Sequence[Row]) -> list[str]:
-    """The columns that people see, with the intervals that the conclusions are based on."""
+    """The columns of the table `name` that people see. The intervals are those on which the conclusions are based."""
     return with_the_intervals_that_count(COLUMNS[name].split(), rows)
 
 
 def with_the_intervals_that_count(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Replace plain intervals by corrected ones if there are any, as with several treatments. `--wide` shows both. An
-    amount without a corrected interval is then shown without any interval."""
+    """The columns to show. If the rows have corrected intervals, as they do with several treatments, these replace the
+    plain intervals, and amounts without a corrected interval are shown without any. `--wide` shows all intervals."""
     wide = {column: f"{column.removesuffix(end)}simultaneous_{end}" for column in columns for end in ("low", "high")
             if column.endswith(end)}  # fmt: skip
     if not any(row.get(name) is not None for row in rows for name in wide.values()):
@@ -46,6 +46,7 @@ def with_the_intervals_that_count(columns: Sequence[str], rows: Sequence[Row]) -
 
 
 def main_effects(effects: Sequence[Row]) -> list[Row]:
-    """The effects that people see: by every method for the main metric, by the plain method for the others."""
+    """The effects that people see: those on the main metric by every method, and those on other metrics by the plain
+    method."""
     main = effects[0]["metric"]
     return [row for row in effects if row["metric"] == main or row["method"] == "plain"]

@@ -1,8 +1,8 @@
-"""How people read columns and values: names in the reader's language, numbers in their units.
+"""How columns and values are shown to people: names in the reader's language, and numbers with their units.
 
-The names are in `ledger/labels.toml`, those of metrics in `questions/metrics/metrics.toml`. A value is formatted by its
-kind (money, share, count, instant, …), which follows from the column or from the row's metric. Machines get columns and
-values unchanged.
+The names are in `ledger/labels.toml`; the names of metrics are in `questions/metrics/metrics.toml`. The format of a
+value depends on its kind (money, share, count, instant, …), and the kind on the column or on the metric in the row.
+Formats for machines (JSON, CSV) have the columns and values unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _UNITS: Final = {"ratio": "share", "minor": "money", "seconds": "seconds", "minu
 
 @cache
 def _metrics() -> Mapping[str, Metric]:
-    """The metric definitions; loaded with the first table, not with every command."""
+    """The definitions of all metrics. They are loaded when first needed, so that commands without tables start
+    faster."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     return METRICS
@@ -53,8 +54,9 @@ def _in_language(text: Label) -> str:
 
 
 def named(column: str) -> Label | None:
-    """The name of a column. It is looked up among the fields, then the codes, then the metrics. A column made from
-    another, such as `orders_target`, is named after it. None for unknown columns."""
+    """The name of a column in all languages; None for unknown columns. The column is looked up among the fields, then
+    among the codes, then among the metrics. The name of a column with a suffix, such as `orders_target`, is the name of
+    the column without the suffix, followed by words for the suffix."""
     if (field := _field(column)) is not None:
         return field.label
     if (code := labels.of_code(column)) is not None:
@@ -69,8 +71,8 @@ def named(column: str) -> Label | None:
 
 
 def label(column: str) -> str:
-    """The column's name in the reader's language. A name with a space, such as `issued_coupons app`, is a column and
-    the code of what it counts."""
+    """The name of a column in the reader's language. If the name contains a space, as in `issued_coupons app`, the
+    second part is a code: the column has only the values for this code."""
     column, _, of = column.partition(" ")
     if of:
         return f"{label(column)} {word(of)}"
@@ -81,46 +83,49 @@ def label(column: str) -> str:
 
 
 def label_of_metric(name: str) -> str:
-    """The name of a metric, or of a metric that experiments compare, in the reader's language."""
+    """The name of a metric in the reader's language. The metric can also be one that only experiments have."""
     return label(labels.experiment_metrics().get(name, name))
 
 
 def label_of_texts(column: str) -> str:
-    """The name of a column that holds texts or lists. Some columns of the same name hold numbers in other tables."""
+    """The name, in the reader's language, of a column whose values are texts or lists. Other tables may have a column
+    with the same name whose values are numbers, which then has another name for people."""
     lists = labels.section("lists")
     return _in_language(lists[column]) if column in lists else label(column)
 
 
 def word(code: str) -> str:
-    """The code in words of the reader's language. Unknown codes stay as they are."""
+    """The words for a code in the reader's language. An unknown code is returned unchanged."""
     known = labels.of_code(code)
     return code if known is None else _in_language(known)
 
 
 def codes_in_words(codes: Sequence[str]) -> str:
-    """Several codes for one cell: words in Chinese; in English the codes themselves, which options accept."""
+    """The text of a cell with several codes. In Chinese, it has the words for the codes; in English, the codes
+    themselves, so that readers can copy them into options."""
     return "、".join(map(word, codes)) if view().chinese else ", ".join(codes)
 
 
 def total_label() -> str:
-    """The heading of a row of totals."""
+    """The heading of the row with the totals."""
     return _in_language(labels.section("words")["total"])
 
 
 def say(template: str, /, **values: Any) -> str:
-    """Render a sentence in the reader's language; see `ledger.words`."""
+    """The sentence in the reader's language. `template`: the sentence in English, with placeholders for the `values`
+    (see `ledger.words`)."""
     return text_of(Note(template, values))
 
 
 def text_of(sentence: Note) -> str:
-    """Render a note in the reader's language, with instants in the reader's zone."""
+    """The sentence of a note in the reader's language, with instants in the reader's zone."""
     reader = view()
     return Speaker(reader.lang, reader.instant, word, label_of_metric).say(sentence)
 
 
 def kind(column: str, row: Row) -> str:
-    """The kind of the row's value in this column: money, share, bp, factor, factor_bp, p, seconds, count, number, name,
-    instant, day, metric, code, text."""
+    """The kind of the value that the row has in this column: money, share, bp, factor, factor_bp, p, seconds, count,
+    number, name, instant, day, metric, code or text."""
     value = row[column]
     if isinstance(value, datetime):
         return "instant"
@@ -134,14 +139,15 @@ def kind(column: str, row: Row) -> str:
 
 
 def _texts(column: str) -> str:
-    """What the texts in the column are: `metric`, `code`, or `text`."""
+    """The kind of a text in this column: `metric` (the name of a metric), `code` or `text`."""
     field = _field(column)
     texts = field.text if field is not None else None
     return "code" if texts == "word" else texts or "text"
 
 
 def _in_words_always(column: str) -> bool:
-    """Whether the column shows codes as words in English too, instead of as options and events spell them."""
+    """Whether codes in this column are shown as words in English, too. In other columns, English shows the codes as
+    they are in options and events."""
     field = _field(column)
     return field is not None and field.text == "word"
 
@@ -174,8 +180,8 @@ def _kind_of_number(column: str, row: Row) -> str:
 
 
 def _unit_column(column: str, row: Row) -> str:
-    """The name that determines the unit of the row's value: the metric in the row, if the column holds values of that
-    metric; else the column."""
+    """The name from which the unit of the value follows. If the row has a metric, and the column contains values of
+    that metric, this is the name of the metric; otherwise it is the column."""
     field, metric = _field(column), row.get("metric")
     if field is None or field.of_metric is None or not isinstance(metric, str):
         return column
@@ -187,14 +193,14 @@ def _by_ending(column: str) -> str | None:
 
 
 def _is_mean(column: str) -> bool:
-    """Whether the column holds means, which keep a decimal even if the value happens to be whole."""
+    """Whether the values of this column are means. These are shown with a decimal even if a value is a whole number."""
     field = _field(column)
     return field is not None and field.of_metric == "mean"
 
 
 def shown(column: str, row: Row, currency: str | None = None, bare: bool = False) -> str:
-    """Format the row's value in this column for people. `currency`: used if the row names none; `bare`: amounts without
-    their currency."""
+    """The value that the row has in this column, formatted for people. `currency`: the currency of an amount if the row
+    names none. `bare`: whether to show an amount without its currency."""
     value = row[column]
     value_kind = kind(column, row)
     if value is None:
@@ -221,12 +227,14 @@ def _money(value: float, currency: str | None, bare: bool) -> str:
 
 
 def figure(name: str, value: Any, currency: str | None = None) -> str:
-    """Format a single value for people; `name` is the name of its column."""
+    """A single value, formatted for people. `name`: the name of its column; `currency`: its currency if it is an
+    amount."""
     return shown(name, {name: value}, currency)
 
 
 def in_words(values: Row, currency: str | None = None) -> str:
-    """Format fields side by side on one line."""
+    """Several values on one line, each after the name of its column, formatted for people. `values`: by column; values
+    that are None are left out. `currency`: the currency of amounts if `values` name none."""
     return ("，" if view().chinese else ", ").join(
         f"{label(name)} {shown(name, values, currency)}" for name, value in values.items() if value is not None
     )
@@ -258,7 +266,8 @@ def _seconds(value: float) -> str:
 
 
 def text(value: Any) -> str:
-    """Format any value on one line: lists and objects as words, instants in the reader's zone."""
+    """Any value as text on one line. The items of lists and dictionaries are separated by commas, and instants are in
+    the reader's zone."""
     if value is None:
         return NOTHING
     if isinstance(value, datetime):

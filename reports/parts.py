@@ -1,4 +1,5 @@
-"""The parts of reports. Each part has a title, the question it shows, and the columns that can be added up."""
+"""The parts of reports. A part has a title and a question whose answer it shows, and says which columns can be added
+up."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from coupon_ledger.reports.text import Row
 
 
 def one_currency(rows: list[Row]) -> Iterator[Row]:
-    """Merge rows of metrics. For each slice, metrics come as one row of counts, without a currency, and one row of
-    amounts per currency. If a slice has only one currency, its two rows become one."""
+    """Yield the rows of an answer about metrics, merged where possible. For each slice, the answer has one row with the
+    counts, without a currency, and one row with the amounts for each currency. If a slice has amounts in only one
+    currency, its two rows become one."""
     if not rows or "currency" not in rows[0]:
         yield from rows
         return
@@ -157,23 +159,24 @@ DOUBTS: Final = {
 
 @dataclass(frozen=True)
 class PartQuestion:
-    """The question that a part asks. `takes`: the options of the command that become parameters of the question;
-    `fixed`: parameters that are always the same."""
+    """A question that a part asks. `takes`: which options of the command are parameters of the question; `fixed`:
+    parameters that always have the same value."""
 
     question: str
     takes: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def parameters(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters of the question, from the options of a command."""
+        """The parameters with which to ask the question. `options`: the options of the command, by name."""
         return {name: options[name] for name in self.takes if options.get(name) is not None} | dict(self.fixed)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a report. `asks`, `takes`, `fixed`: its question, as in `PartQuestion`. `behind`: the question that
-    lists the coupons, orders or people behind its numbers. `sums`: columns that can be added up to a total. `whole`:
-    the total is asked for separately, because the rows cannot be added up. `by`: the default of `--by`."""
+    """One part of a report. `asks`, `takes`, `fixed`: the question whose answer the part shows, as in `PartQuestion`.
+    `behind`: the question that lists the coupons, orders or people from which the numbers are computed. `sums`: the
+    columns that can be added up to a total. `whole`: whether the total is asked for separately, since the rows cannot
+    be added up. `by`: the default of the option `--by`."""
 
     title: str
     asks: str
@@ -368,8 +371,8 @@ DETAILS: Final[Mapping[str, str]] = {
 
 
 def one_row_a_slice(rows: list[Row]) -> list[Row]:
-    """Prepare rows of metrics for people: drop the columns that are the same in all rows, and put counts beside amounts
-    if a slice has one currency."""
+    """The rows of an answer about metrics, for people: without the columns `open` and `data_clock`, and with counts and
+    amounts in one row if a slice has only one currency. Other answers are returned unchanged."""
     if not rows or "data_clock" not in rows[0]:
         return rows
     hidden = ("open", "data_clock")
@@ -384,9 +387,12 @@ MONTHS_LATER: Final = "+1, +2, …: the share that came in the first, the second
 
 
 def by_month(rows: list[Row]) -> list[Row]:
-    """Turn cohorts into the usual triangle: one row per cohort, one column per later month, with the share of customers
-    that came back. The first month is left out, since everyone came then. Empty cohorts and months more than ten years
-    later are left out, too: a single order with a wrong date would make a table of two thousand years."""
+    """Arrange an answer about cohorts as a triangle: one row per cohort, one column per later month, with the share of
+    customers who ordered again in that month. Other answers are returned unchanged.
+
+    The first month is left out, since all customers ordered in it. Empty cohorts and months after more than ten years
+    are left out, too: otherwise, one order with a wrong date could make the table two thousand years wide.
+    """
     if not rows or "months_later" not in rows[0]:
         return rows
     started = [row for row in rows if row["customers"] and row["months_later"] <= _TEN_YEARS]
@@ -409,7 +415,7 @@ def _share_that_came(row: Row) -> str:
 
 
 def doubt_in_words(row: Row) -> Note:
-    """Describe a doubt: the number of cases, how reports count them, and the amount in question."""
+    """A sentence about a doubt: how many cases there are, how reports count them, and the amount in question."""
     what, how = DOUBTS[row["doubt"]]
     values = {"n": row["cases"], "what": note(what, n=row["cases"]), "how": note(how)}
     if not row["amount_minor"]:
@@ -418,6 +424,6 @@ def doubt_in_words(row: Row) -> Note:
 
 
 def doubt_without_number(doubt: str) -> Note:
-    """Describe a doubt for a table that shows the number of cases in a column of its own."""
+    """A sentence about a doubt without the number of cases, which the table shows in another column."""
     what, how = DOUBTS[doubt]
     return note("{what}: {how}", what=note(what, n=2), how=note(how))

@@ -1,8 +1,8 @@
 """The review of a campaign (复盘): goal and result, funnel, trend, channels, customers, causal effects, cost, losses,
 anomalies, and a comparison with earlier campaigns.
 
-A section is a function that asks questions through `CampaignAnswers` and returns a `Section`. If the data for a section
-are missing, the section says so.
+Each section is built by a function that asks questions through `CampaignAnswers` and returns a `Section`. If the data
+for a section are missing, the section says so.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ _EARLIER: Final = 5
 
 @dataclass
 class Section:
-    """One section. `in_short`: sentences for the head of the review. `tables`: rows by table key (see `TABLE_TITLES`);
-    `columns`: the columns that people see, for tables that hide some. `currency`: the currency of amounts whose row
-    names none; `heads`: columns that people see under another name. `commands`: commands that show where the numbers
-    come from. `refused`: why the section has no data."""
+    """One section of a review. `in_short`: sentences for the summary at the head of the review. `tables`: the rows of
+    each table, by a key (see `TABLE_TITLES`). `columns`: by the same key, the columns that people see; all if the key
+    is missing. `currency`: the currency of amounts in rows that name none. `heads`: other names under which people see
+    a column, by column. `commands`: commands that show where the numbers come from. `refused`: why the section has no
+    data."""
 
     title: str = ""
     in_short: list[str] = field(default_factory=list)
@@ -63,9 +64,9 @@ class Section:
 
 
 class CampaignAnswers:
-    """Asks questions about one campaign, all as of the same instant. `past`: that instant, as cut parameters of the
-    questions; `goods_rates`: rates for the cost of goods, as questions take them; `zone`: the zone that defines days,
-    None for the default."""
+    """Asks questions about one campaign. All answers are as of the same cut. `past`: the parameters that set this cut.
+    `goods_rates`: the rates for the cost of goods, in the form that questions accept. `zone`: the time zone in which
+    days begin; None for the default."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class CampaignAnswers:
         [self.about] = self.rows("campaign", campaign=campaign)
 
     def frame(self, question: str, **parameters: Any) -> pl.DataFrame:
-        """The answer to a question. Sections that ask the same question share one answer."""
+        """The answer to a question. If the same question has been asked before, this is the same answer."""
         import polars as pl
 
         key = json.dumps([question, plain(parameters)])
@@ -99,14 +100,14 @@ class CampaignAnswers:
         return self.frame(question, **parameters).to_dicts()
 
     def metrics(self, names: str, campaigns: list[str] | None = None, **more: Any) -> list[Row]:
-        """Values of metrics: one row per slice and currency, one column per metric. They are about this campaign, or
-        about `campaigns` if set."""
+        """The values of metrics: one row per slice and currency, with one column per metric. `names`: the metrics,
+        separated by commas. `campaigns`: the campaigns to ask about; None for the campaign of the review."""
         where = {"campaign": [self.campaign] if campaigns is None else campaigns}
         return self.rows("metrics", names=names, where=where, **self.goods, **self._zone, **more)
 
     def command(self, line: str) -> str:
-        """A command that shows the same numbers as of the same instant. `{campaign}` in `line` stands for this
-        campaign, `{rates}` for its rates."""
+        """The text of a command that shows the same numbers, as of the same cut. `line`: the command without
+        `coupon-ledger`, in which `{campaign}` stands for the campaign and `{rates}` for the options with the rates."""
         goods = self.goods.get("goods_rates", {})
         rates = "".join(
             f" --goods-rate {shlex.quote(f'{c}={bp / 100:g}' if c else f'{bp / 100:g}')}" for c, bp in goods.items()
@@ -413,7 +414,8 @@ def _comparison_without_arms(row: Row, why: str, ask: CampaignAnswers) -> Sectio
 
 
 def _discount_here(ask: CampaignAnswers, row: Row) -> str:
-    """Explain why the discount beside an effect is less than the campaign's."""
+    """A sentence that explains why the discount shown beside an effect is less than the whole discount of the
+    campaign."""
     here = sum(arm["discount_minor"] for arm in row["arms"]) if "arms" in row else row["discount_minor"]
     discounts = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
     part, whole = ((n, row["currency"]) for n in (here, discounts.get(row["currency"]) or 0))
@@ -512,7 +514,7 @@ def _anomalies(ask: CampaignAnswers) -> Section:
 
 
 def _comparison(ask: CampaignAnswers) -> Section:
-    """Compare with earlier campaigns, and with the figures booked for the industry."""
+    """The section that compares the campaign with earlier campaigns, and with stored figures of the industry."""
     section = Section(commands=[ask.command("report roi{rates}")])
     rows = [row for row in ask.rows("campaigns") if row["campaign_id"] is not None]
     begun = {row["campaign_id"]: row["begun_at"] for row in rows if row["begun_at"] is not None}
@@ -563,7 +565,7 @@ SECTIONS: Final[Mapping[str, tuple[str, Callable[[CampaignAnswers], Section]]]] 
 
 
 def _known(name: str) -> bool:
-    """Whether a metric of this name exists and can be asked for a whole campaign."""
+    """Whether there is a metric with this name that can be computed for a whole campaign."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     metric = METRICS.get(name)
@@ -571,7 +573,8 @@ def _known(name: str) -> bool:
 
 
 def _by_metric(rows: list[Row], names: str) -> list[Row]:
-    """One row per metric and currency that has a value."""
+    """One row (`metric`, `currency`, `value`, `unit`) per metric and currency. Without metrics that have no value.
+    `names`: the metrics, separated by commas."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     return [
@@ -588,7 +591,8 @@ def _by_metric(rows: list[Row], names: str) -> list[Row]:
 
 
 def _against(rows: list[Row], names: str) -> list[Row]:
-    """One row per metric and currency that has a target: goal, result, and the share that was reached."""
+    """One row per metric and currency that has a target: the target (`goal`), the `result`, and the share of the target
+    that was `reached`. `names`: the metrics, separated by commas."""
     return [
         {
             "metric": name,
@@ -604,8 +608,8 @@ def _against(rows: list[Row], names: str) -> list[Row]:
 
 
 def _beside(ask: CampaignAnswers, name: str, booked: Row) -> list[Row]:
-    """Compare a metric with the industry's figure, one row per currency. The figure is booked like a target: basis
-    points for a ratio."""
+    """Compare the metric `name` with the figure of the industry, in one row per currency. `booked`: the row of the
+    target as which the figure is stored. The figure of a ratio is in basis points."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     industry = booked["target"] / 10_000 if METRICS[name].unit == "ratio" else booked["target"]
@@ -624,7 +628,8 @@ def _beside(ask: CampaignAnswers, name: str, booked: Row) -> list[Row]:
 
 
 def review_of(ask: CampaignAnswers, sections: list[str]) -> dict[str, Section]:
-    """Build the sections. If the data do not support a section, it has only the reason (`refused`)."""
+    """Build these sections. Returns them by name. If the data for a section are missing, it has only the reason
+    (`refused`)."""
     review = {}
     for name in sections:
         title, build = SECTIONS[name]
@@ -637,7 +642,7 @@ def review_of(ask: CampaignAnswers, sections: list[str]) -> dict[str, Section]:
 
 
 def as_json(ask: CampaignAnswers, sections: Mapping[str, Section]) -> str:
-    """The review for machines: amounts in minor units, instants in UTC."""
+    """The review as JSON for machines, with amounts in minor units and instants in UTC."""
     names = ("title", "in_short", "text", "warnings", "tables", "currency", "commands", "refused")
     contents = {name: {part: getattr(section, part) for part in names} for name, section in sections.items()}
     head = {"campaign": ask.campaign, "name": ask.about["name"], "as_of": ask.as_of}

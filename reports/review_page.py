@@ -1,5 +1,5 @@
-"""A review as Markdown, and as a self-contained HTML page: charts are inline, nothing is loaded from elsewhere, and
-data cannot become markup."""
+"""Writes a review as Markdown, or as an HTML page. The page has its charts inline and loads nothing from elsewhere.
+Data are escaped, so that they cannot become markup."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CARDS: Final = (
 
 
 def _title(ask: CampaignAnswers) -> str:
-    """The campaign's id and, if it has another name, its name."""
+    """The id of the campaign, followed by its name if the name differs from the id."""
     name = ask.about["name"]
     return f"{ask.campaign} · {name}" if name and name != ask.campaign else ask.campaign
 
@@ -63,7 +63,7 @@ def _refused_title() -> str:
 
 
 def _state(ask: CampaignAnswers) -> str:
-    """Which state of the ledger the review shows, and how to read its times and amounts."""
+    """A sentence that says which state of the ledger the review shows, and how to read the times and amounts."""
     parts = [note("as of commit {n:count}", n=ask.as_of["commits"])]
     if ask.as_of["data_clock"]:
         parts.append(note("data's clock {at:instant}", at=ask.as_of["data_clock"].replace(microsecond=0)))
@@ -78,7 +78,7 @@ def _state(ask: CampaignAnswers) -> str:
 
 
 def _period(ask: CampaignAnswers) -> str:
-    """The campaign's status, type and claim window."""
+    """The campaign's status, coupon type and claim window, on one line."""
     about = ask.about
     facts = [f"{label(n)} {shown(n, about)}" for n in ("status", "coupon_type") if about.get(n)]
     if about.get("claim_from") or about.get("claim_until"):
@@ -88,7 +88,8 @@ def _period(ask: CampaignAnswers) -> str:
 
 
 def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[Column]:
-    """The columns that people see: those with a value in any row."""
+    """The columns of a table that people see. Without columns that are empty in all rows, or contain lists. `title`:
+    the key of the table."""
     names = section.columns.get(title) or list(rows[0])
     names = [n for n in names if any(row.get(n) is not None for row in rows) and not isinstance(rows[0].get(n), list)]
     heads = section.heads
@@ -97,16 +98,16 @@ def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[Column]:
 
 
 def _look(column: Column) -> str:
-    """The class of a column's cells on the page: `n` for numbers, which are right-aligned; `w` for long texts, which
-    wrap."""
+    """The CSS class of a column's cells: `n` for right-aligned numbers, `w` for long texts that are broken into lines,
+    otherwise empty."""
     if column.right:
         return "n"
     return "w" if any(len(text) > _WIDE for text in column.cells) else ""
 
 
 def markdown(ask: CampaignAnswers, sections: Mapping[str, Section], file: Path | None) -> str:
-    """Write the review as Markdown. `file`: where it will be stored; its charts are drawn into a folder beside it.
-    Raises `UnusableFile`."""
+    """The review as Markdown. `file`: the file in which the caller will store it. The charts are drawn into a folder
+    beside this file; if `file` is None, they are left out. Raises `UnusableFile`."""
     lines = [
         f"# {_plain(say('Review of campaign {name}', name=_title(ask)))}",
         "",
@@ -134,7 +135,8 @@ def markdown(ask: CampaignAnswers, sections: Mapping[str, Section], file: Path |
 
 
 def _drawn(name: str, section: Section, file: Path | None) -> list[str]:
-    """Draw the section's charts into the folder beside `file`, and return the Markdown that shows them."""
+    """Draw the section's charts into the folder beside `file`. Returns the lines of Markdown that show them. `name`:
+    the name of the section."""
     lines: list[str] = []
     for number, chart in enumerate((c for c in section.charts if not c.empty), start=1):
         if file is None:
@@ -161,7 +163,7 @@ def _table(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Escape the text, so that data cannot become markup."""
+    """Escape a text for Markdown, so that data cannot become markup."""
     for sign in ("\\", "|", "<", ">", "`", "*", "_", "[", "]"):
         text = text.replace(sign, {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}"))
     return text.replace("\n", " ")
@@ -170,7 +172,7 @@ def _plain(text: str) -> str:
 @dataclass(frozen=True)
 class _Table:
     """One table of the page. `columns`: empty if there are no rows. `folded`: the line that the page shows instead of a
-    table that is too long; empty for others."""
+    long table, until the reader opens it; empty for other tables."""
 
     title: str
     columns: list[Column]
@@ -182,7 +184,7 @@ class _Table:
 
 
 def html(ask: CampaignAnswers, sections: Mapping[str, Section]) -> str:
-    """Write the review as a page. Everything is escaped except the charts, which are drawn here."""
+    """The review as an HTML page. Everything is escaped, except the charts, which this program draws itself."""
     from markupsafe import Markup
 
     return _template().render(
@@ -220,7 +222,8 @@ def _words() -> dict[str, str]:
 
 
 def _cards(goal: Section) -> Iterator[tuple[str, str]]:
-    """The headline figures: value and name."""
+    """Yield the headline figures, each as its formatted value and its name. `goal`: the section with the goal and
+    result."""
     for name in _CARDS:
         for row in goal.tables.get("result", ()):
             if row["metric"] == name:
@@ -235,7 +238,7 @@ def _tables(section: Section) -> Iterator[_Table]:
 
 
 def _with_code(words: str) -> Markup:
-    """Escape the text, and show what is in backticks as code."""
+    """Escape a text for HTML, and turn what is in backticks into `<code>` elements."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words))))

@@ -1,4 +1,4 @@
-"""Text for people: printable on one line, and how wide it is on a terminal."""
+"""Texts on a terminal: without characters that control it, and how wide they are."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Row = dict[str, Any]
 
 
 def printable(text: str) -> str:
-    """Escape characters that are not printable, such as control characters, which a terminal would obey."""
+    """The text with unprintable characters escaped, since a terminal would obey control characters."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def text_width(text: str) -> int:
-    """The text's width in terminal columns; wide characters take two."""
+    """The width of the text in columns of a terminal. Wide characters take two columns."""
     return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,7 +1,7 @@
-"""The reader's language and zone, in which reports are shown.
+"""The language and the time zone in which reports are shown to the current reader.
 
-The command line takes them from its flags and settings (`cli.view`) and sets them as the `default`. A service that
-answers several readers at once sets each reader's view with `showing`.
+The command line reads both from its options and settings (`cli.view`), and sets them with `default`. A service that
+answers several readers at the same time sets the view of each reader with `showing`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 @dataclass(frozen=True)
 class View:
-    """A reader's view. `lang`: `en` or `zh`; `zone`: an IANA time zone."""
+    """How reports are shown to a reader. `lang`: the language, `en` or `zh`; `zone`: an IANA time zone."""
 
     lang: str = "en"
     zone: str = "UTC"
@@ -26,7 +26,8 @@ class View:
         return self.lang == "zh"
 
     def local(self, instant: datetime) -> datetime:
-        """The instant as wall-clock time in the zone, without an offset. Naive instants are UTC."""
+        """The instant as local time in the view's zone, without a zone of its own. An instant without a zone is taken
+        as UTC."""
         aware = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
         try:
             return aware.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None)
@@ -34,7 +35,7 @@ class View:
             return aware.astimezone(UTC).replace(tzinfo=None)
 
     def instant(self, value: datetime) -> str:
-        """Format an instant as local time, to the second, with a fraction if there is one."""
+        """The instant as text in the view's zone, to the second, with a fraction of a second if there is one."""
         local = self.local(value)
         text = f"{local:%Y-%m-%d %H:%M:%S}".rjust(19, "0")
         return f"{text}.{local.microsecond:06d}".rstrip("0") if local.microsecond else text
@@ -50,13 +51,13 @@ def view() -> View:
 
 
 def default(current: Callable[[], View]) -> None:
-    """Set the function that returns the view wherever `showing` has set none."""
+    """Set the function that returns the view of the reader outside the blocks of `showing`."""
     _default[0] = current
 
 
 @contextmanager
 def showing(shown: View) -> Iterator[None]:
-    """Within the block, show everything in this view. Other threads and tasks are not affected."""
+    """Within the block, `view` returns `shown`. Other threads and tasks are not affected."""
     token = _shown.set(shown)
     try:
         yield
