@@ -45,9 +45,9 @@ class TooLittleData(ValueError):
 
 
 def quintile(values: pl.Series, *, low_is_best: bool = False) -> pl.Series:
-    """A score from 1 to 5 for each customer, by the share of customers with a worse value. Higher values are better
-    unless `low_is_best`. Customers with equal values have the same score: the lowest score among them, or the highest
-    if `low_is_best`."""
+    """A score from 1 to 5 for each customer, by the share of customers with a worse value. Higher values are better,
+    unless `low_is_best`. Customers with equal values have the same score. If their ranks span several scores, this is
+    the lowest of them, or the highest if `low_is_best`."""
     if low_is_best:
         return -((-values).rank("max").cast(pl.Int64) * -5 // max(len(values), 1))
     return (values.rank("min").cast(pl.Int64) - 1) * 5 // max(len(values), 1) + 1

@@ -214,13 +214,13 @@ def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: 
 
 
 def always_valid(effect: Estimate, n: float, planned: float, alpha: float = ALPHA, tests: int = 1) -> Estimate:
-    """The estimate with an interval that stays valid however often one looks at the results: all intervals of all looks
+    """The estimate with an interval that stays valid however often one looks at the results: the intervals of all looks
     together contain the true value with probability 1 - alpha.
 
     `n`: how many people both groups have so far. `planned`: the `n` at which the interval is tightest. It must be the
-    same at every look, otherwise the intervals are not valid together. `tests`: as in `simultaneous`. It does not
-    change where the interval is tightest for one test. The `p` of the result is the smallest alpha at which the
-    interval, tuned in the same way, excludes zero; it does not depend on `tests`.
+    same at every look, otherwise the intervals are not valid together. `tests`: as in `simultaneous`; more tests make
+    the interval wider, but do not change how `planned` tunes it. The `p` of the result is the smallest alpha at which
+    the interval, tuned in the same way and for one test, excludes zero.
 
     This is the asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform
     central limit theory, with equations 9 (the boundary) and 161 (the tuning) of arXiv 2103.06476v7.
@@ -239,8 +239,8 @@ def always_valid(effect: Estimate, n: float, planned: float, alpha: float = ALPH
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p values, corrected for several tests: if only those below alpha count as findings, the probability that any
-    finding is false stays below alpha.
+    """The p values, corrected for several tests: if those below alpha count as findings, the probability that any
+    finding is false is at most alpha.
 
     Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure. A NaN stays NaN, and does not count as a test.
     """
@@ -265,8 +265,8 @@ def simultaneous(effect: Estimate, tests: int, alpha: float = ALPHA) -> Estimate
 
 
 def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
-    """The p values, corrected for several tests: if only those below alpha count as findings, the expected share of
-    false ones among the findings stays below alpha.
+    """The p values, corrected for several tests: if those below alpha count as findings, the expected share of false
+    ones among the findings is at most alpha.
 
     Benjamini and Hochberg (1995), Controlling the False Discovery Rate. A NaN stays NaN, and does not count as a test.
     """

@@ -1,11 +1,13 @@
 """Plans an experiment: how many people it needs, or the smallest effect that it can detect.
 
-Normal approximation for two means of groups of different sizes: n = (z(1-α/2) + z(power))² · (σ²/n_T + σ²/n_C) / δ²,
-where n_T and n_C are the shares of the two groups (Chow, Shao and Wang 2008, Sample Size Calculations in Clinical
-Research, section 3.2). Both groups are assumed to have the same variance. If there are several treatments, each is
-compared with the control at alpha / treatments (Bonferroni; Holm's correction never needs more people). CUPED
-multiplies the variance by 1 - r², where r is the correlation between the outcome before the window and the outcome in
-it (Deng et al. 2013).
+Normal approximation for two means of groups of different sizes: n = (z(1-α/2) + z(power))² · (σ²/s_T + σ²/s_C) / δ²
+(Chow, Shao and Wang 2008, Sample Size Calculations in Clinical Research, section 3.2). Here n is the number of people
+in all arms together, s_T and s_C are the shares of the treatment and of the control, σ² is the variance of the outcome,
+and δ is the effect. Both groups are assumed to have the same variance.
+
+If there are several treatments, each is compared with the control at alpha / treatments (Bonferroni; Holm's correction
+never needs more people). CUPED multiplies the variance by 1 - r², where r is the correlation between the outcome before
+the window and the outcome in it (Deng et al. 2013).
 """
 
 from __future__ import annotations

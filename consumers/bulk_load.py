@@ -427,7 +427,7 @@ class _Load:
 
     def _account_of(self, partitions: pl.Series, one: bulk_fold.Slice) -> None:
         """Add the outcomes of one folded slice to the accounts, and advance the data's clock. `partitions`: the
-        partition of each event in the slice; `one`: the result of folding the slice."""
+        partition of each event in the slice; `one`: what folding the slice returned."""
         in_conflict = one.repeats.filter("conflict")
         valid, applied, conflicts = (
             dict(of.value_counts().iter_rows())

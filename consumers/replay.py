@@ -44,9 +44,9 @@ class Replayed:
     `conflicts`: how much the replay adds to these numbers in the partition's account. `dead_letters`: how many of the
     records are dead letters again.
 
-    Deliveries of one event may be in several partitions, and the first one counts as applied. If a replayed delivery is
-    earlier than the one that counted so far, it counts instead: then one is added to `applied` in its partition, and
-    subtracted from `applied` in the partition of the other.
+    If an event has several deliveries, the one with the earliest position counts as applied. A replayed delivery can be
+    earlier than the one that counted so far, which may be in another partition. The replayed delivery then adds one to
+    `applied` in its partition, and the other one subtracts one from `applied` in its own.
     """
 
     topic: str

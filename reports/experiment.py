@@ -9,8 +9,8 @@ from coupon_ledger.reports.text import Row
 
 
 def without_notes(row: Row) -> Row:
-    """The row without its notes, which are templates for translation. JSON and CSV have the same sentences in English
-    in other columns."""
+    """The row without its notes, which are templates for translation. Machines find the same sentences in English in
+    other columns."""
     plain = {name: value for name, value in row.items() if not name.startswith("conclusion_note")}
     return plain | {"warnings": [{n: v for n, v in w.items() if n != "note"} for w in row["warnings"]]}
 

@@ -107,7 +107,7 @@ def _look(column: Column) -> str:
 
 def markdown(ask: CampaignAnswers, sections: Mapping[str, Section], file: Path | None) -> str:
     """The review as Markdown. `file`: the file in which the caller will store it. The charts are drawn into a folder
-    beside this file; if `file` is None, they are left out. Raises `UnusableFile`."""
+    beside this file; if `file` is None, a line in place of each chart says how to get it. Raises `UnusableFile`."""
     lines = [
         f"# {_plain(say('Review of campaign {name}', name=_title(ask)))}",
         "",
