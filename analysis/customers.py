@@ -1,6 +1,5 @@
-"""Customer analysis: RFM scores and segments, tiers, clusters, and drivers of an outcome. Pure functions of frames with
-one row per customer.
-"""
+"""Customer analysis: RFM scores (recency, frequency, money) and segments, tiers, clusters, and drivers of an outcome.
+Pure functions of frames with one row per customer."""
 
 from __future__ import annotations
 

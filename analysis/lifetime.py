@@ -92,7 +92,7 @@ def _stays(a: Floats, b: Floats, c: Floats, z: Floats) -> Floats:
 
 
 def _log_series(a: float, b: float, c: float, z: float) -> float:
-    """The logarithm of 2F1(a, b; c; z). All terms must be positive."""
+    """The logarithm of the series 2F1(a, b; c; z), all of whose terms must be positive."""
     n = np.arange(_TERMS)
     logs = np.cumsum(np.log((a + n) / (c + n) * (b + n) / (n + 1) * z))
     most = max(0.0, float(logs.max()))

@@ -1,6 +1,6 @@
-"""Discards dead letters: closes them without folding them. An operation in the topic `coupon.operations` records which
-dead letters, who did it and why. The table `discarded` is filled from these operations, so a rebuilt database hides the
-same dead letters.
+"""Discards dead letters: marks them as settled, without folding them. For each discard, an operation in the topic
+`coupon.operations` records which dead letters were discarded, by whom and why. The table `discarded` is filled from
+these operations, so a rebuilt database hides the same dead letters.
 
 Nothing is deleted: a discarded dead letter stays in the log, in the table `dead_letters` and in the account of its
 partition.

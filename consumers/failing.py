@@ -49,7 +49,7 @@ _Place = tuple[str, int]
 
 
 class _OnlyTried(Exception):
-    """Raised at the end of a successful trial, so that its transaction is rolled back."""
+    """Raised inside the transaction of a successful trial, at its end, so that the transaction is rolled back."""
 
 
 def of_the_events(error: BaseException) -> bool:

@@ -46,7 +46,7 @@ _shown: ContextVar[View | None] = ContextVar("view", default=None)
 
 
 def view() -> View:
-    """The view of the current reader."""
+    """The view of the current reader: the one set with `showing`, otherwise the result of the `default` function."""
     return _shown.get() or _default[0]()
 
 
