@@ -83,6 +83,8 @@ _PASSING: Final = (KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError
 """Temporary errors, besides those that the client marks as retriable: a broker is away, or the client does not know
 the new leader yet."""
 _SIZE_ERRORS: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+_USUAL_LIMIT: Final = 1_048_588
+"""`max.message.bytes` of a topic, if nobody has set it."""
 _RECORD_OVERHEAD: Final = 128
 """Upper bound for the bytes that a batch of one record takes besides its key and value."""
 LOOK_S: Final = 1.0
@@ -483,11 +485,11 @@ class KafkaLog:
                     f"{size:,} bytes are more than a publisher sends ({most_bytes:,}, Kafka's option max_request_size);"
                     " split the event"
                 )
-            elif limit is None or size + _RECORD_OVERHEAD > limit:
-                held = "" if limit is None else f" of {limit:,}"
+            elif size + _RECORD_OVERHEAD > (limit or _USUAL_LIMIT):
+                held = f"{limit:,}" if limit else f"{_USUAL_LIMIT:,} (Kafka's default; the topic's is not readable)"
                 too_large[index] = (
-                    f"{size:,} bytes do not fit, even compressed, into the topic's max.message.bytes{held}; split the"
-                    " event, or have the limit raised"
+                    f"{size:,} bytes do not fit, even compressed, into the topic's max.message.bytes of {held}; split"
+                    " the event, or have the limit raised"
                 )
             # Otherwise the record fits: it shared a batch that was too large and was not split before the delivery
             # timeout. It can be appended again.

@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import MessageSizeTooLargeError
 
 from coupon_ledger import Publisher
 from coupon_ledger.consumers.runner import Consumer
@@ -47,6 +49,7 @@ from coupon_ledger.ledger.events import (
     Touched,
     Used,
 )
+from coupon_ledger.ledger.kafka_log import KafkaLog
 from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition
 from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
@@ -315,6 +318,16 @@ def test_events_that_are_too_large_are_named_when_the_block_ends(limited: LogSet
         publisher.publish(paid_for_much("huge"))
         publisher.publish(used(1))
     assert publisher.report.accepted == records(limited) == 1
+
+
+def test_an_event_of_usual_size_is_never_refused_for_a_limit_that_nobody_knows() -> None:
+    """Else a small event that shared a batch with a huge one would be set aside for ever."""
+    log: Any = SimpleNamespace(_message_limit=lambda _topic: None)
+    sizes = (100, 2_000_000, 900_000)
+    records = [Record("coupon.events", b"c-1", bytes(size)) for size in sizes]
+    refused = dict.fromkeys(range(len(records)), MessageSizeTooLargeError())
+    too_large = KafkaLog._too_large(log, records, refused, 100_000_000)
+    assert list(too_large) == [1] and "1,048,588 (Kafka's default" in too_large[1]
 
 
 @pytest.mark.kafka
