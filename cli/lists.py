@@ -69,7 +69,8 @@ def with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
 
 
 def plain_lists(row: Row, lists: dict[str, pl.DataFrame]) -> dict[str, list[Row]]:
-    """The rows of each list that is not null, by the list's column. `row`, `lists`: what `with_lists` returned."""
+    """The lists that `with_lists` returned, as plain rows: a dict from a list's column to its rows. Lists that are null
+    in the answer are left out, empty ones are kept. `row`, `lists`: the two results of `with_lists`."""
     return {name: table.to_dicts() for name, table in lists.items() if name not in row}
 
 

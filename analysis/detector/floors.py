@@ -11,11 +11,12 @@ _LEAST: Final = 1e-12
 
 
 def poisson_surprise(count: float, expected: float) -> float:
-    """-log10 of Chernoff's bound on the probability of a count at least as far from `expected`, on its side.
+    """How surprising `count` is if counts are Poisson with mean `expected`: -log10 of an upper bound (Chernoff's) on
+    P(X >= count) if `count` is above the mean, on P(X <= count) if it is below. 0 if both are equal.
 
     P(X >= x) <= exp(-(x log(x/m) - x + m)) for x > m, and the same for P(X <= x), x < m (Boucheron, Lugosi and Massart
-    2013, "Concentration Inequalities", section 2.2). A bound, so it never claims more than there is.
-    """
+    2013, "Concentration Inequalities", section 2.2). The bound is never below the probability, so the surprise is never
+    overstated."""
     count, expected = max(count, 0.0), max(expected, _LEAST)
     gained = count * math.log(count / expected) if count > 0 else 0.0
     return max(gained - count + expected, 0.0) / math.log(10)

@@ -77,9 +77,11 @@ class _Rival:
 
 
 class Seasons:
-    """Profiles of the day (a slot per quarter of an hour), the week (per hour) and, where rows are at most two minutes
-    apart, the hour (per minute). A series with one row a day has one slot a day: the day is then a running mean, and
-    the week knows the days of the week."""
+    """Three profiles of one series, and the choice of the one to forecast with: the day (a slot per quarter of an
+    hour), the week (a slot per hour) and, where rows are at most two minutes apart, the hour (a slot per minute).
+
+    If a series has one row a day, always at the same time, the day's profile uses only one of its slots, so it is a
+    plain running mean of the series. The week's profile then has one slot in use for each day of the week."""
 
     def __init__(self) -> None:
         self._day = Profile(_DAY, 96, 0.21, 1)

@@ -300,8 +300,8 @@ def _before(place: list[str], other: list[str]) -> pl.Expr:
 
 
 def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
-    """For each cut that moves, the acquisitions that it passes, and possibly a few more before and after them. `moves`:
-    one row per cut that moves."""
+    """For each cut (the place in a campaign's ranking where its stock ends) that moves: the acquisitions that it
+    passes, and possibly a few more before and after them. `moves`: one row per such cut."""
     columns = ["move", *_CAMPAIGN, "places", "backward"]
     names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
     moves = moves.rename(names).select(*columns, *names.values())

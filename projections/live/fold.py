@@ -183,8 +183,8 @@ class _Rounds:
         self.first = {name: self._first_carrying(name) for name in FIRST_CARRIED}
 
     def _first_carrying(self, name: str) -> Int64:
-        """Per coupon, the number of its first event in which the field `name` has a value. -1 if there is no such
-        event, or if the row already has a value."""
+        """Per coupon, the index in `events` of its first event in which the field `name` has a value. -1 if there is no
+        such event, or if the row already has a value."""
         carrying = np.flatnonzero(self.events[name].is_not_null().to_numpy())
         of = self.coupon[carrying]
         first = np.ones(len(of), dtype=np.bool_)

@@ -227,7 +227,7 @@ def _user(reading: Reading, user: str) -> pl.DataFrame:
 def person(reading: Reading, parameters: OneUser) -> pl.DataFrame:
     """One person in detail: the row of the question `user`, with two more lists.
 
-    `ids` has one entry per id of the person, with the id's numbers of coupons. `violations` lists the rules broken by
+    `ids` has one entry per id of the person, with counts of the id's coupons. `violations` lists the rules broken by
     the person's coupons, or by events in the person's name.
 
     Raises `NotThere`.
