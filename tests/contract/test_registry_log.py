@@ -393,7 +393,7 @@ def test_what_is_not_the_registry_is_named(settings: LogSettings, plain: EventLo
 
 def test_a_client_that_is_not_installed_is_named(settings: LogSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra is not there by default, and an operator must learn its name."""
-    monkeypatch.setattr("coupon_ledger.ledger.registry_log.find_spec", lambda _: None)
+    monkeypatch.setattr("coupon_ledger.ledger.registry_log.absent", lambda _: ["confluent_kafka"])
     with pytest.raises(SettingsError, match=r"pip install 'coupon-ledger\[registry\]'"):
         open_log(settings, create=True)
 
