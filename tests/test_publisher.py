@@ -88,6 +88,16 @@ def records(settings: LogSettings) -> int:
         log.close()
 
 
+def ids_in(settings: LogSettings) -> set[str]:
+    """The events in the log. One may be there twice: what is not known to be appended is appended again."""
+    log = open_log(settings)
+    try:
+        chunks = log.read(dict.fromkeys(log.partitions(INPUT_TOPICS), 0), 100, 5.0)
+        return {decode(value)[1]["event_id"] for chunk in chunks for value in chunk.values}
+    finally:
+        log.close()
+
+
 # --- on both logs
 
 
@@ -301,12 +311,7 @@ def test_events_that_are_too_large_are_named_and_the_others_are_appended(
     publisher.publish(used(6))
     publisher.close()
     assert publisher.report.accepted == 5
-    log = open_log(limited)
-    found = [
-        value for chunk in log.read(dict.fromkeys(log.partitions(INPUT_TOPICS), 0), 100, 5.0) for value in chunk.values
-    ]
-    log.close()
-    assert {decode(value)[1]["event_id"] for value in found} == {f"e-{n}" for n in (0, 2, 3, 5, 6)}
+    assert ids_in(limited) == {f"e-{n}" for n in (0, 2, 3, 5, 6)}
 
 
 def test_events_that_are_too_large_are_named_when_the_block_ends(limited: LogSettings) -> None:
@@ -317,7 +322,7 @@ def test_events_that_are_too_large_are_named_when_the_block_ends(limited: LogSet
     ):
         publisher.publish(paid_for_much("huge"))
         publisher.publish(used(1))
-    assert publisher.report.accepted == records(limited) == 1
+    assert (publisher.report.accepted, ids_in(limited)) == (1, {"e-1"})
 
 
 def test_an_event_of_usual_size_is_never_refused_for_a_limit_that_nobody_knows() -> None:
