@@ -20,8 +20,6 @@ from coupon_ledger.ledger.address_space import check_for_reading
 from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.settings import OPTIONS, Option, Settings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
-from coupon_ledger.questions.parameters import OfPast, about
-from coupon_ledger.questions.states.parameters import DeadLetters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -178,6 +176,8 @@ def _resolved_zone(context: click.Context, option: click.Parameter, value: str |
 def past_options(command: Command) -> Command:
     """Add `--at`, `--known-at`, `--at-position` and `--timeout`; the command gets `at`, `known_at` and `positions`.
     Each is None if its option is not given."""
+    from coupon_ledger.questions.parameters import OfPast, about
+
     for option in (
         timeout_option,
         position_option("--at-position", "positions", "State at these log positions: only records before them."),
@@ -267,6 +267,9 @@ def _instant(value: str, option: click.Parameter, *, cut: bool = False) -> datet
 def dead_letter_options(command: Command) -> Command:
     """Add the options that choose dead letters; the command gets `topic`, `partition`, `offset`, `reason`, `since`,
     `until` and `settled`."""
+    from coupon_ledger.questions.parameters import about
+    from coupon_ledger.questions.states.parameters import DeadLetters
+
     for option in reversed(
         (
             click.option("--topic", type=click.Choice(INPUT_TOPICS), help=about(DeadLetters, "topic")),
