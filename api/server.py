@@ -30,6 +30,7 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -177,6 +178,7 @@ def application(
         _add(app, name, question, _QuestionHandler(readers, threads, metrics, name, question, snapshots))
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
+    app.openapi = partial(_described, app)  # type: ignore[method-assign]
     return _Guard(_Bounded(app), token, port)
 
 
@@ -205,12 +207,28 @@ def _add(app: FastAPI, name: str, question: Question[Any], ask: _QuestionHandler
             return Response()  # nobody reads it
         return await ask(request, values)
 
-    schema = _inlined(question.validator.model_json_schema())
-    body = {"required": bool(schema.get("required")), "content": {"application/json": {"schema": schema}}}
     described: dict[str, Any] = {"description": question.ask.__doc__, "response_model": None, "responses": _ANSWERS}
-    parameters = {"parameters": list(_address_parameters(question, schema))}
-    app.get(f"/v1/{name}", name=name, openapi_extra=parameters, **described)(by_address)
-    app.post(f"/v1/{name}", name=name, openapi_extra={"requestBody": body}, **described)(by_body)
+    app.get(f"/v1/{name}", name=name, **described)(by_address)
+    app.post(f"/v1/{name}", name=name, **described)(by_body)
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description. The schemas of the parameters are made when it is first asked for, so that the consumer
+    does not start later for them."""
+    if app.openapi_schema is None:
+        for route in app.routes:
+            if isinstance(route, APIRoute) and route.name in QUESTIONS:
+                route.openapi_extra = _parameters_of(QUESTIONS[route.name], in_body="POST" in (route.methods or ()))
+    return FastAPI.openapi(app)
+
+
+def _parameters_of(question: Question[Any], *, in_body: bool) -> dict[str, Any]:
+    """The part of a route's OpenAPI description that lists the question's parameters: in the body, or in the URL."""
+    schema = _inlined(question.validator.model_json_schema())
+    if not in_body:
+        return {"parameters": list(_address_parameters(question, schema))}
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": bool(schema.get("required")), "content": content}}
 
 
 def _address_parameters(question: Question[Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:

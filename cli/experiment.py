@@ -29,7 +29,7 @@ from coupon_ledger.ledger.amounts import decimals
 from coupon_ledger.ledger.errors import NotAssigned, UnusableFile
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import Note, note
-from coupon_ledger.questions.experiments.parameters import Experiment, Plan
+from coupon_ledger.questions.experiments.parameters import CONTROL, Experiment, Plan
 from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.columns import natural
 from coupon_ledger.reports.experiment import COLUMNS, TITLES, columns_of, main_effects, without_notes
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from coupon_ledger.questions.registry import Answer
 
 SOURCE: Final = "experiment"
-CONTROL: Final = "control"
 _BATCH: Final = 1_000
 
 

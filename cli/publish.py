@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
@@ -279,34 +279,30 @@ class _Rejects:
                 self._file.close()
 
     def add(self, refused: Refused) -> None:
-        self.count += 1
         number, text, event_id, problems = refused
-        entry = {
-            self._unit: number,
-            "event_id": event_id if isinstance(event_id, str) else None,
-            "problems": [{"field": p.field, "rule": p.rule} for p in problems],
-            "text": text,
-        }
-        self._write(json.dumps(entry, ensure_ascii=False) + "\n")
-        if self.count <= _SHOWN:
-            click.echo(f"{self._unit} {number}: " + "; ".join(map(str, problems)), err=True)
+        found = [{"field": p.field, "rule": p.rule} for p in problems]
+        said = f"{self._unit} {number}: " + "; ".join(map(str, problems))
+        self._add(number, event_id if isinstance(event_id, str) else None, found, text, said)
 
     def add_too_large(self, record: Record, problem: str) -> None:
         """Report a valid event that the log refused because of its size, without its line number, which is no longer
         known. `problem`: the rule that it breaks."""
         from coupon_ledger.ledger.codec import decode, event_data
 
-        self.count += 1
         event = {"topic": record.topic, **event_data(decode(record.value)[1])}
-        entry = {
-            self._unit: None,
-            "event_id": event["event_id"],
-            "problems": [{"field": None, "rule": problem}],
-            "text": json.dumps(plain(event), ensure_ascii=False),
-        }
+        text = json.dumps(plain(event), ensure_ascii=False)
+        said = f"event {event['event_id']}: {problem}"
+        self._add(None, event["event_id"], [{"field": None, "rule": problem}], text, said)
+
+    def _add(
+        self, number: int | None, event_id: str | None, problems: list[dict[str, Any]], text: str, said: str
+    ) -> None:
+        """Count a bad line, write it to the file, and print `said` if it is one of the first."""
+        self.count += 1
+        entry = {self._unit: number, "event_id": event_id, "problems": problems, "text": text}
         self._write(json.dumps(entry, ensure_ascii=False) + "\n")
         if self.count <= _SHOWN:
-            click.echo(f"event {event['event_id']}: {problem}", err=True)
+            click.echo(said, err=True)
 
     def _write(self, text: str) -> None:
         """Write a line of the report to its file at once: if the process dies, no line is lost."""

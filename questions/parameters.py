@@ -272,11 +272,8 @@ def validator_of(model: type[Parameters]) -> type[BaseModel]:
     class Checked(BaseModel):
         model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    hints: dict[str, Any] = {
-        name: (kind, getattr(model, name) if hasattr(model, name) else ...)
-        for name, kind in model.field_types().items()
-    }
-    return create_model(model.__name__, __base__=Checked, **hints)
+    fields: dict[str, Any] = {name: (kind, getattr(model, name, ...)) for name, kind in model.field_types().items()}
+    return create_model(model.__name__, __base__=Checked, **fields)
 
 
 def read(

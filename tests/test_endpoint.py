@@ -186,7 +186,7 @@ def test_every_command_that_reads_is_compared() -> None:
     working = (
         "init config publish import simulate consume tail archive restore backup restore-db doctor rebuild correct"
     )
-    other = f"{working} operations review segments schemas completion"
+    other = f"{working} detect operations review segments schemas completion"
     asked = {" ".join(a for a in arguments if not a.startswith("-")) for arguments in ASKED}
     missing = {n for n in reading if n.split()[0] not in other.split() and not any(a.startswith(n) for a in asked)}
     assert missing == set()
@@ -382,12 +382,12 @@ def test_a_question_of_the_past_tells_how_far_it_is(asked: Owner, shop: Path) ->
     at = {"at": datetime(2026, 11, 11, tzinfo=UTC)}
     with asking(shop / DATABASE, lambda done, total: seen.append((done, total)), limit_s=900) as source:
         followed = [frame.to_dicts() for frame in source.ask("coupons", **at).frames]
+        assert [done for done, _ in seen] == sorted(done for done, _ in seen) and all(d <= t for d, t in seen)
         with pytest.raises(LedgerError, match="is none") as refused:
             source.ask("coupons", positions="nowhere")
     with asking(shop / DATABASE) as source:
         assert followed == [frame.to_dicts() for frame in source.ask("coupons", **at).frames]
     assert max(done for done, _ in seen) > 0 and seen[-1][0] == seen[-1][1]
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen) and all(d <= t for d, t in seen)
     assert refused.value.exit_code == 2
     refusal = asked.get("/v1/coupons", {**asked.headers, LIMIT: "soon"})
     assert refusal.status == 422 and "seconds" in refusal.json["error"]

@@ -22,9 +22,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import polars as pl
 
 from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.questions.parameters import DEFAULT_ZONE
 
 GRAINS: Final = ("minute", "hour", "day", "week", "month")
-ZONE: Final = "Asia/Shanghai"
 COMPARISONS: Final = ("previous", "last-year", "target")
 MOST_BUCKETS: Final = 100_000
 
@@ -53,7 +53,8 @@ class Zone:
             ZoneInfo(self.name)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise WrongQuestion(
-                f"zone {self.name}: is not known; write a name of the IANA database, such as {ZONE} or Europe/Berlin"
+                f"zone {self.name}: is not known; write a name of the IANA database, such as {DEFAULT_ZONE} or"
+                " Europe/Berlin"
             ) from error
 
     @cached_property
