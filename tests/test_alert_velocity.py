@@ -105,7 +105,9 @@ Found = tuple[str, str, datetime, datetime | None, datetime, datetime | None, fl
 def modelled(world: World) -> set[Found]:
     """What the rules find, counting every window anew at every event."""
     ordered = sorted(world.deliveries, key=lambda d: (d.recorded_at, d.partition, d.offset))
-    clock, at, campaigns = [], [], []
+    clock: list[datetime] = []
+    at: list[datetime] = []
+    campaigns: list[str | None] = []
     known: dict[str, str] = {}
     for d in ordered:
         at.append(min(d.event["occurred_at"], _instant(d.recorded_at)))
@@ -190,18 +192,11 @@ def found_in(store: Store) -> set[Found]:
     rows = store.rows(
         "SELECT rule, key, opened_at, fired_at, last_true_at, closed_at, value, peak, times FROM alert_episodes"
     )
-    return {
-        (
-            name,
-            key,
-            *(None if i is None else i.replace(tzinfo=UTC) for i in instants),
-            rest[0],
-            rest[1],
-            rest[2],
-        )  # type: ignore[misc]
-        for name, key, *instants, a, b, c in rows
-        for rest in [(a, b, c)]
-    }
+    found: set[Found] = set()
+    for name, key, opened, fired, last_true, closed, *numbers in rows:
+        instants = (None if at is None else at.replace(tzinfo=UTC) for at in (opened, fired, last_true, closed))
+        found.add((name, key, *instants, *numbers))
+    return found
 
 
 def consumed(store: Store, world: World, batches: Sequence[Sequence[Delivery]], random_: random.Random) -> set[Found]:

@@ -14,6 +14,7 @@ from coupon_ledger.projections.live.changes import Changes
 
 _JOURNAL = "coupon_events"
 _PLACE = "(recorded_at, log_partition, log_offset)"
+_PLACE_OF = "({0}.recorded_at, {0}.log_partition, {0}.log_offset)"
 
 
 def with_campaigns(events: str) -> str:
@@ -26,8 +27,8 @@ def with_campaigns(events: str) -> str:
             GROUP BY key_hash
         )
         SELECT these.* REPLACE (
-            coalesce(these.campaign_id, CASE WHEN known.place < {_PLACE.replace("(", "(these.").replace(", ", ", these.")}
-                                            THEN known.campaign END) AS campaign_id)
+            coalesce(these.campaign_id, CASE WHEN known.place < {_PLACE_OF.format("these")} THEN known.campaign END)
+            AS campaign_id)
         FROM these LEFT JOIN known ON known.key_hash = these.key_hash
     """
 

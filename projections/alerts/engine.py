@@ -9,9 +9,9 @@ not depend on batches, restarts or rebuilds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -144,6 +144,22 @@ def release(store: Store, complete: Mapping[str, datetime]) -> None:
                 engine.forget()
                 of_topic = engine.topics(store)[topic]
         _save(store, of_topic)
+
+
+def take_over(store: Store, rules: Iterable[Mapping[str, Any]], released: Iterable[Mapping[str, Any]]) -> None:
+    """Evaluate the same rules as another database, and as far as it has. The store must have folded the same records.
+
+    `rules`, `released`: the columns `alert_rules` and `alerts_until` of the other database's answer to `standing`.
+    """
+    with store.transaction():
+        follow_rules(store, rules)
+        release(store, {row["topic"]: instant(row["until"]) for row in released})
+
+
+def follow_rules(store: Store, rules: Iterable[Mapping[str, Any]]) -> None:
+    """Put the rules of another database in force as they are there, inside the caller's transaction."""
+    in_force.take_over(store, rules)
+    store.cache(Engine).forget()
 
 
 def _release(store: Store, engine: Engine, of_topic: TopicEngine, until: datetime) -> None:

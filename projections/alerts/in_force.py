@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from coupon_ledger.projections.alerts.chunk import EPOCH
+from coupon_ledger.projections.alerts.chunk import EPOCH, instant
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
@@ -55,11 +55,12 @@ def put_in_force(store: Store, rules: Iterable[Rule]) -> list[str]:
 
 
 def take_over(store: Store, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Put the rules of another database in force as they are there, inside the caller's transaction. `rows`: the rows
-    of its table, with instants as naive UTC."""
+    """Put the rules of another database in force as they are there, inside the caller's transaction. `rows`: what the
+    question `standing` says of them: each rule as JSON, with instants in microseconds."""
     store.execute(f"DELETE FROM {TABLE}")
     for row in rows:
-        _add(store, InForce(Rule.model_validate(json.loads(row["rule"])), row["since"], row["until"]))
+        until = None if row["until"] is None else instant(row["until"])
+        _add(store, InForce(Rule.model_validate(json.loads(row["rule"])), instant(row["since"]), until))
 
 
 def released_until(reading: Reading) -> datetime:
