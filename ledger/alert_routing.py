@@ -263,7 +263,7 @@ class _Round:
             return "flapping", self.flapping_group(alert)
         escalated_at = alert.escalated_at
         if escalated_at and not any(t.kind == "escalation" and t.at >= escalated_at for t in alert.told):
-            return "escalation", f"escalation/{group}"
+            return "escalation", f"escalation/{alert.rule}"
         if self.is_of_the_past(alert):
             return "digest", "catch_up"
         digest = alert.severity in self.policy.digest_severities
@@ -280,10 +280,9 @@ class _Round:
 
     def is_ready(self, bundle: _Bundle, members: list[Alert]) -> bool:
         """Whether the message can be sent now. Its alerts are held back if not."""
-        caught_up = bundle.kind == "digest" and bundle.group.startswith("catch_up@")
-        if caught_up or bundle.kind in ("escalation", "flapping"):
-            return True
         digest = bundle.kind == "digest"
+        if bundle.kind == "flapping" or (digest and bundle.group.startswith("catch_up@")):
+            return True
         wait = self.policy.digest_interval if digest else self.policy.group_wait
         interval = self.policy.digest_interval if digest else self.policy.group_interval
         first = min(alert.stood_at or alert.opened_at for alert in members)

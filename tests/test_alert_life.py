@@ -435,7 +435,7 @@ EVENTS: Final = st.builds(
 )
 
 
-@examples(200)
+@examples(100)
 @given(st.lists(EVENTS, max_size=20))
 def test_no_sequence_of_events_stops_the_fold(events: list[AlertEvent]) -> None:
     """Else one odd record in the topic ends the owner, and nobody is told of anything."""
