@@ -19,26 +19,41 @@ class Inhibition:
 
     def __init__(self, standing: Iterable[Alert], inhibited_by: Mapping[str, Sequence[str]]) -> None:
         self._inhibited_by = inhibited_by
-        self._standing: dict[str, list[Alert]] = {}
+        self._standing: dict[str, dict[tuple[str, ...], list[Alert]]] = {}
         for alert in sorted(standing, key=_age):
-            self._standing.setdefault(alert.rule, []).append(alert)
+            by_names = self._standing.setdefault(alert.rule, {})
+            by_names.setdefault(tuple(sorted(alert.labels)), []).append(alert)
         self._above: dict[str, frozenset[str]] = {}
+        self._by_values: dict[tuple[object, ...], dict[tuple[str, ...], list[Alert]]] = {}
 
     def source(self, alert: Alert) -> Alert | None:
         """An alert that holds this one back: of several, the one that has stood longest. None if there is none."""
-        rules = dict.fromkeys(self._inhibited_by.get(alert.rule, ()))
-        firsts = (
-            next((one for one in self._standing.get(rule, ()) if self._holds_back(one, alert)), None) for rule in rules
-        )
-        return min((first for first in firsts if first is not None), key=_age, default=None)
+        sources = [
+            source
+            for rule in dict.fromkeys(self._inhibited_by.get(alert.rule, ()))
+            for names in self._standing.get(rule, ())
+            if (source := self._oldest(rule, names, alert)) is not None
+        ]
+        return min(sources, key=_age, default=None)
 
-    def _holds_back(self, source: Alert, alert: Alert) -> bool:
-        if source.alert_id == alert.alert_id:
-            return False
-        if any(source.labels[name] != value for name, value in alert.labels.items() if name in source.labels):
-            return False
-        in_a_circle = alert.rule in self._all_above(source.rule)
-        return not in_a_circle or _age(source) < _age(alert)
+    def _oldest(self, rule: str, names: tuple[str, ...], alert: Alert) -> Alert | None:
+        """Of the rule's alerts with labels of these names, the oldest one that holds this alert back."""
+        shared = tuple(name for name in names if name in alert.labels)
+        by_values = self._by_values.get((rule, names, shared))
+        if by_values is None:
+            by_values = self._by_values[rule, names, shared] = {}
+            for source in self._standing[rule][names]:
+                by_values.setdefault(tuple(source.labels[name] for name in shared), []).append(source)
+        equal = by_values.get(tuple(alert.labels[name] for name in shared), ())
+        in_a_circle = alert.rule in self._all_above(rule)
+        return next(
+            (
+                source
+                for source in equal
+                if source.alert_id != alert.alert_id and (not in_a_circle or _age(source) < _age(alert))
+            ),
+            None,
+        )
 
     def _all_above(self, rule: str) -> frozenset[str]:
         """The rules that hold back this one, directly or through others."""

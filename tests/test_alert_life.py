@@ -154,6 +154,10 @@ def test_the_same_observation_gives_one_event_however_often_it_is_made() -> None
     for outcome in outcomes:
         command = seen(outcome, 0)
         assert len(lived(command, command, replace(command, now=at(3)))[1]) == 1
+    recovering, _ = lived(seen("holds", 0), seen("clear", 10))
+    assert decide(seen("holds", 5), recovering) == [], "an observation of before"
+    firing, _ = lived(seen("holds", 0), seen("clear", 10), seen("holds", 12))
+    assert decide(seen("clear", 11), firing) == []
     again = decide(replace(seen("holds", 0), now=at(50)), None)
     assert [e.event_id for e in again] == [e.event_id for e in decide(seen("holds", 0), None)]
 
@@ -279,6 +283,7 @@ def test_an_action_is_recorded_dry_or_real_and_an_automatic_one_once() -> None:
     automatic = Act(dry=False, **act)
     alert, types = lived(seen("holds", 0), automatic, replace(automatic, now=at(2), event_id="other"))
     assert types[1:] == ["acted"] and alert.acted == {"revoke_coupons"}
+    assert lived(seen("holds", 0), Act(dry=False, operator="mei", **act), automatic)[1][1:] == ["acted"]
 
 
 # ── Time ─────────────────────────────────────────────────────────────────────────────────────────────────────
