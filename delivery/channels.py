@@ -281,12 +281,12 @@ class _Reader:
                 field = str(problem["loc"][0]) if problem["loc"] else ""
                 if field not in ("url", "secret"):  # those have a sentence of their own
                     text = problem["msg"].removeprefix("Value error, ")
-                    self._wrong(name, field, note("{problem}", problem=text))
+                    self._wrong(name, field, text)
             if not self.problems:
                 self._wrong(name, "url", note("no address; write one such as wecombot://{key}", key=PLACE))
             return None
 
-    def _wrong(self, name: str, field: str, problem: Note) -> None:
+    def _wrong(self, name: str, field: str, problem: Note | str) -> None:
         line = self._lines.get((name, field)) or self._lines.get((name,))
         where = note("channel {name}, {field}: {problem}", name=name, field=field, problem=problem)
         if not field:

@@ -23,9 +23,10 @@ from coupon_ledger.delivery.channels import Channel
 from coupon_ledger.delivery.job import Job
 from coupon_ledger.delivery.messages import AlertMessage
 from coupon_ledger.delivery.outcome import Outcome
-from coupon_ledger.delivery.queue import DEAD_AFTER, ChannelState, Claimed, MessageQueue, QueueUnusable
+from coupon_ledger.delivery.queue import DEAD_AFTER, ChannelState, Claimed, MessageQueue
 from coupon_ledger.delivery.rendering import render
 from coupon_ledger.delivery.sending import SendingProcess
+from coupon_ledger.ledger.errors import QueueUnusable
 
 FIRST_REST_S: Final = 2.0
 LONGEST_REST_S: Final = 600.0

@@ -21,7 +21,7 @@ from typing import Final, Literal
 
 from coupon_ledger.delivery.messages import AlertMessage
 from coupon_ledger.delivery.outcome import Outcome
-from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.errors import QueueUnusable
 from coupon_ledger.projections.alerts.rules import SEVERITIES
 
 REMEMBERED_S: Final = 30 * 86_400.0
@@ -44,10 +44,6 @@ GROUP BY channel
 """
 
 State = Literal["waiting", "sending", "sent", "given_up"]
-
-
-class QueueUnusable(LedgerError):
-    """The file of the queue cannot be opened, read or written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def _lines(message: AlertMessage) -> Iterator[_Line]:
     """The most important lines first: the last ones are left out where there is no room."""
     yield _Line(say("what happened"), harmless(_in_language(message.summary)))
     if message.money_minor is not None:
-        yield _Line(say("money at stake"), say("{money:money}", money=(message.money_minor, message.currency)))
+        yield _Line(say("money at stake"), figure("money_minor", message.money_minor, message.currency))
     if message.value is not None:
         yield _Line(*_value(message, message.value))
     yield _Line(say("holds since"), _instant(message.since))

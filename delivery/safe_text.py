@@ -53,7 +53,9 @@ def without(text: str, values: Iterable[str]) -> str:
 
     A value of one or two characters is replaced where it stands alone, not within a longer word or number.
     """
-    for value in sorted({v for v in values if v}, key=len, reverse=True):
+    # Some letters become two when they change their case, which `IGNORECASE` does not know.
+    forms = {form for v in values if v for form in (v, v.upper(), v.lower())}
+    for value in sorted(forms, key=len, reverse=True):
         pattern = re.escape(value)
         if len(value) < 3:
             pattern = rf"(?<![0-9A-Za-z]){pattern}(?![0-9A-Za-z])"

@@ -23,8 +23,9 @@ from coupon_ledger.delivery.channels import Channel
 from coupon_ledger.delivery.deliverer import Deliverer, job_of, send_test
 from coupon_ledger.delivery.messages import AlertMessage
 from coupon_ledger.delivery.outcome import Outcome
-from coupon_ledger.delivery.queue import DEAD_AFTER, ChannelState, MessageQueue, QueueUnusable, state
+from coupon_ledger.delivery.queue import DEAD_AFTER, ChannelState, MessageQueue, state
 from coupon_ledger.delivery.sending import SendingProcess
+from coupon_ledger.ledger.errors import QueueUnusable
 from tests.loopback import Answer, Http, Smtp, certificate, closed_port, serving, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.vital]
