@@ -24,6 +24,7 @@
     ├── OwnerRefused                the owner of the database reported an error, with its message and exit code
     ├── NoSnapshot                  the owner does not, or no longer, hold a snapshot of that name
     ├── TooManySnapshots            the owner holds as many snapshots as it may
+    ├── QueueUnusable               the queue of alert messages cannot be opened, read or written
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
@@ -197,6 +198,10 @@ class NoSnapshot(LedgerError):
 
 
 class TooManySnapshots(LedgerError):
+    pass
+
+
+class QueueUnusable(LedgerError):
     pass
 
 

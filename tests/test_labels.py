@@ -156,9 +156,11 @@ def test_every_code_has_a_label() -> None:
 HOMONYMS: Final = {
     "error": "a standard error; an alert whose rule could not be evaluated",
     "assigned": "people in an arm; the event that puts one there",
+    "high": "the upper end of an interval; how severe an alert is",
     "linked": "the other ids of a person; the event that links two",
     "ok": "whether a check holds; that it does",
     "view": "events or cohorts, of a metric; looking at a page, of a person",
+    "warning": "what speaks against a result; how severe an alert is",
 }
 """Words that are both a column and a code, of two meanings."""
 
