@@ -151,10 +151,15 @@ def _merged(below: Node, above: Node) -> Node:
     for name, node in above.value.items():
         old = values.get(name)
         values[name] = node
-        nested = old is not None and name in _NESTED and isinstance(old.value, dict) and isinstance(node.value, dict)
-        if nested and (name != "expr" or _same_kind(old, node)):
+        if old is not None and name in _NESTED and _both_mappings(name, old, node):
             values[name] = _merged(old, node)
     return Node(values, above.place, {**below.keys, **above.keys}, flawed=above.flawed)
+
+
+def _both_mappings(name: str, below: Node, above: Node) -> bool:
+    """Whether both nodes can be put together. Expressions of two kinds cannot."""
+    mappings = isinstance(below.value, dict) and isinstance(above.value, dict)
+    return mappings and (name != "expr" or _same_kind(below, above))
 
 
 def _same_kind(below: Node, above: Node) -> bool:

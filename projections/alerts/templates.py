@@ -19,7 +19,7 @@ from coupon_ledger.ledger import amounts, labels
 from coupon_ledger.ledger.errors import alike
 from coupon_ledger.ledger.labels import Label
 from coupon_ledger.ledger.plain import instant
-from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.ledger.words import Note, catalogue, note
 from coupon_ledger.projections.alerts.rules import Rule
 
 Format = Literal["count", "number", "percent", "money", "instant", "duration", "word", "text", "top"]
@@ -29,8 +29,8 @@ FORMATS: Final[Mapping[Format, str]] = {
     "percent": "a share as per cent: 0.25 is 25.0%",
     "money": "an amount in the currency: 1,234.50 CNY",
     "instant": "date and time in the reader's zone",
-    "duration": "a length of time: 10 minutes, 10 分钟",
-    "word": "a code in the reader's language: used_when_used is 重复核销 in Chinese",
+    "duration": "a length of time: 10 min",
+    "word": "a code in the reader's language: the label of used_when_used",
     "text": "as it is",
     "top": "who contributed most, with how much: d-17 (12), d-9 (4)",
 }
@@ -114,10 +114,7 @@ LABELS: Final[Mapping[str, TemplateField]] = {
 """The parts of keys. A rule's alerts have those that its expression names."""
 _ALSO: Final = {"campaign_id": "campaign"}
 
-GENERIC: Final = Label(
-    "{rule}: {value} (threshold {threshold}); {key}; since {since}",
-    "{rule}：{value}（阈值 {threshold}）；{key}；自 {since}",
-)
+GENERIC: Final = "{rule}: {value} (threshold {threshold}); {key}; since {since}"
 """The summary of a rule without annotations."""
 
 
@@ -310,7 +307,9 @@ def render(template: str, rule: Rule, values: Mapping[str, Any], reader: Reader 
 def summary(rule: Rule, lang: str) -> str:
     """The template of the rule's summary in this language, otherwise in the other one, otherwise `GENERIC`."""
     texts = rule.annotations.get("zh" if lang == "zh" else "en") or next(iter(rule.annotations.values()), None)
-    return texts.summary if texts else (GENERIC.zh if lang == "zh" else GENERIC.en)
+    if texts:
+        return texts.summary
+    return catalogue()[GENERIC] if lang == "zh" else GENERIC
 
 
 def description(rule: Rule, lang: str) -> str | None:
@@ -330,7 +329,7 @@ def _written(
     field = known.get(place.name, TemplateField(""))
     form = place.format or (measured(rule) if field.format == "measured" else field.format)
     try:
-        return _in_format(value, form, reader)
+        return _in_format(value, form, reader, name)
     except (TypeError, ValueError, ArithmeticError):
         return _text(value)
 
@@ -347,7 +346,7 @@ def _key(rule: Rule, values: Mapping[str, Any], reader: Reader) -> str:
     return ("，" if reader.lang == "zh" else ", ").join(said) or amounts.NOTHING
 
 
-def _in_format(value: Any, form: str, reader: Reader) -> str:
+def _in_format(value: Any, form: str, reader: Reader, name: str = "") -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return amounts.NOTHING
     match form:
@@ -365,7 +364,7 @@ def _in_format(value: Any, form: str, reader: Reader) -> str:
         case "duration":
             return _duration(value, reader.lang)
         case "word":
-            return _word(str(value), reader)
+            return _word(str(value), reader, name)
         case "top":
             return _top(value, reader.lang)
     return reader.instant(value) if isinstance(value, datetime) else _text(value)
@@ -382,7 +381,14 @@ def _duration(value: timedelta | float, lang: str) -> str:
     return f"{number} {_said(labels.section('durations')[unit], lang)}"
 
 
-def _word(code: str, reader: Reader) -> str:
+_SECTIONS: Final = {"severity": "severities", "of": "health"}
+"""Fields whose codes have labels of their own."""
+
+
+def _word(code: str, reader: Reader, name: str) -> str:
+    if name in _SECTIONS:
+        own = labels.section(_SECTIONS[name]).get(code)
+        return _text(code) if own is None else _said(own, reader.lang)
     if reader.word is not None:
         return _text(reader.word(code))
     known = labels.of_code(code)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, ValidationError
 
 from coupon_ledger.ledger.errors import alike
+from coupon_ledger.ledger.rules import VIOLATIONS
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts import rules
 from coupon_ledger.projections.alerts.document import Node, Path, Place
@@ -164,6 +165,13 @@ def _choice(value: Any, allowed: list[str]) -> Note:
     return note("{value} is none of {allowed}; write one of these", value=shown(value), allowed=allowed)
 
 
+def _no_violation(value: Any, limits: Mapping[str, Any]) -> Note:
+    near = alike([str(value)[:_SHOWN]], VIOLATIONS)
+    if near:
+        return note("{value} is no violation; did you mean {near}?", value=shown(value), near=near)
+    return note("{value} is no violation; docs/events.md lists them", value=shown(value))
+
+
 def _pattern(value: Any, limits: Mapping[str, Any]) -> Note:
     pattern = limits["pattern"]
     if pattern.startswith("^("):
@@ -193,6 +201,7 @@ _SENTENCES: Final[tuple[tuple[tuple[str, ...], Sentence], ...]] = (
     (("value_error", "assertion_error"), _of_validator),
     (("instant",), lambda value, _: note("{value} is no instant with a zone; write for example {example}",
                                          value=shown(value), example="2026-11-11T00:00:00+08:00")),
+    (("violation",), _no_violation),
     (("literal_error",), lambda value, limits: _choice(value, re.findall(r"'([^']*)'", limits["expected"]))),
     (("string_pattern_mismatch",), _pattern),
     (("union_tag_invalid",), _tag),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from io import StringIO
 from itertools import groupby
 from typing import Any, Final
 
@@ -41,7 +42,24 @@ def _groups(rules: Iterable[Rule]) -> Iterable[Mapping[str, Any]]:
 
 
 def _dumped(document: Any) -> str:
-    return str(yaml.safe_dump(document, allow_unicode=True, sort_keys=False, width=_WIDTH))
+    dumper = yaml.SafeDumper(StringIO(), sort_keys=False)
+    root = dumper.represent_data(document)
+    _readable(root)
+    return str(yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True, width=_WIDTH))
+
+
+def _readable(node: Any) -> None:
+    """Write lists of scalars as `[a, b]`, and texts of several lines as such."""
+    if isinstance(node, yaml.ScalarNode) and "\n" in node.value:
+        node.style = "|"
+    elif isinstance(node, yaml.SequenceNode):
+        node.flow_style = all(isinstance(item, yaml.ScalarNode) for item in node.value)
+        for item in node.value:
+            _readable(item)
+    elif isinstance(node, yaml.MappingNode):
+        node.flow_style = False
+        for _, value in node.value:
+            _readable(value)
 
 
 def _plain(value: Any) -> Any:
