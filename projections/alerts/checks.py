@@ -13,7 +13,7 @@ from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts import templates
 from coupon_ledger.projections.alerts.groups import Entry
 from coupon_ledger.projections.alerts.rules import Rule
-from coupon_ledger.projections.alerts.troubles import Report, Trouble, shown
+from coupon_ledger.projections.alerts.troubles import Report, Trouble, no_channel, shown
 
 
 def changed(rule: Rule, **fields: Any) -> Rule:
@@ -22,11 +22,16 @@ def changed(rule: Rule, **fields: Any) -> Rule:
 
 
 def without_bad_references(
-    rules: Sequence[Rule], entries: Mapping[str, Entry], channels: Collection[str], report: Report
+    rules: Sequence[Rule],
+    entries: Mapping[str, Entry],
+    named: Collection[str],
+    channels: Collection[str],
+    report: Report,
 ) -> list[Rule]:
     """The rules without channels that are not in `channels`, and without inhibitors that are not among the rules or
-    inhibit each other in a circle. `entries`: of the rules that the file names or changes, by name. What a default
-    refers to and the file does not use is left out silently."""
+    inhibit each other in a circle. `entries`: of the rules that the file names or changes, by name. `named`: the
+    names of all rules of the file, also of those that are left out. What a default refers to and the file does not use
+    is left out silently, and so is a rule that is left out itself."""
     names = {rule.name for rule in rules}
     mended = []
     for rule in rules:
@@ -38,12 +43,13 @@ def without_bad_references(
             if bad:
                 fields[field] = tuple(name for name in wanted if name not in bad)
                 if entry is not None and entry.changed:
-                    _report_names(field, bad, wanted, known, entry, report)
+                    told = [name for name in bad if field != "inhibited_by" or name == rule.name or name not in named]
+                    _report_names(field, told, wanted, known, entry, report)
         if rule.action is not None and rule.action.channel not in (None, *channels):
             fields["action"] = None
             if entry is not None:
                 path = ("action", "channel")
-                report(_trouble(entry, path, _no_channel(str(rule.action.channel), channels)))
+                report(_trouble(entry, path, no_channel(str(rule.action.channel), channels)))
         mended.append(changed(rule, **fields) if fields else rule)
     return _without_circles(mended, entries, report)
 
@@ -55,7 +61,7 @@ def _report_names(
         if name == entry.name:
             said = note("names the rule itself; leave it out")
         else:
-            said = _no_rule(name, known) if field == "inhibited_by" else _no_channel(name, known)
+            said = _no_rule(name, known) if field == "inhibited_by" else no_channel(name, known)
         report(_trouble(entry, (field, wanted.index(name)), said))
 
 
@@ -64,16 +70,10 @@ def _trouble(entry: Entry, path: tuple[str | int, ...], said: Note) -> Trouble:
 
 
 def _no_rule(name: str, known: Iterable[str]) -> Note:
-    near = alike([name], known)
+    near = alike([name], known)[:1]
     if near:
         return note("no rule {name}; did you mean {near}?", name=shown(name), near=near)
     return note("no rule {name}; write the name of another rule, or leave it out", name=shown(name))
-
-
-def _no_channel(name: str, known: Collection[str]) -> Note:
-    if not known:
-        return note("no channel {name}; the file has no channels: at its top level", name=shown(name))
-    return note("no channel {name}; there are {known}", name=shown(name), known=sorted(known)[:20])
 
 
 def _without_circles(rules: list[Rule], entries: Mapping[str, Entry], report: Report) -> list[Rule]:

@@ -21,11 +21,11 @@ MOST_BYTES: Final = 1 << 20
 _DEEPEST: Final = 20
 _MOST_REPAIRS: Final = 50
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_UNPRINTABLE: Final = re.compile(
+UNPRINTABLE: Final = re.compile(
     "[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 """What YAML refuses, and what it would take for the end of a line."""
-_BEGINS_ENTRY: Final = {"yaml": re.compile(r"( *)- +[\"']?\w+[\"']? *:"), "toml": re.compile(r"( *)\[\[")}
+_BEGINS_ENTRY: Final = {"yaml": re.compile(r"( *)- +(?:\{|[\"']?\w+[\"']? *[:：])"), "toml": re.compile(r"( *)\[\[")}
 _NUMBER: Final = re.compile(r"[-+]?(?:[0-9]{1,18}|[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]{1,3})?)")
 
 Place = tuple[int, int]
@@ -118,7 +118,7 @@ def read(text: str, syntax: str) -> tuple[Node | None, list[Fault]]:
         Fault(
             _place(text, match.start()), note("has the unprintable character {char}; delete it", char=ascii(match[0]))
         )
-        for match in _UNPRINTABLE.finditer(text)
+        for match in UNPRINTABLE.finditer(text)
     ]
     if faults:
         return None, faults[:_MOST_REPAIRS]
@@ -179,7 +179,8 @@ def _yaml(text: str) -> tuple[Node | None, list[Fault]]:
         if not loader.check_event(yaml.StreamEndEvent):
             flaws.append(Fault(_mark(loader.peek_event()), note("begins a second document; use one file for each")))
     except yaml.MarkedYAMLError as error:
-        raise _Broken(_fault_mark(error), _why(error, text)) from error
+        wide = _wide_colon(text, _fault_mark(error)[0])
+        raise _Broken(wide or _fault_mark(error), _WIDE if wide else _why(error, text)) from error
     except yaml.YAMLError as error:
         raise _Broken(START, note("is no YAML: {why}", why=str(error)[:200])) from error
     finally:
@@ -201,10 +202,24 @@ def _fault_mark(error: yaml.MarkedYAMLError) -> Place:
     return (mark.line + 1, mark.column + 1) if mark else START
 
 
+_WIDE: Final = note("is no YAML here; write the colon : and a blank instead of ：")
+
+
+def _wide_colon(text: str, line: int) -> Place | None:
+    """The place of a wide colon in this line or the one before."""
+    lines = text.split("\n")
+    for number in (line, line - 1):
+        if 0 < number <= len(lines) and "：" in lines[number - 1]:
+            return number, lines[number - 1].index("：") + 1
+    return None
+
+
 def _why(error: yaml.MarkedYAMLError, text: str) -> Note:
     mark = error.problem_mark
     lines = text.split("\n")
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if "nesting" in str(error.problem):
+        return note("is nested more than {n:count} levels deep; write it flatter", n=_DEEPEST)
     if "\t" in line[: len(line) - len(line.lstrip())] or "tab" in str(error.problem) or "\\t" in str(error.problem):
         return note("is indented with a tab; YAML takes blanks")
     return note("is no YAML here: {why}; check quotes, brackets, colons and indentation", why=str(error.problem)[:200])

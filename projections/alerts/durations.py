@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 EXAMPLE: Final = "is no duration; write for example 10m"
 NO_UNIT: Final = "has no unit; write for example 10m"
@@ -75,6 +77,21 @@ def _duration(value: Any) -> Any:
     if value.microseconds % 1_000:
         raise ValueError(TOO_FINE)
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A validator of durations: from `least` to `most`."""
+
+    least: timedelta
+    most: timedelta
+
+    def __call__(self, value: timedelta) -> timedelta:
+        if value < self.least:
+            raise PydanticCustomError("too_brief", "is shorter than {ge}", {"ge": written(self.least)})
+        if value > self.most:
+            raise PydanticCustomError("too_lasting", "is longer than {le}", {"le": written(self.most)})
+        return value
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]

@@ -6,7 +6,7 @@ annotations and expressions of one kind are put together field by field; lists a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from coupon_ledger.ledger.words import note
 from coupon_ledger.projections.alerts.document import Node, Path, Place
 from coupon_ledger.projections.alerts.rules import MOST_LABELS, Label, Name, Names, Severity
-from coupon_ledger.projections.alerts.troubles import IN_FILE, Report, Trouble, shown, troubles_of
+from coupon_ledger.projections.alerts.troubles import IN_FILE, Report, Trouble, no_channel, shown, troubles_of
 
 _OF_FILE: Final = {there: here for here, there in IN_FILE.items()}
 _GIVEN: Final = ("owner", "channels", "labels", "severity")
@@ -85,8 +85,9 @@ class Group:
     entries: list[Entry] = field(default_factory=list)
 
 
-def groups_of(root: Node, report: Report) -> list[Group]:
-    """The groups of a file. A rule without a name is reported and left out."""
+def groups_of(root: Node, report: Report, channels: Collection[str] | None = None) -> list[Group]:
+    """The groups of a file. A rule without a name is reported and left out; so is the name of a channel, of a group,
+    that is not in `channels` (None: any)."""
     node = root.value.get("groups")
     if node is None or node.value is None:
         return []
@@ -94,7 +95,7 @@ def groups_of(root: Node, report: Report) -> list[Group]:
         report(Trouble(node.place, ("groups",), note("is no list; begin each group with - name:")))
         return []
     return [
-        _group(item, ("groups", i), report)
+        _group(item, ("groups", i), report, channels)
         for i, item in enumerate(node.value)
         if _is_mapping(item, ("groups", i), report)
     ]
@@ -108,7 +109,7 @@ def _is_mapping(node: Node, path: Path, report: Report) -> bool:
     return False
 
 
-def _group(node: Node, path: Path, report: Report) -> Group:
+def _group(node: Node, path: Path, report: Report, channels: Collection[str] | None) -> Group:
     wrong: set[str] = set()
     data = node.data()
     try:
@@ -118,7 +119,13 @@ def _group(node: Node, path: Path, report: Report) -> Group:
         for trouble in troubles_of(error, node, path, GroupFields):
             report(trouble)
     name = "default" if "name" in wrong else data.get("name", "default")
-    fields = {f: n for f, n in node.value.items() if f in _GIVEN and f not in wrong and n.value is not None}
+    fields = {
+        f: n
+        for f, n in node.value.items()
+        if f in _GIVEN and f not in wrong and n.value is not None and not n.has_flaw()
+    }
+    if channels is not None and "channels" in fields:
+        fields["channels"] = _known(fields["channels"], (*path, "channels"), channels, report)
     rules = node.value.get("rules")
     group = Group(name, fields, node.place, path, bool(rules and rules.value))
     if rules is not None and rules.value is not None:
@@ -127,6 +134,14 @@ def _group(node: Node, path: Path, report: Report) -> Group:
         else:
             report(Trouble(rules.place, (*path, "rules"), note("is no list; begin each rule with - alert:")))
     return group
+
+
+def _known(names: Node, path: Path, channels: Collection[str], report: Report) -> Node:
+    """The names that are in `channels`. The others are reported."""
+    for i, name in enumerate(names.value):
+        if name.value not in channels:
+            report(Trouble(name.place, (*path, i), no_channel(name.value, channels)))
+    return replace(names, value=[name for name in names.value if name.value in channels])
 
 
 def _entries(items: list[Node], path: Path, group: Group, report: Report) -> list[Entry]:

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from coupon_ledger.ledger.events import Instant, canonical_json
 from coupon_ledger.ledger.rules import VIOLATIONS
-from coupon_ledger.projections.alerts.durations import Duration
+from coupon_ledger.projections.alerts.durations import Between, Duration
 
 Severity = Literal["critical", "high", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "high", "warning", "info")
@@ -36,8 +36,8 @@ Minor = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 Floor = Annotated[float, Field(ge=0, le=1e15)]
 Ratio = Annotated[float, Field(ge=0, le=1000)]
-Span = Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(days=366))]
-Hold = Annotated[Duration, Field(ge=timedelta(0), le=timedelta(days=366))]
+Span = Annotated[Duration, AfterValidator(Between(timedelta(seconds=1), timedelta(days=366)))]
+Hold = Annotated[Duration, AfterValidator(Between(timedelta(0), timedelta(days=366)))]
 
 CouponType = Literal[
     "created", "issued", "claimed", "reserved", "released", "used", "returned", "expired", "revoked", "extended"
@@ -166,9 +166,9 @@ class Metric(_Model):
     kind: Literal["metric"]
     metric: MetricName
     by: Slices = ()
-    bucket: Annotated[Duration, Field(ge=timedelta(minutes=1), le=timedelta(days=1)), "Length of a bucket."] = (
-        timedelta(hours=1)
-    )
+    bucket: Annotated[
+        Duration, AfterValidator(Between(timedelta(minutes=1), timedelta(days=1))), "Length of a bucket."
+    ] = timedelta(hours=1)
     score: Annotated[Share, "The detector's score that fires."] = 0.5
     relative: Annotated[Ratio, "Distance from the expected band, as a share of the band's middle."] = 0.3
     absolute: Annotated[Floor, "Distance from the expected band, in the metric's unit (money in minor units)."] = 10
@@ -276,7 +276,7 @@ class Sql(_Model):
     value: Annotated[Name | None, "The column that is shown as the value."] = None
     money: Annotated[Name | None, "The column with the money at stake, in minor units."] = None
     timeout: Annotated[
-        Duration, Field(ge=timedelta(seconds=1), le=timedelta(seconds=60)), "How long the query may run."
+        Duration, AfterValidator(Between(timedelta(seconds=1), timedelta(seconds=60))), "How long the query may run."
     ] = timedelta(seconds=10)
 
 
@@ -333,7 +333,7 @@ class Rule(_Model):
     keep: Annotated[Hold, "How long the condition must be over before the alert is resolved."] = timedelta(minutes=5)
     every: Annotated[
         Duration,
-        Field(ge=timedelta(minutes=1), le=timedelta(days=1)),
+        AfterValidator(Between(timedelta(minutes=1), timedelta(days=1))),
         "How often a rule is evaluated that is not evaluated event by event.",
     ] = timedelta(minutes=1)
     severity: Annotated[Severity, "How bad it is."] = "warning"

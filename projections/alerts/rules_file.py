@@ -116,7 +116,7 @@ def load_bytes(content: bytes, name: str, syntax: str = "yaml") -> Loaded:
         place = (before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
         return _unreadable(name, place, note("is not in UTF-8; save it as UTF-8"))
     root, faults = document.read(text, syntax)
-    reading = _Reading(name, text.count("\n") + 1)
+    reading = _Reading(name, max(1, text.count("\n") + (text[-1:] != "\n")))
     for fault in faults:
         reading.report(Trouble(fault.place, (), fault.said))
     if root is None or not isinstance(root.value, dict):
@@ -192,9 +192,10 @@ class _Reading:
             if name not in _TOP:
                 self.report(Trouble(root.keys[name], (name,), own_field(name, _TOP)))
         channels = self._channels(root)
-        groups = groups_of(root, self.report)
-        rules, entries = self._rules(self._adopted(root, groups))
-        rules = without_bad_references(rules, entries, channels, self.report)
+        groups = groups_of(root, self.report, channels)
+        adopted = self._adopted(root, groups)
+        rules, entries = self._rules(adopted)
+        rules = without_bad_references(rules, entries, adopted, channels, self.report)
         rules = [without_bad_texts(rule, entries.get(rule.name), self.report) for rule in rules]
         calendar = tuple(self._calendar(root))
         self.problems.sort(key=lambda problem: (problem.line, problem.column))
@@ -329,7 +330,7 @@ class _Reading:
 
 
 def _no_default(name: str, known: Mapping[str, Entry]) -> Note:
-    near = alike([name[:60]], known)
+    near = alike([name[:60]], known)[:1]
     if near:
         return note("no default rule {name}; did you mean {near}?", name=shown(name), near=near)
     return note("no default rule {name}; `coupon-ledger alerts rules list` shows them", name=shown(name))

@@ -29,6 +29,7 @@ _REFUSED: Final = frozenset(
 )
 """Functions that read settings, change something, wait, or answer differently each time."""
 _READING: Final = ("read_", "write_", "duckdb_", "pragma_", "sniff_", "parquet_", "glob", "load_", "file_", "which_")
+_SYSTEM: Final = ("pragma_", "duckdb_", "sqlite_", "pg_")
 _LONGEST: Final = 200
 _LOCK: Final = Lock()
 
@@ -89,9 +90,16 @@ def _refused(tree: Any) -> Iterator[Note]:
             name = str((node.get("function") or {}).get("function_name", "")).lower()
             if name not in _TABLE_FUNCTIONS:
                 yield note("reads from {name}; read tables of the database only", name=name[:60])
+        if node.get("type") == "BASE_TABLE" and _is_system(node):
+            yield note("reads from {name}; read tables of the database only", name=str(node["table_name"])[:60])
         name = str(node.get("function_name", "")).lower()
         if name in _REFUSED or name.startswith(_READING):
             yield note("calls {name}, which a rule may not; leave it out", name=name[:60])
+
+
+def _is_system(table: dict[str, Any]) -> bool:
+    other = table.get("schema_name") not in (None, "", "main") or table.get("catalog_name") not in (None, "")
+    return other or str(table.get("table_name", "")).lower().startswith(_SYSTEM)
 
 
 def _first_line(error: Exception) -> str:

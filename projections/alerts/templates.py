@@ -243,7 +243,7 @@ def problems(template: str, rule: Rule) -> list[Note]:
 
 
 def _unknown(name: str, known: Mapping[str, TemplateField]) -> Note:
-    near = alike([name[:60]], known)
+    near = alike([name[:60]], known)[:1]
     if near:
         return note("has no field {name} in alerts of this rule; did you mean {near}?", name=name[:60], near=near)
     return note("has no field {name} in alerts of this rule; there are {known}", name=name[:60], known=sorted(known))
@@ -323,7 +323,7 @@ def _written(
     place: Place, known: Mapping[str, TemplateField], rule: Rule, values: Mapping[str, Any], reader: Reader
 ) -> str:
     name = _ALSO.get(place.name, place.name)
-    value = values.get(place.name, values.get(name))
+    value = _value(name, values)
     if value is None and name == "key":
         return _key(rule, values, reader)
     field = known.get(place.name, TemplateField(""))
@@ -334,11 +334,16 @@ def _written(
         return _text(value)
 
 
+def _value(name: str, values: Mapping[str, Any]) -> Any:
+    also = next((other for other, of in _ALSO.items() if of == name), name)
+    return values.get(name, values.get(also))
+
+
 def _key(rule: Rule, values: Mapping[str, Any], reader: Reader) -> str:
     """The parts of the key, each after its name."""
     said = []
     for name in key_labels(rule):
-        value = values.get(name, values.get("campaign_id") if name == "campaign" else None)
+        value = _value(name, values)
         if value is not None:
             field = labels.fields().get(name)
             form = LABELS[name].format if name in LABELS else "text"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -71,7 +71,7 @@ def own_field(name: str, known: Iterable[str]) -> Note:
     """That there is no field of this name, and which one may be meant."""
     known = list(known)
     meant = _INSTEAD.get(name)
-    near = [meant] if meant in known else alike([name[:_SHOWN]], known) if len(name) <= _SHOWN else []
+    near = [meant] if meant in known else alike([name[:_SHOWN]], known)[:1] if len(name) <= _SHOWN else []
     if near:
         return note("no field {name}; did you mean {near}?", name=shown(name), near=near)
     return note("no field {name}; there are {known}", name=shown(name), known=known)
@@ -79,10 +79,17 @@ def own_field(name: str, known: Iterable[str]) -> Note:
 
 def shown(value: Any) -> str:
     """A value of the file as it is quoted in a sentence."""
-    text = value if isinstance(value, str) else str(value)
+    text = written(value) if isinstance(value, timedelta) else str(value)
     text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return f"'{text}'" if isinstance(value, str) else text
+
+
+def no_channel(name: str, known: Collection[str]) -> Note:
+    """That the file has no channel of this name."""
+    if not known:
+        return note("no channel {name}; the file has no channels: at its top level", name=shown(name))
+    return note("no channel {name}; there are {known}", name=shown(name), known=sorted(known)[:20])
 
 
 def troubles_of(
@@ -90,13 +97,15 @@ def troubles_of(
 ) -> Iterator[Trouble]:
     """The problems that a model found in a node of the file. `path`: the node's path; `model`: what it was to be."""
     kind = _kind(node) if model is rules.Rule else None
+    seen: set[Path] = set()
     for details in error.errors():
         inner = _path_in_file(details, model, kind)
         if details["type"] == "union_tag_invalid":
             inner = (*inner, "kind")
         found, place = node.under(inner)
-        if found.flawed:
-            continue  # reported when it was read
+        if found.flawed or inner in seen or (details["type"] == "too_short" and details["input"]):
+            continue  # reported already: when it was read, for a key, or for the entries of a list
+        seen.add(inner)
         if details["type"] == "extra_forbidden" and inner:
             place = node.under(inner[:-1])[0].keys.get(str(inner[-1]), place)
             said = own_field(str(inner[-1]), _known_at(inner[:-1], model, kind))
@@ -157,7 +166,9 @@ def _listed(value: Any) -> str:
 
 
 def _choice(value: Any, allowed: list[str]) -> Note:
-    near = alike([value[:_SHOWN]], allowed) if isinstance(value, str) else []
+    if allowed == ["en", "zh"] and value in rules.Annotations.model_fields:
+        return note("{value} belongs into a language; write it under en: or zh:", value=shown(value))
+    near = alike([value[:_SHOWN]], allowed)[:1] if isinstance(value, str) else []
     if near:
         return note(
             "{value} is none of {allowed}; did you mean {near}?", value=shown(value), allowed=allowed, near=near
@@ -166,7 +177,7 @@ def _choice(value: Any, allowed: list[str]) -> Note:
 
 
 def _no_violation(value: Any, limits: Mapping[str, Any]) -> Note:
-    near = alike([str(value)[:_SHOWN]], VIOLATIONS)
+    near = alike([str(value)[:_SHOWN]], VIOLATIONS)[:1]
     if near:
         return note("{value} is no violation; did you mean {near}?", value=shown(value), near=near)
     return note("{value} is no violation; docs/events.md lists them", value=shown(value))
@@ -182,7 +193,7 @@ def _pattern(value: Any, limits: Mapping[str, Any]) -> Note:
 
 
 def _bound(limit: Any) -> str:
-    return written(limit) if isinstance(limit, timedelta) else f"{limit:,}"
+    return limit if isinstance(limit, str) else f"{limit:,}"
 
 
 def _tag(value: Any, limits: Mapping[str, Any]) -> Note:
@@ -206,12 +217,12 @@ _SENTENCES: Final[tuple[tuple[tuple[str, ...], Sentence], ...]] = (
     (("string_pattern_mismatch",), _pattern),
     (("union_tag_invalid",), _tag),
     (("union_tag_not_found",), lambda value, _: note("has no kind; write kind: and one of {kinds}", kinds=list(KINDS))),
-    (("greater_than_equal",), lambda value, limits: note("{value} is too small; write at least {limit}",
-                                                         value=_amount(value), limit=_bound(limits["ge"]))),
+    (("greater_than_equal", "too_brief"), lambda value, limits: note("{value} is too small; write at least {limit}",
+                                                         value=shown(value), limit=_bound(limits["ge"]))),
     (("greater_than",), lambda value, limits: note("{value} is too small; write more than {limit}",
-                                                   value=_amount(value), limit=_bound(limits["gt"]))),
-    (("less_than_equal",), lambda value, limits: note("{value} is too large; write at most {limit}",
-                                                      value=_amount(value), limit=_bound(limits["le"]))),
+                                                   value=shown(value), limit=_bound(limits["gt"]))),
+    (("less_than_equal", "too_lasting"), lambda value, limits: note("{value} is too large; write at most {limit}",
+                                                      value=shown(value), limit=_bound(limits["le"]))),
     (("too_short", "string_too_short"), lambda value, _: note("is empty; write at least one")),
     (("too_long",), lambda value, limits: note("has {n:count} entries; write at most {limit:count}",
                                                n=len(value), limit=limits["max_length"])),
@@ -229,7 +240,3 @@ _SENTENCES: Final[tuple[tuple[tuple[str, ...], Sentence], ...]] = (
     (("string_type",), lambda value, _: note("{value} is no text; put a text in quotes", value=shown(value))),
 )  # fmt: skip
 """By pydantic's types of errors, the sentence for a value and its limits."""
-
-
-def _amount(value: Any) -> str:
-    return written(value) if isinstance(value, timedelta) else shown(value)

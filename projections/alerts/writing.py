@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import yaml
 
+from coupon_ledger.projections.alerts.document import UNPRINTABLE
 from coupon_ledger.projections.alerts.durations import written
 from coupon_ledger.projections.alerts.rules import Rule, RuleSet
 from coupon_ledger.projections.alerts.troubles import IN_FILE
@@ -45,7 +46,10 @@ def _dumped(document: Any) -> str:
     dumper = yaml.SafeDumper(StringIO(), sort_keys=False)
     root = dumper.represent_data(document)
     _readable(root)
-    return str(yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True, width=_WIDTH))
+    text = yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True, width=_WIDTH)
+    if UNPRINTABLE.search(text):  # written as escapes, they are read back
+        text = yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=False, width=_WIDTH)
+    return str(text)
 
 
 def _readable(node: Any) -> None:
