@@ -4,6 +4,7 @@ down."""
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -963,6 +964,18 @@ def validators_say() -> Iterator[str]:
 def test_a_rule_in_code_has_the_same_bounds_as_in_a_file() -> None:
     with pytest.raises(ValidationError, match="366d"):
         rules.Stock(kind="stock", sold_out_within=timedelta(days=400))
+
+
+def test_the_first_file_of_the_reference_can_be_copied() -> None:
+    """Else the first thing that a newcomer tries ends in an error."""
+    text = (Path(__file__).parent.parent / "docs" / "alert-rules.md").read_text(encoding="utf-8")
+    first, *examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    result = loaded(first)
+    assert not [str(problem) for problem in result.problems]
+    assert rule_of(result, "store_rush").owner == "risk-team" and len(result.rule_set.calendar) == 1
+    assert len(examples) == len(KINDS)
+    for example in examples:
+        assert not loaded("groups:\n- rules:\n" + "".join(f"  {line}\n" for line in example.splitlines())).problems
 
 
 def test_commands_list_and_show_the_rules_in_force(home: Path) -> None:
