@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Final
 
@@ -418,7 +419,19 @@ def test_a_circle_of_inhibitions_is_cut() -> None:
     text = changed("for: 0s", "inhibited_by: [sold_out]")
     result = loaded(text)
     assert "inhibit each other in a circle" in str(result.problems[0]) and len(result.problems) == 1
-    assert [rule.inhibited_by for rule in result.rule_set.rules] != [("sold_out",), ("farm",)]
+    assert [rule.inhibited_by for rule in result.rule_set.rules] == [(), ()]
+
+
+def test_a_thicket_of_inhibitions_is_cut_in_bounded_time() -> None:
+    rule = "  - {{alert: r{n}, expr: {{kind: reconciliation}}, inhibited_by: [{by}]}}\n"
+    text = "use_defaults: false\ngroups:\n- rules:\n" + "".join(
+        rule.format(n=n, by=", ".join(f"r{(n * 7 + k * k + 1) % 1_000}" for k in range(12))) for n in range(1_000)
+    )
+    began = time.monotonic()
+    result = loaded(text)
+    assert any("inhibit each other" in str(problem) for problem in result.problems)
+    TopologicalSorter({rule.name: rule.inhibited_by for rule in result.rule_set.rules}).prepare()
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
@@ -696,6 +709,7 @@ def check_problems(text: str, result: Loaded) -> None:
         assert str(problem).startswith(f"risk.yaml line {problem.line}: ") and len(str(problem)) < 2_000
         assert problem.in_words(speaker)
     known = {rule.name for rule in result.rule_set.rules}
+    TopologicalSorter({rule.name: rule.inhibited_by for rule in result.rule_set.rules}).prepare()
     for rule in result.rule_set.rules:
         assert set(rule.inhibited_by) <= known and set(rule.channels) <= result.channels.keys()
         assert Rule.model_validate(rule.as_json()).version == rule.version

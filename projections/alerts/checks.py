@@ -3,9 +3,7 @@ the rule, which goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coupon_ledger.ledger.errors import alike
@@ -78,28 +76,58 @@ def _no_rule(name: str, known: Iterable[str]) -> Note:
 
 def _without_circles(rules: list[Rule], entries: Mapping[str, Entry], report: Report) -> list[Rule]:
     """The rules without the inhibitions that form circles: in a circle, no rule would ever send anything."""
-    inhibitors = {rule.name: list(rule.inhibited_by) for rule in rules}
-    cut: set[str] = set()
-    while circle := _circle(inhibitors):
-        for name, by in pairwise(circle):
-            # graphlib gives a circle in the order in which each inhibits the next.
-            inhibitors[by].remove(name)
-            cut.add(by)
+    inhibitors = {rule.name: rule.inhibited_by for rule in rules}
+    circle_of = {name: circle for circle in _circles(inhibitors) for name in circle}
+    for circle in {id(circle): circle for circle in circle_of.values()}.values():
         entry = next((entries[name] for name in circle if name in entries), None)
         if entry is not None:
-            said = note("these rules inhibit each other in a circle: {rules}; leave one out", rules=circle)
+            said = note("these rules inhibit each other in a circle: {rules}; leave one out", rules=circle[:20])
             report(_trouble(entry, ("inhibited_by",), said))
-    return [changed(r, inhibited_by=tuple(inhibitors[r.name])) if r.name in cut else r for r in rules]
+    return [_outside(rule, circle_of.get(rule.name, ())) for rule in rules]
 
 
-def _circle(inhibitors: Mapping[str, Sequence[str]]) -> list[str]:
-    """The names of one circle, the first one again at the end; empty if there is none."""
-    try:
-        TopologicalSorter(inhibitors).prepare()
-    except CycleError as error:
-        circle: list[str] = error.args[1]
-        return circle
-    return []
+def _outside(rule: Rule, circle: Collection[str]) -> Rule:
+    """The rule without the inhibitors in its circle."""
+    if not circle:
+        return rule
+    return changed(rule, inhibited_by=tuple(name for name in rule.inhibited_by if name not in set(circle)))
+
+
+def _circles(inhibitors: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+    """The groups of names of which each leads to each other (the strongly connected components, by Kosaraju's
+    algorithm)."""
+    inhibited: dict[str, list[str]] = {name: [] for name in inhibitors}
+    for name, by in inhibitors.items():
+        for one in by:
+            inhibited[one].append(name)
+    seen: set[str] = set()
+    order = [name for start in inhibitors for name in _finished(start, inhibitors, seen)]
+    seen.clear()
+    for start in reversed(order):
+        if start not in seen:
+            group = _finished(start, inhibited, seen)
+            if len(group) > 1:
+                yield sorted(group)
+
+
+def _finished(start: str, edges: Mapping[str, Sequence[str]], seen: set[str]) -> list[str]:
+    """The names that are reached from `start` and not yet in `seen`, in the order in which a search in depth leaves
+    them. They are added to `seen`."""
+    if start in seen:
+        return []
+    seen.add(start)
+    left: list[str] = []
+    path = [(start, iter(edges[start]))]
+    while path:
+        name, rest = path[-1]
+        following = next((one for one in rest if one not in seen), None)
+        if following is None:
+            left.append(name)
+            path.pop()
+        else:
+            seen.add(following)
+            path.append((following, iter(edges[following])))
+    return left
 
 
 def without_bad_texts(rule: Rule, entry: Entry | None, report: Report) -> Rule:

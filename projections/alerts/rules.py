@@ -100,7 +100,7 @@ class Velocity(_Model):
         "Count the longest run of consecutive numbers among the values of this field instead of events.",
     ] = None
     where: Annotated[
-        dict[KeyField, Annotated[tuple[Label, ...], Field(min_length=1), Once]],
+        dict[KeyField, Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000), Once]],
         "Only events whose field has one of these values.",
     ] = Field(default_factory=dict)
     after: Annotated[After | None, "Only events that soon follow another event of the same coupon."] = None

@@ -10,7 +10,7 @@ default, the default goes on unchanged. Texts and references with a problem are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -183,13 +183,24 @@ class _Reading:
         if len(self.problems) == MOST_PROBLEMS:
             path, said, rule = "", note("more problems follow, which are not listed; mend these first"), None
         problem = Problem(self._name, line, max(trouble.place[1], 1), path, said, rule)
-        if len(self.problems) <= MOST_PROBLEMS and problem not in self.problems[-_MOST_REPEATS:]:
+        if not self._full and problem not in self.problems[-_MOST_REPEATS:]:
             self.problems.append(problem)
+
+    @property
+    def _full(self) -> bool:
+        """Whether no more problems are listed."""
+        return len(self.problems) > MOST_PROBLEMS
+
+    def _report_all(self, troubles: Iterable[Trouble]) -> None:
+        for trouble in troubles:
+            if self._full:
+                return
+            self.report(trouble)
 
     def loaded(self, root: Node) -> Loaded:
         """What the file with this root says."""
         for name in root.value:
-            if name not in _TOP:
+            if name not in _TOP and not self._full:
                 self.report(Trouble(root.keys[name], (name,), own_field(name, _TOP)))
         channels = self._channels(root)
         groups = groups_of(root, self.report, channels)
@@ -273,8 +284,7 @@ class _Reading:
         try:
             rule = Rule.model_validate(entry.data())
         except ValidationError as error:
-            for trouble in troubles_of(error, entry.node, entry.path, Rule, entry.name):
-                self.report(trouble)
+            self._report_all(troubles_of(error, entry.node, entry.path, Rule, entry.name))
             return None
         if entry.node.has_flaw():
             return None
@@ -323,8 +333,7 @@ class _Reading:
         try:
             sale = Sale.model_validate(node.data())
         except ValidationError as error:
-            for trouble in troubles_of(error, node, path, Sale):
-                self.report(trouble)
+            self._report_all(troubles_of(error, node, path, Sale))
             return None
         return None if node.has_flaw() else sale
 
