@@ -1,8 +1,8 @@
 """The program `coupon-ledger`: its list of commands, and the one place where errors become messages and exit codes.
 
 Exit codes: 0 success; 1 not found, or `doctor` found errors; 2 wrong usage or settings; 3 some events, or a schema
-change, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` found something; 130
-interrupted.
+change, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` or `alerts rules check` found
+something; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "metrics": ("coupon_ledger.cli.metrics", "Show the operating metrics over any slice and period."),
     "detect": ("coupon_ledger.cli.detect", "Find anomalies of one metric in a CSV."),
     "violations": ("coupon_ledger.cli.violations", "List broken rules."),
+    "alerts": ("coupon_ledger.cli.alerts", "List, show and check alert rules."),
     "attribution": ("coupon_ledger.cli.attribution", "Show what channels and campaigns earned, by several models."),
     "expire": ("coupon_ledger.cli.expire", "Expire coupons and release holds that are due."),
     "expiries": ("coupon_ledger.cli.expire", "Show why coupons expired, and the face value lost."),

@@ -14,6 +14,7 @@
     ├── WrongQuestion               a question's parameters contradict each other, or one is out of bounds
     ├── TooFew                      too few people or orders to compare
     ├── UnknownTable                no table of that name has a digest
+    ├── UnknownRule                 no alert rule of that name applies
     ├── UnknownSegment              no segment of that name was defined
     ├── UnknownTemplate             no review layout is kept under that name
     ├── NotAssigned                 nobody is assigned to an arm of the campaign
@@ -157,6 +158,10 @@ class UnknownTable(LedgerError):
 
 
 class UnknownSegment(LedgerError):
+    pass
+
+
+class UnknownRule(LedgerError):
     pass
 
 

@@ -13,7 +13,7 @@ from coupon_ledger.ledger.errors import LedgerError
 EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
     {
         **dict.fromkeys(
-            ("duckdb", "numpy", "polars", "pyarrow", "pythonjsonlogger", "snappy", "zstandard"), "consumer"
+            ("duckdb", "numpy", "polars", "pyarrow", "pythonjsonlogger", "snappy", "yaml", "zstandard"), "consumer"
         ),
         "openpyxl": "files",
         **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "service"),

@@ -84,6 +84,7 @@ OPTIONS: Final = (
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
     Option("private-files", "true", "whether files that are made are for their owner alone (0600): true or false"),
     Option("writer-schemas", "", "folder with schemas of newer releases (NAME.avsc) that messages are written with"),
+    Option("alert-rules", "", "file with alert rules (YAML or TOML), beside or instead of the default rules"),
     Option("zone", "Asia/Shanghai", "whose days and clocks: a name of the IANA database"),
     Option("lang", "", "language of what is printed for people: en or zh; by default the locale's"),
 )
@@ -159,6 +160,12 @@ class Settings:
         """The path of the database. If the user's path is a symbolic link, this is the link's target, since the
         generations are in the target's folder."""
         return _followed(Path(self.values["database"].value))
+
+    @property
+    def alert_rules(self) -> Path | None:
+        """The path of the file with alert rules; None for the default rules alone."""
+        path = self.values["alert-rules"].value
+        return Path(path) if path else None
 
     @property
     def private_files(self) -> bool:

@@ -1,6 +1,6 @@
 """Write the documents that are generated from the code: docs/events.md, docs/asyncapi.json, docs/cli.md,
-docs/metrics.md, docs/questions.md. Run by `make docs`; a test fails if a document differs from what this would
-write."""
+docs/metrics.md, docs/questions.md, docs/alert-rules.md. Run by `make docs`; a test fails if a document differs from
+what this would write."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from coupon_ledger.questions.asking import Question
 from coupon_ledger.questions.metrics.definitions import METRICS, SOURCES, Metric
 from coupon_ledger.questions.parameters import CUT, Parameter
 from coupon_ledger.questions.registry import QUESTIONS
-from scripts import asyncapi
+from scripts import alert_rules, asyncapi
 from scripts.examples import example
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -318,6 +318,7 @@ DOCUMENTS = {
     DOCS / "cli.md": cli_md,
     DOCS / "metrics.md": metrics_md,
     DOCS / "questions.md": questions_md,
+    DOCS / "alert-rules.md": alert_rules.document,
 }
 
 if __name__ == "__main__":

@@ -3,121 +3,152 @@
 A rule is data. `rules_file.py` reads rules from a file and says which line is wrong. Kinds that are evaluated event by
 event or tick by tick (`STREAMED`) give the same alerts live, rebuilt and in a backtest. Kinds that follow the tables
 (`SETTLED`) are a function of the facts alone. Kinds that ask a question now and then (`ASKED`) are recorded when asked.
+
+A text in a field's annotation describes the field, for docs/alert-rules.md.
 """
 
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
-from coupon_ledger.ledger.events import canonical_json
+from coupon_ledger.ledger.events import Instant, canonical_json
+from coupon_ledger.ledger.rules import VIOLATIONS
+from coupon_ledger.projections.alerts.durations import Between, Duration
 
 Severity = Literal["critical", "high", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "high", "warning", "info")
 """The most severe first."""
+MOST_LABELS: Final = 50
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,99}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
 Label = Annotated[str, StringConstraints(max_length=200)]
+Names = Annotated[tuple[Name, ...], Field(max_length=MOST_LABELS)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0, le=1e15)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Minor = Annotated[int, Field(ge=0, le=2**53 - 1)]
-Span = Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(days=366))]
-Hold = Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=366))]
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+Floor = Annotated[float, Field(ge=0, le=1e15)]
+Ratio = Annotated[float, Field(ge=0, le=1000)]
+Span = Annotated[Duration, AfterValidator(Between(timedelta(seconds=1), timedelta(days=366)))]
+Hold = Annotated[Duration, AfterValidator(Between(timedelta(0), timedelta(days=366)))]
 
 CouponType = Literal[
     "created", "issued", "claimed", "reserved", "released", "used", "returned", "expired", "revoked", "extended"
 ]
-OrderType = Literal["placed", "paid", "cancelled", "refunded"]
 KeyField = Literal["ip", "device_id", "phone_prefix", "user_id", "order_id", "campaign_id", "channel", "code", "source"]
 Slice = Literal["campaign", "coupon_type", "channel", "store", "region", "source"]
 
 
+def _known_violation(code: str) -> str:
+    if code not in VIOLATIONS:
+        raise PydanticCustomError("violation", "is no violation of docs/events.md")
+    return code
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("names a value twice; name each once")
+    return values
+
+
+Once = AfterValidator(_distinct)
+Events = Annotated[tuple[CouponType, ...], Field(min_length=1), Once, "Types of coupon events that count."]
+Slices = Annotated[tuple[Slice, ...], Once, "One series for each combination of these; none: one series for all."]
+Violation = Annotated[str, AfterValidator(_known_violation)]
+
+
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class Violations(_Model):
-    """Coupons or orders that break a rule of the specification. Explained and provisional violations do not count.
-
-    `codes`: which violations; empty: all. `by`: one alert for each combination. `at_least`: how many must stand.
-    `window`: only those at fault so long ago at most, by the data's clock; None: all that stand.
-    """
+    """Coupons or orders that break a rule of the specification. Explained and provisional violations do not count."""
 
     kind: Literal["violation"]
-    codes: tuple[Name, ...] = ()
-    by: tuple[Literal["code", "campaign", "channel"], ...] = ("code", "campaign")
-    at_least: Count = 1
-    min_money_minor: Minor = 0
-    window: Span | None = None
+    codes: Annotated[tuple[Violation, ...], Once, "Which violations; none: all."] = ()
+    by: Annotated[
+        tuple[Literal["code", "campaign", "channel"], ...], Once, "One alert for each combination of these."
+    ] = ("code", "campaign")
+    at_least: Annotated[Count, "How many must stand."] = 1
+    min_money_minor: Annotated[Minor, "Money at stake that they must reach together, in minor units."] = 0
+    window: Annotated[Span | None, "Only those at fault so long ago at most, by the data's clock; else all."] = None
 
 
 class After(_Model):
-    """Only events that follow an event of type `event` of the same coupon within `within`."""
+    """Only events that soon follow another event of the same coupon."""
 
-    event: CouponType
-    within: Span
+    event: Annotated[CouponType, "The type of the earlier event."]
+    within: Annotated[Span, "How long after it at most."]
 
 
 class Velocity(_Model):
-    """Many events with one key in a sliding window.
-
-    `by`: the key; events without a value for one of its fields do not count. `distinct`: count the values of this field
-    instead of events. `consecutive`: count the longest run of consecutive numbers among the values of this field.
-    `where`: only events whose field has one of these values (`campaign` is the coupon's campaign). `at_least`: the
-    count that fires.
-    """
+    """Many events with one key in a sliding window. Events without a value for a field of the key do not count."""
 
     kind: Literal["velocity"]
-    events: Annotated[tuple[CouponType, ...], Field(min_length=1)]
-    by: Annotated[tuple[KeyField, ...], Field(min_length=1, max_length=3)]
-    distinct: KeyField | None = None
-    consecutive: Literal["phone_prefix", "user_id", "code"] | None = None
-    where: dict[KeyField, Annotated[tuple[Label, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    after: After | None = None
-    at_least: Annotated[int, Field(ge=2, le=10**7)]
-    window: Span
+    events: Events
+    by: Annotated[tuple[KeyField, ...], Field(min_length=1, max_length=3), Once, "The key."]
+    distinct: Annotated[KeyField | None, "Count the different values of this field instead of events."] = None
+    consecutive: Annotated[
+        Literal["phone_prefix", "user_id", "code"] | None,
+        "Count the longest run of consecutive numbers among the values of this field instead of events.",
+    ] = None
+    where: Annotated[
+        dict[KeyField, Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000), Once]],
+        "Only events whose field has one of these values.",
+    ] = Field(default_factory=dict)
+    after: Annotated[After | None, "Only events that soon follow another event of the same coupon."] = None
+    at_least: Annotated[int, Field(ge=2, le=10**7), "The count that fires."]
+    window: Annotated[Span, "Length of the window."]
 
     @model_validator(mode="after")
     def _one_count(self) -> Velocity:
         if self.distinct and self.consecutive:
-            raise ValueError("distinct and consecutive exclude each other")
+            raise ValueError("distinct and consecutive exclude each other; name one")
+        if (self.distinct or self.consecutive) in self.by:
+            raise ValueError("counts the values of a field of its own key, which has one; count another field")
         return self
 
 
 class Concentration(_Model):
-    """A few keys take a large share of a campaign's events in a window: the `top` values of `of` have together at least
-    `share` of all events, which are at least `at_least`."""
+    """A few values of a field take a large share of a campaign's events in a window."""
 
     kind: Literal["concentration"]
-    events: Annotated[tuple[CouponType, ...], Field(min_length=1)]
-    of: KeyField
-    by: tuple[Literal["campaign_id", "channel"], ...] = ("campaign_id",)
-    top: Annotated[int, Field(ge=1, le=100)] = 10
-    share: Share
-    at_least: Count = 100
-    window: Span
+    events: Events
+    of: Annotated[KeyField, "The field whose values are compared."]
+    by: Annotated[tuple[Literal["campaign_id", "channel"], ...], Once, "One alert for each combination of these."] = (
+        "campaign_id",
+    )
+    top: Annotated[int, Field(ge=1, le=100), "How many values are taken together: those with most events."] = 10
+    share: Annotated[Share, "The share of all events that they must have together."]
+    at_least: Annotated[Count, "How many events there must be in all."] = 100
+    window: Annotated[Span, "Length of the window."]
 
 
 class Linked(_Model):
-    """A group of users joined over shared values of `over` (devices, addresses of the network, phone prefixes, linked
-    ids) that has at least `users` users and `events` events of these types in the window.
+    """A group of users joined over shared values: of devices, addresses of the network, phone prefixes, or linked ids.
 
     A value with more than `hub_above` users joins nobody (an office, a mobile carrier), and the alert says so.
     """
 
     kind: Literal["linked"]
-    events: Annotated[tuple[CouponType, ...], Field(min_length=1)] = ("claimed",)
-    over: Annotated[tuple[Literal["device_id", "ip", "phone_prefix", "linked"], ...], Field(min_length=1)]
-    users: Annotated[int, Field(ge=2, le=10**6)]
-    at_least: Count = 1
-    hub_above: Annotated[int, Field(ge=2, le=10**7)] = 200
-    window: Span
+    events: Events = ("claimed",)
+    over: Annotated[
+        tuple[Literal["device_id", "ip", "phone_prefix", "linked"], ...],
+        Field(min_length=1),
+        Once,
+        "What joins users; `linked`: ids that `linked` events join.",
+    ]
+    users: Annotated[int, Field(ge=2, le=10**6), "How many users the group must have."]
+    at_least: Annotated[Count, "How many events they must have together."] = 1
+    hub_above: Annotated[int, Field(ge=2, le=10**7), "A value with more users than this joins nobody."] = 200
+    window: Annotated[Span, "Length of the window."]
 
 
 METRICS: Final = (
@@ -126,70 +157,76 @@ METRICS: Final = (
     *("orders", "cancelled_orders", "gmv", "net_sales", "refunds", "discount_share", "average_order"),
 )
 """Metrics that can be followed event by event. Counts of events and sums of money per bucket, and their ratios."""
-MetricName = Annotated[str, StringConstraints(pattern=f"^({'|'.join(METRICS)})$")]
+MetricName = Annotated[str, StringConstraints(pattern=f"^({'|'.join(METRICS)})$"), "The metric."]
 
 
 class Metric(_Model):
-    """The detector finds a bucket of a metric unusual. `relative`, `absolute`: how far the value must be from the
-    expected band, as a share of the band's middle and in the metric's unit; both must be passed. `direction`: which
-    side counts."""
+    """The detector finds a bucket of a metric unusual. `relative` and `absolute` must both be passed."""
 
     kind: Literal["metric"]
     metric: MetricName
-    by: tuple[Slice, ...] = ()
-    bucket: Annotated[timedelta, Field(ge=timedelta(minutes=1), le=timedelta(days=1))] = timedelta(hours=1)
-    score: Share = 0.5
-    relative: Annotated[float, Field(ge=0, le=1000)] = 0.3
-    absolute: Annotated[float, Field(ge=0, le=1e15)] = 10
-    direction: Literal["both", "up", "down"] = "both"
-    calendar: bool = True
+    by: Slices = ()
+    bucket: Annotated[
+        Duration, AfterValidator(Between(timedelta(minutes=1), timedelta(days=1))), "Length of a bucket."
+    ] = timedelta(hours=1)
+    score: Annotated[Share, "The detector's score that fires."] = 0.5
+    relative: Annotated[Ratio, "Distance from the expected band, as a share of the band's middle."] = 0.3
+    absolute: Annotated[Floor, "Distance from the expected band, in the metric's unit (money in minor units)."] = 10
+    direction: Annotated[Literal["both", "up", "down"], "Which side of the band counts."] = "both"
+    calendar: Annotated[bool, "Whether announced sales are no anomalies."] = True
 
 
 class Threshold(_Model):
-    """A metric over a window against a fixed value, or against itself one `period` before. `relative`, `absolute`: the
-    change that both must be passed."""
+    """A metric over a window against a fixed value, or against itself one period before, or against its target.
+    `relative` and `absolute` must both be passed."""
 
     kind: Literal["threshold"]
     metric: MetricName
-    by: tuple[Slice, ...] = ()
-    window: Span = timedelta(hours=1)
-    above: float | None = None
-    below: float | None = None
-    against: Literal["last_hour", "last_day", "last_week", "last_year", "target"] | None = None
-    direction: Literal["both", "up", "down"] = "both"
-    relative: Annotated[float, Field(ge=0, le=1000)] = 0
-    absolute: Annotated[float, Field(ge=0, le=1e15)] = 0
-    at_least: Annotated[float, Field(ge=0, le=1e15)] = 0
+    by: Slices = ()
+    window: Annotated[Span, "Length of the window."] = timedelta(hours=1)
+    above: Annotated[Number | None, "Fires above this value (money in minor units, rates from 0 to 1)."] = None
+    below: Annotated[Number | None, "Fires below this value."] = None
+    against: Annotated[
+        Literal["last_hour", "last_day", "last_week", "last_year", "target"] | None,
+        "What the metric is compared with, instead of a fixed value.",
+    ] = None
+    direction: Annotated[Literal["both", "up", "down"], "Which changes count; only with `against`."] = "both"
+    relative: Annotated[Ratio, "The change, as a share of what it is compared with."] = 0
+    absolute: Annotated[Floor, "The change, in the metric's unit (money in minor units)."] = 0
+    at_least: Annotated[Floor, "How many events or orders the window must have: a rate from three is no evidence."] = 0
 
     @model_validator(mode="after")
     def _one_bound(self) -> Threshold:
         if (self.above is None and self.below is None) == (self.against is None):
-            raise ValueError("name above, below or both, or against")
+            raise ValueError("needs above, below or both, or else against; name one of these")
+        if self.above is not None and self.below is not None and self.below > self.above:
+            raise ValueError("below is greater than above, so every value would fire; exchange them")
         return self
 
 
 class Budget(_Model):
-    """A campaign's discounts approach or pass its budget: `share` of it is burnt, or at the present rate (over
-    `window`) it is exhausted within `exhausted_within`."""
+    """A campaign's discounts approach or pass its budget."""
 
     kind: Literal["budget"]
-    share: Annotated[float, Field(gt=0, le=10)] | None = None
-    exhausted_within: Span | None = None
-    window: Span = timedelta(hours=1)
+    share: Annotated[Annotated[float, Field(gt=0, le=10)] | None, "Fires when this share of the budget is spent."] = (
+        None
+    )
+    exhausted_within: Annotated[Span | None, "Fires when the budget is exhausted so soon at the present rate."] = None
+    window: Annotated[Span, "The present rate is that of this window."] = timedelta(hours=1)
 
     @model_validator(mode="after")
     def _one_bound(self) -> Budget:
         if self.share is None and self.exhausted_within is None:
-            raise ValueError("name share, exhausted_within or both")
+            raise ValueError("needs share, exhausted_within or both; name one")
         return self
 
 
 class Stock(_Model):
-    """At the present rate of claims (over `window`) a campaign's stock is sold out within `sold_out_within`."""
+    """A campaign's stock of coupons is sold out soon, at the present rate of claims."""
 
     kind: Literal["stock"]
-    sold_out_within: Span
-    window: Span = timedelta(minutes=10)
+    sold_out_within: Annotated[Span, "Fires when the stock is sold out so soon."]
+    window: Annotated[Span, "The present rate is that of this window."] = timedelta(minutes=10)
 
 
 class Reconciliation(_Model):
@@ -202,35 +239,45 @@ class Guardrail(_Model):
     """An experiment's always-valid interval shows harm, or its sample ratio breaks."""
 
     kind: Literal["guardrail"]
-    metric: Literal["margin", "sales", "orders"] = "margin"
-    sample_ratio: bool = True
+    metric: Annotated[Literal["margin", "sales", "orders"], "What must not be harmed."] = "margin"
+    sample_ratio: Annotated[bool, "Whether a broken sample ratio fires, too."] = True
 
 
-HEALTH: Final = (
-    *("lag", "silent_source", "dead_letters", "late_share", "clock_skew", "provisional", "sweep_overdue"),
-    *("channel_dead", "rule_failed"),
-)
+HEALTH: Final = {
+    "lag": "seconds that the oldest record not yet consumed has waited",
+    "silent_source": "seconds without an event of a source, beyond its longest usual gap",
+    "dead_letters": "new dead letters in the window",
+    "late_share": "share (0 to 1) of the window's events that came too late for a rule's window",
+    "clock_skew": "seconds that an event's occurred_at is ahead of its recorded_at",
+    "provisional": "violations that were provisional throughout the window",
+    "sweep_overdue": "coupons whose end has passed for longer than the window without a sweep",
+    "channel_dead": "messages in a row that a channel did not take",
+    "rule_failed": "evaluations in a row in which a rule failed or took too long",
+}
+"""What the health rules watch, with the meaning of the number."""
 
 
 class Health(_Model):
-    """The ledger's own condition. `above`: the number that fires; its meaning depends on `of` (docs/alerts.md)."""
+    """The ledger's own condition. What the number means depends on `of`."""
 
     kind: Literal["health"]
-    of: Annotated[str, StringConstraints(pattern=f"^({'|'.join(HEALTH)})$")]
-    above: Annotated[float, Field(ge=0, le=1e15)] = 0
-    window: Span = timedelta(minutes=10)
+    of: Annotated[str, StringConstraints(pattern=f"^({'|'.join(HEALTH)})$"), "What is watched."]
+    above: Annotated[Floor, "Fires above this number."] = 0
+    window: Annotated[Span, "Length of the window."] = timedelta(minutes=10)
 
 
 class Sql(_Model):
-    """A query over the projections. Each row that it returns is an offender. `key`: the columns that identify one;
-    `value`: the column that is shown as the value; `money`: the column with the money at stake."""
+    """A query over the projections. Each row that it returns is an offender. The query is one SELECT; it reads tables
+    of the database only, no files."""
 
     kind: Literal["sql"]
-    query: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
-    key: Annotated[tuple[Name, ...], Field(min_length=1)]
-    value: Name | None = None
-    money: Name | None = None
-    timeout: Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(seconds=60))] = timedelta(seconds=10)
+    query: Annotated[str, StringConstraints(min_length=1, max_length=20_000), "The query."]
+    key: Annotated[tuple[Name, ...], Field(min_length=1, max_length=10), Once, "The columns that identify an offender."]
+    value: Annotated[Name | None, "The column that is shown as the value."] = None
+    money: Annotated[Name | None, "The column with the money at stake, in minor units."] = None
+    timeout: Annotated[
+        Duration, AfterValidator(Between(timedelta(seconds=1), timedelta(seconds=60))), "How long the query may run."
+    ] = timedelta(seconds=10)
 
 
 Expression = Annotated[
@@ -257,40 +304,57 @@ KINDS: Final = (*sorted(STREAMED), *sorted(SETTLED), *sorted(ASKED))
 class Annotations(_Model):
     """Texts of a rule in one language, as templates: `{name}` is a field of the alert."""
 
-    summary: Text
-    description: Text | None = None
+    summary: Annotated[Text, "One sentence: what, how much, where."]
+    description: Annotated[Text | None, "What it may mean, and what to look at."] = None
 
 
 class Action(_Model):
-    """What `alerts act` does. `automatic`: whether the owner does it by itself as soon as the alert fires."""
+    """What `alerts act` does."""
 
-    do: Literal["unpublish_campaign", "revoke_coupons", "webhook"]
-    channel: Name | None = None
-    automatic: bool = False
+    do: Annotated[Literal["unpublish_campaign", "revoke_coupons", "webhook"], "What it does."]
+    channel: Annotated[Name | None, "The channel of a webhook."] = None
+    automatic: Annotated[bool, "Whether the owner does it by itself as soon as the alert fires."] = False
+
+    @model_validator(mode="after")
+    def _where_to(self) -> Action:
+        if (self.do == "webhook") != (self.channel is not None):
+            raise ValueError("a webhook needs a channel, and only a webhook has one; name it, or leave it out")
+        return self
 
 
 class Rule(_Model):
-    """One rule. `hold` (`for` in the file): how long the condition must hold before the alert fires. `keep`
-    (`keep_firing_for`): how long it must be over before the alert is resolved. `every`: how often rules that are not
-    evaluated event by event are."""
+    """One rule. In the file, `name` is `alert`, `hold` is `for`, `keep` is `keep_firing_for`, and `group` is the name
+    of the group around it."""
 
-    name: Name
+    name: Annotated[Name, "Name of the rule: letters, digits, `_`, `.` and `-`."]
     group: Name = "default"
-    expr: Expression
-    hold: Hold = timedelta(0)
-    keep: Hold = timedelta(minutes=5)
-    every: Annotated[timedelta, Field(ge=timedelta(minutes=1), le=timedelta(days=1))] = timedelta(minutes=1)
-    severity: Severity = "warning"
-    labels: dict[Name, Label] = Field(default_factory=dict)
-    annotations: dict[Literal["en", "zh"], Annotations] = Field(default_factory=dict)
-    owner: Label | None = None
-    channels: tuple[Name, ...] = ()
-    inhibited_by: tuple[Name, ...] = ()
-    playbook: Text | None = None
-    action: Action | None = None
-    escalate_after: Hold | None = None
-    escalate_to: tuple[Name, ...] = ()
-    enabled: bool = True
+    expr: Annotated[Expression, "The expression: what looks wrong."]
+    hold: Annotated[Hold, "How long the condition must hold before the alert fires."] = timedelta(0)
+    keep: Annotated[Hold, "How long the condition must be over before the alert is resolved."] = timedelta(minutes=5)
+    every: Annotated[
+        Duration,
+        AfterValidator(Between(timedelta(minutes=1), timedelta(days=1))),
+        "How often a rule is evaluated that is not evaluated event by event.",
+    ] = timedelta(minutes=1)
+    severity: Annotated[Severity, "How bad it is."] = "warning"
+    labels: Annotated[dict[Name, Label], Field(max_length=MOST_LABELS), "Free labels, for grouping and routing."] = (
+        Field(default_factory=dict)
+    )
+    annotations: Annotated[dict[Literal["en", "zh"], Annotations], "Texts by language."] = Field(default_factory=dict)
+    owner: Annotated[Label | None, "Who is responsible."] = None
+    channels: Annotated[Names, Once, "Where messages go: names under the top-level `channels`."] = ()
+    inhibited_by: Annotated[Names, Once, "While an alert of one of these rules is open, this rule sends nothing."] = ()
+    playbook: Annotated[Text | None, "Where it says what to do: an address."] = None
+    action: Annotated[Action | None, "What `alerts act` does."] = None
+    escalate_after: Annotated[Hold | None, "Escalate if nobody has acknowledged the alert after this time."] = None
+    escalate_to: Annotated[Names, Once, "Channels of the escalation."] = ()
+    enabled: Annotated[bool, "Whether the rule is evaluated."] = True
+
+    @model_validator(mode="after")
+    def _whole_escalation(self) -> Rule:
+        if self.escalate_to and self.escalate_after is None:
+            raise ValueError("escalate_to without escalate_after never happens; name both")
+        return self
 
     @cached_property
     def version(self) -> str:
@@ -298,17 +362,24 @@ class Rule(_Model):
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()[:12]
 
     def as_json(self) -> dict[str, Any]:
+        """The rule as JSON, without what has its default. `Rule.model_validate` reads it back."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class Sale(_Model):
-    """An announced sale: what is unusual then was planned. `like`: the name of the last one like it."""
+    """An announced sale: what is unusual then was planned."""
 
-    name: Label
-    starts: datetime
-    ends: datetime
-    like: Label | None = None
-    campaigns: tuple[Label, ...] = ()
+    name: Annotated[Label, Field(min_length=1), "Name of the sale."]
+    starts: Annotated[Instant, "Its first instant, with a zone."]
+    ends: Annotated[Instant, "Its end, which does not belong to it."]
+    like: Annotated[Label | None, "Name of the last sale like it, with which it is compared."] = None
+    campaigns: Annotated[tuple[Label, ...], Field(max_length=1_000), "Its campaigns; none: all."] = ()
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Sale:
+        if self.ends <= self.starts:
+            raise ValueError("ends before it starts; exchange them")
+        return self
 
 
 class RuleSet(_Model):
