@@ -42,3 +42,21 @@ CREATE TABLE alert_rules (
     since TIMESTAMP NOT NULL,
     until TIMESTAMP
 );
+
+-- Grain: one bucket of time of one series of a rule: the sums of a slice's events. `slice`: the values of the slice, as
+-- JSON. `of`: the sum of the numerator, `per`: of the denominator. Buckets without events are not stored.
+CREATE TABLE alert_series (
+    rule VARCHAR NOT NULL,
+    rule_version VARCHAR NOT NULL,
+    slice VARCHAR NOT NULL,
+    bucket BIGINT NOT NULL,
+    of DOUBLE NOT NULL,
+    per DOUBLE NOT NULL
+);
+
+-- Grain: one rule version with series. Its buckets before `next_bucket` are closed.
+CREATE TABLE alert_buckets (
+    rule VARCHAR NOT NULL,
+    rule_version VARCHAR NOT NULL,
+    next_bucket BIGINT NOT NULL
+);
