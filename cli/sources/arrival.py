@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
@@ -37,15 +38,35 @@ def with_arrival(frame: pl.DataFrame, random: np.random.Generator) -> pl.DataFra
 def in_arrival_order(frames: Frames, rows: int = FRAME_ROWS) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the events as (topic, frame), in the order of arrival. `rows`: how many consecutive events, of all topics
     together, are yielded before the next ones; they make one frame per topic."""
-    present = [topic for topic in _TOPICS if topic in frames and frames[topic].height]
-    order = pl.concat(
-        frames[topic].select(ARRIVES_AT, "event_id", topic=pl.lit(number, pl.Int8))
-        for number, topic in enumerate(present)
-    )
-    order = order.sort(ARRIVES_AT, "topic", "event_id").with_columns(part=pl.int_range(pl.len()) // rows)
-    counts = order.group_by("part", "topic").len().sort("part", "topic")
-    sorted_frames = [frames[topic].sort(ARRIVES_AT, "event_id").drop(ARRIVES_AT) for topic in present]
-    done = [0] * len(present)
-    for _, number, count in counts.iter_rows():
-        yield present[number], sorted_frames[number].slice(done[number], count)
-        done[number] += count
+    sequence, ordered = arrival_order(frames)
+    topics = list(ordered)
+    done = [0] * len(topics)
+    for first in range(0, len(sequence), rows):
+        counts = np.bincount(sequence[first : first + rows], minlength=len(topics)).tolist()
+        for number, (topic, count) in enumerate(zip(topics, counts, strict=True)):
+            if count:
+                yield topic, ordered[topic].slice(done[number], count)
+                done[number] += count
+
+
+def arrival_order(frames: Frames) -> tuple[npt.NDArray[np.int64], dict[str, pl.DataFrame]]:
+    """For each event in the order of arrival, the number of its topic in the second result: the frames of the topics,
+    sorted by arrival, without `arrives_at`."""
+    ordered = {
+        topic: frames[topic].sort(ARRIVES_AT, "event_id")
+        for topic in _TOPICS
+        if topic in frames and frames[topic].height
+    }
+    every = [frame.select(ARRIVES_AT, topic=pl.lit(n, pl.Int64)) for n, frame in enumerate(ordered.values())]
+    if not every:
+        return np.array([], dtype=np.int64), {}
+    sequence = pl.concat(every).sort(ARRIVES_AT, "topic", maintain_order=True)["topic"].to_numpy()
+    return sequence, {topic: frame.drop(ARRIVES_AT) for topic, frame in ordered.items()}
+
+
+def with_arrivals(frames: Frames, seed: int) -> Frames:
+    """Add `arrives_at` to the events of a source that does not say when its events arrive (see `with_arrival`)."""
+    return {
+        topic: with_arrival(frame, np.random.default_rng([seed, number]))
+        for number, (topic, frame) in enumerate(frames.items())
+    }

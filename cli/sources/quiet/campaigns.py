@@ -24,6 +24,7 @@ _OFFERS: Final = (
     ("shipping", 800, 0, 0),
     ("cash", 300, 0, 0),
 )
+_MEMBERS_OFFER: Final = ("threshold", 2_500, 0, 10_000)
 # By the number of the campaign, in turn.
 _MODES: Final = (OPEN, OPEN, GRANTED, OPEN, PRIVATE, OPEN)
 _RUNS_DAYS: Final = (10, 14, 7, 21, 10, 14, 7)
@@ -82,7 +83,7 @@ def _regular(world: QuietWorld) -> list[Campaign]:
             continue
         first = world.start_us + day * DAY + (9 * HOUR if mode == GRANTED else 10 * HOUR)
         last = world.start_us + (day + runs) * DAY - SECOND
-        offer = _OFFERS[number % len(_OFFERS)]
+        offer = _MEMBERS_OFFER if mode == PRIVATE else _OFFERS[number % len(_OFFERS)]
         name = f"{world.name}-{number:03}"
         limit, valid = 1 + number % 3, _VALID_DAYS[number % len(_VALID_DAYS)]
         factor = 0.25 if mode == PRIVATE else 1.0
@@ -146,7 +147,8 @@ def shares(world: QuietWorld, campaigns: tuple[Campaign, ...], modes: tuple[int,
     ]
     attraction = np.stack(rows)
     total = attraction.sum(axis=0)
-    return np.divide(attraction, total, out=np.zeros_like(attraction), where=total > 0)
+    parts: Array = np.divide(attraction, total, out=np.zeros_like(attraction), where=total > 0)
+    return parts
 
 
 def _runs(campaign: Campaign, at: Array) -> Array:

@@ -24,6 +24,7 @@ shop, which also publishes orders."""
 
 _TERMS: Final = ("face_value_minor", "percent_off_bp", "min_spend_minor")
 _STOCK: Final = 1.6
+_SPARE: Final = 400
 _BUDGET: Final = 1.5
 """Stock and budget of a campaign, relative to what it takes."""
 
@@ -252,7 +253,7 @@ def _campaign_events(world: QuietWorld, campaigns: tuple[Campaign, ...], gifts: 
         visibility=pl.Series(
             ["private" if c.mode in (PRIVATE, GRANTED, EXPERIMENT) else "public" for c in campaigns], dtype=pl.String
         ),
-        quantity=pl.Series(_rounded(made * _STOCK, 100)),
+        quantity=pl.Series(_rounded(made * _STOCK + _SPARE, 100)),
         per_user_limit=pl.Series([c.per_user_limit for c in campaigns], dtype=pl.Int64),
         claim_from=_instants(np.array([c.claim_from for c in campaigns])),
         claim_until=_instants(np.array([c.claim_until for c in campaigns])),

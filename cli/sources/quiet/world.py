@@ -115,7 +115,8 @@ def daytime(random: np.random.Generator, size: int) -> Array:
 
 def day_of(world: QuietWorld, at: Array) -> Array:
     """The local midnight at or before each instant."""
-    return at - (at - world.start_us) % DAY
+    midnights: Array = at - (at - world.start_us) % DAY
+    return midnights
 
 
 def waits(random: np.random.Generator, size: int, mean: int, least: int, most: int) -> Array:
