@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -229,12 +228,14 @@ def _in_arrival_order(frames: Mapping[str, pl.DataFrame]) -> Iterator[list[Recor
     from coupon_ledger.cli.sources.arrival import FRAME_ROWS, arrival_order
 
     sequence, ordered = arrival_order(frames)
-    streams = [
-        chain.from_iterable(_records(topic, part) for part in frame.iter_slices(_ENCODED_ROWS))
-        for topic, frame in ordered.items()
-    ]
+    streams = [_streamed(topic, frame) for topic, frame in ordered.items()]
     for first in range(0, len(sequence), FRAME_ROWS):
         yield [next(streams[number]) for number in sequence[first : first + FRAME_ROWS]]
+
+
+def _streamed(topic: str, frame: pl.DataFrame) -> Iterator[Record]:
+    for part in frame.iter_slices(_ENCODED_ROWS):
+        yield from _records(topic, part)
 
 
 def _records(topic: str, frame: pl.DataFrame) -> list[Record]:

@@ -52,11 +52,8 @@ def in_arrival_order(frames: Frames, rows: int = FRAME_ROWS) -> Iterator[tuple[s
 def arrival_order(frames: Frames) -> tuple[npt.NDArray[np.int64], dict[str, pl.DataFrame]]:
     """For each event in the order of arrival, the number of its topic in the second result: the frames of the topics,
     sorted by arrival, without `arrives_at`."""
-    ordered = {
-        topic: frames[topic].sort(ARRIVES_AT, "event_id")
-        for topic in _TOPICS
-        if topic in frames and frames[topic].height
-    }
+    present = [topic for topic in _TOPICS if topic in frames and frames[topic].height]
+    ordered = {topic: frames[topic].sort(ARRIVES_AT, "event_id") for topic in present}
     every = [frame.select(ARRIVES_AT, topic=pl.lit(n, pl.Int64)) for n, frame in enumerate(ordered.values())]
     if not every:
         return np.array([], dtype=np.int64), {}
