@@ -102,10 +102,11 @@ def use_rate_collapse(
 ) -> tuple[Frames, Label]:
     """Somebody edits the rule of a campaign, and its coupons are hardly used any more, until the edit is taken back.
 
-    The campaign is the one with the most uses meanwhile. `times`: by what its minimum spend is multiplied (from 5,000
-    minor units if it had none); `drop`: the share of the uses, and of their orders, that do not come; `hours`: until
-    the rule is repaired, or the stretch ends; by default 36, or longer if coupons are used so seldom that nobody could
-    notice. The money at stake: what was not sold. Raises `LedgerError` if no coupon is used meanwhile.
+    The campaign is the one with the most uses meanwhile; its coupons keep the minimum spend that they were created
+    with. `times`: by what its minimum spend is multiplied (from 5,000 minor units if it had none); `drop`: the
+    share of the uses, and of their orders, that do not come; `hours`: until the rule is repaired, or the stretch
+    ends; by default 36, or longer if coupons are used so seldom that nobody could notice. The money at stake: what
+    was not sold. Raises `LedgerError` if no coupon is used meanwhile.
     """
     mix = Mix("use-rate-collapse", frames, random)
     known = campaigns(mix).filter(~pl.col("assigned"))
