@@ -50,14 +50,18 @@ class Buckets:
     """Sums up the events of one metric, in buckets of one length. Yields each bucket once, in order of time, also those
     without events that lie between others."""
 
-    def __init__(self, rule: Rule, measure: Measure, columns: tuple[str, ...], length: int) -> None:
+    def __init__(
+        self, rule: Rule, measure: Measure, columns: tuple[str, ...], length: int, *, late_now: bool = False
+    ) -> None:
         """`columns`: the columns of the journal by which the sums are sliced; events without a value in one of them do
-        not count. `length`: of a bucket, in microseconds."""
+        not count. `length`: of a bucket, in microseconds. `late_now`: count late events in the first open bucket
+        instead of nowhere, for sums over all buckets."""
         self.length = length
         self.tolerance = min(length, _TOLERANCE)
         self._named = {"rule": rule.name, "version": rule.version}
         self._measure = measure
         self._columns = columns
+        self._late_now = late_now
         self._open: dict[int, dict[Slice, Sums]] = {}
         self._next: int | None = None
         self._saved: int | None = None
@@ -129,7 +133,10 @@ class Buckets:
         measure = self._measure
         per = pl.lit(0) if measure.per is None else measure.per
         number = piece.at // self.length
-        on_time = piece.clock < (number + 1) * self.length + self.tolerance
+        first_open = (piece.clock - self.tolerance) // self.length
+        on_time = number >= first_open
+        if self._late_now:
+            number, on_time = np.maximum(number, first_open), np.ones(len(piece), dtype=np.bool_)
         sums = (
             piece.events.select(
                 *self._columns,

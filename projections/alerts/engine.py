@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 
 import polars as pl
 
-from coupon_ledger.ledger.topics import COUPON, ORDER
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER
 from coupon_ledger.projections.alerts import episodes, in_force
+from coupon_ledger.projections.alerts.budget_rules import BudgetRules
 from coupon_ledger.projections.alerts.campaigns import Campaigns
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, EPOCH, Released, instant, micros, released
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
@@ -24,6 +25,7 @@ from coupon_ledger.projections.alerts.in_force import InForce
 from coupon_ledger.projections.alerts.measures import MEASURES
 from coupon_ledger.projections.alerts.metric_rules import MetricRules
 from coupon_ledger.projections.alerts.rules import STREAMED, Metric, Rule, Threshold, Velocity
+from coupon_ledger.projections.alerts.threshold_rules import ThresholdRules
 from coupon_ledger.projections.alerts.velocity import VelocityRules
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.kept_table import Batch
@@ -100,8 +102,9 @@ class TopicEngine:
 
     def _made(self) -> list[Evaluator]:
         rules = [(f.rule, e) for f, e in zip(self._active, self._episodes, strict=True)]
-        evaluators: list[Evaluator] = [MetricRules(self.topic, rules)]
+        evaluators: list[Evaluator] = [MetricRules(self.topic, rules), ThresholdRules(self.topic, rules)]
         if self.topic == COUPON:
+            evaluators.append(BudgetRules(rules))
             evaluators.append(VelocityRules((rule, e) for rule, e in rules if isinstance(rule.expr, Velocity)))
         return evaluators
 
@@ -198,7 +201,10 @@ def release(store: Store, complete: Mapping[str, datetime]) -> None:
         if of_topic.idle:
             engine.campaigns.forget(complete=True)
             continue
+        # What coupons are judged by, their campaigns' terms, must be known too.
         until = complete.get(topic, EPOCH)
+        if topic == COUPON:
+            until = min(until, complete.get(CAMPAIGN, until))
         while of_topic.after < until:
             change = of_topic.next_change
             upto = until if change is None else min(until, change)

@@ -211,7 +211,7 @@ class Metric(_Model):
 
 
 class Threshold(_Model):
-    """A metric over a window against a fixed value, or against itself one period before, or against its target.
+    """A metric over a window against a fixed value, or against itself one period before.
     `relative` and `absolute` must both be passed."""
 
     kind: Literal["threshold"]
@@ -221,7 +221,7 @@ class Threshold(_Model):
     above: Annotated[Number | None, "Fires above this value (money in minor units, rates from 0 to 1)."] = None
     below: Annotated[Number | None, "Fires below this value."] = None
     against: Annotated[
-        Literal["last_hour", "last_day", "last_week", "last_year", "target"] | None,
+        Literal["last_hour", "last_day", "last_week", "last_year"] | None,
         "What the metric is compared with, instead of a fixed value.",
     ] = None
     direction: Annotated[Literal["both", "up", "down"], "Which changes count; only with `against`."] = "both"
