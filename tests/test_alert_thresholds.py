@@ -106,7 +106,8 @@ def test_a_stock_that_will_be_sold_out_soon_fires(tmp_path: Path) -> None:
 
 def test_a_window_is_compared_with_the_one_a_day_before(tmp_path: Path) -> None:
     day = 24 * 60
-    claims: list[Told] = [(n, "claimed", {}) for n in range(60)] + [(day + n * 20, "claimed", {}) for n in range(4)]
+    claims: list[Told] = [(n, "claimed", {}) for n in range(60)]
+    claims += [(day + n * 20, "claimed", {}) for n in range(4)]
     less = rule(
         "Less", kind="threshold", metric="claimed", against="last_day", direction="down", relative=0.5, window="30m"
     )
