@@ -29,6 +29,7 @@ from coupon_ledger.projections.alerts.rules_file import (
     load,
     load_bytes,
 )
+from coupon_ledger.projections.alerts.template_fields import fields_of
 from coupon_ledger.projections.alerts.troubles import KINDS as MODELS
 from coupon_ledger.projections.alerts.writing import rule_yaml, rules_yaml
 from tests.command_line import done, ledger
@@ -92,9 +93,18 @@ def test_a_file_is_read_as_it_says() -> None:
 
 def test_a_channel_is_kept_as_it_stands_with_its_lines() -> None:
     """Else the room that delivers messages cannot say which line of a channel is wrong."""
-    channel = loaded(GOOD).channels["wecom"]
-    assert channel.content == {"url": "x", "limit": 5, "on": True}
-    assert (channel.place_of("limit"), channel.place_of("url", "nothing")) == ((3, 26), (3, 16))
+    result = loaded(
+        changed("{url: x, limit: 5, on: true}", "\n    url: x\n    secret: {env: X}\n    limit: 5\n    on: true")
+    )
+    assert result.channels == {"wecom": {"url": "x", "secret": {"env": "X"}, "limit": 5, "on": True}}
+    assert result.channel_lines == {
+        ("wecom",): 3,
+        ("wecom", "url"): 4,
+        ("wecom", "secret"): 5,
+        ("wecom", "secret", "env"): 5,
+        ("wecom", "limit"): 6,
+        ("wecom", "on"): 7,
+    }
 
 
 def test_scalars_mean_what_they_say() -> None:
@@ -619,8 +629,8 @@ expr = {kind = "stock", sold_out_within = "10m"}
 def test_toml_says_the_same() -> None:
     result = loaded(TOML, "toml")
     assert not result.problems and result.rule_set == loaded(GOOD).rule_set
-    assert result.channels["wecom"].content == {"url": "x", "limit": 5, "on": True}
-    assert result.channels["wecom"].place_of("limit") == (5, 1)
+    assert result.channels == {"wecom": {"url": "x", "limit": 5, "on": True}}
+    assert (result.channel_lines["wecom",], result.channel_lines["wecom", "limit"]) == (3, 5)
 
 
 @pytest.mark.parametrize(
@@ -930,9 +940,7 @@ ANYTHING: Final = st.one_of(
 def test_no_template_and_no_value_is_a_crash(text: str, name: str, data: st.DataObject) -> None:
     """Else one odd device id keeps a message from being sent."""
     rule = next(rule for rule in defaults().rules if rule.name == name)
-    values = {
-        field: data.draw(ANYTHING) for field in data.draw(st.sets(st.sampled_from(sorted(templates.fields_of(rule)))))
-    }
+    values = {field: data.draw(ANYTHING) for field in data.draw(st.sets(st.sampled_from(sorted(fields_of(rule)))))}
     whole = text + " ".join(f"{{{field}}}" for field in values)
     for lang in ("en", "zh"):
         rendered = templates.render(whole, rule, values, templates.Reader(lang))
@@ -949,6 +957,12 @@ def test_personal_data_in_a_text_is_known() -> None:
     farm = rule_of(loaded(GOOD), "farm")
     assert templates.is_personal("{device_id}", farm) and templates.is_personal("{key}", farm)
     assert not templates.is_personal("{value} since {since}", farm)
+    public = templates.Reader(personal=False)
+    values = {"device_id": "d-1", "value": 7, "top": [("d-1", 7)]}
+    assert templates.render("{device_id} {key} {top} {value}", farm, values, public) == "••• device id ••• ••• 7"
+    by_name = {rule.name: rule for rule in defaults().rules}
+    assert not templates.is_personal("{code}", by_name["use_after_end"])
+    assert templates.is_personal("{code}", by_name["leaked_code"])
 
 
 # ── Words, commands ──────────────────────────────────────────────────────────────────────────────────────────

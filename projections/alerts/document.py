@@ -86,6 +86,13 @@ class Node:
                 break
         return node, place
 
+    def lines(self, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+        """The line of each field in this mapping and in the mappings below it, by path."""
+        for name, node in self.value.items():
+            yield (*path, name), self.keys.get(name, node.place)[0]
+            if isinstance(node.value, dict):
+                yield from node.lines((*path, name))
+
     def moved(self, place: Place) -> Node:
         """The node with everything in it at another place."""
         if isinstance(self.value, dict):
