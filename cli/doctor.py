@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from coupon_ledger.ledger.log import Backend
     from coupon_ledger.projections.identity import ReadLog
 
-_DUCKDB: Final = "1.5.5"
+_DUCKDB: Final = "1.5.6"
 _ROOM: Final = 1 << 30
 _SKEW_S: Final = 5.0
 _READ_S: Final = 5.0

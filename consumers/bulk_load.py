@@ -38,7 +38,7 @@ from coupon_ledger.ledger.log import Chunk, LogReader, TopicPartition
 from coupon_ledger.ledger.progress import Progress
 from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD
 from coupon_ledger.ledger.validity import decoded_by
-from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections import checkpoints, kept
 from coupon_ledger.projections.checkpoints import Account
 from coupon_ledger.projections.connection import Adding
 from coupon_ledger.projections.database import VERSION
@@ -280,6 +280,7 @@ class _Load:
         complete = checkpoints.Completeness()
         complete.advance(checkpoints.last_recorded(self._store), positions, self._ends)
         complete.save(self._store)
+        kept.release(self._store, complete.topics())
 
     def _wanted(self, topic: str) -> dict[TopicPartition, int]:
         return {p: offset for p, offset in self._mark.until.items() if p.topic == topic and offset > 0}

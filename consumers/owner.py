@@ -20,9 +20,12 @@ from coupon_ledger.ledger.errors import LedgerError, StoreNotInitialised
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.progress import PhaseProgress, ignore
 from coupon_ledger.projections import checkpoints, generations
+from coupon_ledger.projections.alerts import engine as alerts
 from coupon_ledger.projections.database import check_version
 from coupon_ledger.projections.live.cross import clock_and_grace
 from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.parameters import Parameters
+from coupon_ledger.questions.states import states
 
 _logger = logging.getLogger("coupon_ledger.owner")
 
@@ -219,10 +222,12 @@ def _catch_up(store: Store, before: Store, log: EventLog, batch_size: int) -> in
 
 
 def _hand_over(before: Store, after: Store) -> None:
-    """Copy the outbox of `before` to `after`, and set the number of commits of `after` higher than that of `before`:
-    answers show this number, so it must not fall."""
+    """Copy the outbox and the alert rules of `before` to `after`, evaluate these rules as far as `before` has, and set
+    the number of commits of `after` higher than that of `before`: answers show this number, so it must not fall."""
     waiting = before.frame("SELECT * FROM outbox")
     [(commits,)] = before.rows("SELECT commits FROM ledger")
+    standing = states.standing(before, Parameters()).row(0, named=True)
+    alerts.take_over(after, standing["alert_rules"] or (), standing["alerts_until"] or ())
     with after.transaction():
         after.execute("DELETE FROM outbox")
         after.insert("outbox", waiting)

@@ -30,6 +30,7 @@ from coupon_ledger.ledger.log import LogReader, TopicPartition
 from coupon_ledger.ledger.progress import Progress, ignore, stage
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections import checkpoints, generations
+from coupon_ledger.projections.alerts import engine as alerts
 from coupon_ledger.projections.database import create_database, open_database
 from coupon_ledger.projections.digest import ALL, Digest, buckets, digests, rows_of
 from coupon_ledger.projections.identity import ReadLog, read_log
@@ -39,6 +40,8 @@ from coupon_ledger.projections.store import Store, disk_failed
 from coupon_ledger.projections.tables import IDENTITY, TABLES, TOPICS
 from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 from coupon_ledger.questions.asking import AsOf, Source
+from coupon_ledger.questions.parameters import Parameters
+from coupon_ledger.questions.states import states
 
 Asking = Callable[[], AbstractContextManager[Source]]
 """A function that opens the source that answers questions about the live database."""
@@ -57,12 +60,15 @@ second."""
 class Standing:
     """The state of the live database. `positions`: the next offset of each partition. `versions`: for each projection,
     its version when it was filled. `digests`: by table; only for tables of projections whose version in this code is
-    the same. It is empty if the digests were not requested."""
+    the same. It is empty if the digests were not requested. `alert_rules`, `released`: which alert rules it has
+    evaluated, and up to when."""
 
     positions: Positions
     grace: timedelta
     versions: Mapping[str, int] = field(default_factory=dict)
     digests: Mapping[str, Digest] = field(default_factory=dict)
+    alert_rules: Sequence[Mapping[str, Any]] = ()
+    released: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +124,20 @@ class LiveDatabase:
         """The live database's positions, grace and versions. None if there is no database. `compare`: also the digests
         of its tables, from the same committed state as the positions."""
         try:
-            [row], at = self.ask("standing")
-            digest_rows: list[dict[str, Any]] = []
-            if compare:
-                digest_rows, at = self.ask("digest")
+            with self._asking() as source, source.snapshot() as snapshot:
+                answer = snapshot.ask("standing")
+                row, at = answer.row(), _positions(answer.as_of)
+                digest_rows: list[dict[str, Any]] = []
+                if compare:
+                    digest_rows = [r for frame in snapshot.ask("digest").frames for r in frame.iter_rows(named=True)]
         except StoreNotInitialised:
             return None
         except StoreVersionMismatch:
             return self._of_other_code(compare=compare)
         versions = {v["name"]: v["version"] for v in row["versions"]}
-        return Standing(at, row["grace_minutes"] * _MINUTE, versions, {d["table"]: Digest(**d) for d in digest_rows})
+        by_table = {d["table"]: Digest(**d) for d in digest_rows}
+        rules, released = row["alert_rules"] or (), row["alerts_until"] or ()
+        return Standing(at, row["grace_minutes"] * _MINUTE, versions, by_table, rules, released)
 
     def read_log(self) -> ReadLog | None:
         """What the live database has stored about the log from which it was filled. None if there is no database."""
@@ -149,7 +159,12 @@ class LiveDatabase:
             _, grace = clock_and_grace(store)
             at = {partition: account.next_offset for partition, account in checkpoints.load(store).items()}
             by_table = {d.table: d for d in digests(store, same)} if compare else {}
-        return Standing(at, grace, versions, by_table)
+            rules: Sequence[Mapping[str, Any]] = ()
+            released: Sequence[Mapping[str, Any]] = ()
+            if "alerts" in versions:
+                row = states.standing(store, Parameters()).row(0, named=True)
+                rules, released = row["alert_rules"] or (), row["alerts_until"] or ()
+        return Standing(at, grace, versions, by_table, rules, released)
 
 
 def _positions(as_of: AsOf) -> Positions:
@@ -353,11 +368,21 @@ class Rebuild:
 
     def _fold(self, until: Positions, standing: Standing | None) -> int:
         """Fold the log into the rebuilt database, exactly up to the positions `until`. Returns the number of records
-        that were folded. `standing`: the state of the live database, whose grace is used; None to keep the grace.
+        that were folded. `standing`: the state of the live database, whose grace and alert rules are used; None to keep
+        both.
 
         Raises `StoreError` if the rebuilt database has already read past one of the positions. Raises `LogTruncated` if
         the log ends before one of them.
         """
+        if standing is not None:
+            with self._store.transaction():
+                alerts.follow_rules(self._store, standing.alert_rules)
+        records = self._fold_log(until, standing)
+        if standing is not None:
+            alerts.take_over(self._store, standing.alert_rules, standing.released)
+        return records
+
+    def _fold_log(self, until: Positions, standing: Standing | None) -> int:
         reached = {partition: account.next_offset for partition, account in checkpoints.load(self._store).items()}
         if ahead := [p for p, offset in reached.items() if offset > until.get(p, 0)]:
             raise StoreError(

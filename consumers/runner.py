@@ -26,7 +26,7 @@ from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, TopicPartition
 from coupon_ledger.ledger.patient_log import Patience, PatientLog
 from coupon_ledger.ledger.progress import PhaseProgress, ignore
 from coupon_ledger.ledger.topics import INPUT_TOPICS
-from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections import checkpoints, kept
 from coupon_ledger.projections.attribution.upkeep import Upkeep
 from coupon_ledger.projections.checkpoints import Account, Completeness
 from coupon_ledger.projections.compaction import compact
@@ -241,6 +241,7 @@ class Consumer:
             positions = {p: account.next_offset for p, account in (accounts | moved).items()}
             beside.complete.advance(_last_recorded(chunks), positions, beside.ends)
             beside.complete.save(self._store)
+            kept.release(self._store, beside.complete.topics())
             beside.last.keep(chunks)
             add_oddities(self._store, {topic: astuple(odd) for topic, odd in taken.oddities.items()})
             self._store.execute(

@@ -9,7 +9,8 @@
     ├── NotEnoughMemory             the command needs more memory than this process may use
     ├── OffendersFound              a verification found that something does not hold
     ├── NotThere                    what a question is about is not in the database
-    │   └── UnknownCoupon           no event of that coupon was consumed
+    │   ├── UnknownCoupon           no event of that coupon was consumed
+    │   └── UnknownAlert            there is no alert or silence of that id
     ├── WrongQuestion               a question's parameters contradict each other, or one is out of bounds
     ├── TooFew                      too few people or orders to compare
     ├── UnknownTable                no table of that name has a digest
@@ -18,11 +19,13 @@
     ├── UnknownTemplate             no review layout is kept under that name
     ├── NotAssigned                 nobody is assigned to an arm of the campaign
     ├── NothingChosen               no dead letter matches what was chosen for repair
+    ├── CommandRefused              what an operator wants does not fit the state of an alert or silence
     ├── StillToCome                 a sweep is to go up to an instant in the future
     ├── PortTaken                   the port for questions cannot be used
     ├── OwnerRefused                the owner of the database reported an error, with its message and exit code
     ├── NoSnapshot                  the owner does not, or no longer, hold a snapshot of that name
     ├── TooManySnapshots            the owner holds as many snapshots as it may
+    ├── QueueUnusable               the queue of alert messages cannot be opened, read or written
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
@@ -138,6 +141,10 @@ class UnknownCoupon(NotThere):
     pass
 
 
+class UnknownAlert(NotThere):
+    pass
+
+
 class WrongQuestion(LedgerError):
     exit_code = 2
 
@@ -170,6 +177,10 @@ class NothingChosen(LedgerError):
     pass
 
 
+class CommandRefused(LedgerError):
+    pass
+
+
 class StillToCome(LedgerError):
     """Raised if a sweep is to go up to an instant in the future. An expiry cannot be undone."""
 
@@ -192,6 +203,10 @@ class NoSnapshot(LedgerError):
 
 
 class TooManySnapshots(LedgerError):
+    pass
+
+
+class QueueUnusable(LedgerError):
     pass
 
 

@@ -20,10 +20,11 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints, ValidationError
 
 from coupon_ledger.ledger.codec import EPOCH, decode, encode_row
-from coupon_ledger.ledger.errors import InvalidEvent, LogNotAnswering, Problem, UndecodableRecord
+from coupon_ledger.ledger.errors import InvalidEvent, Problem, UndecodableRecord
 from coupon_ledger.ledger.events import MAX_TEXT_CHARS, Id, Instant, canonical_json, parse_json, problems_of
-from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition
+from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, Position, Record
 from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.reading import chunks_to_end
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import OPERATIONS
 
@@ -39,8 +40,6 @@ ACTIONS: Final[Mapping[str, str]] = {
     "differences_accepted": "a rebuild that differs from the live tables was taken all the same",
 }
 _SCHEMA: Final = "operation_event"
-_AT_ONCE: Final = 1_000
-_PATIENCE_S: Final = 10.0
 _logger = logging.getLogger(__name__)
 
 
@@ -134,16 +133,7 @@ def append(
 def read(log: LogReader) -> list[RecordedOperation]:
     """All operations in the log, each once, in the order in which they were recorded. Records that are not valid
     operations are skipped, with a warning. Raises the errors of reading the log."""
-    partitions = log.partitions([OPERATIONS])
-    ends, positions = log.end_positions(partitions), log.earliest_positions(partitions)
-    records: list[RecordedOperation] = []
-    while behind := {p: offset for p, offset in positions.items() if offset < ends[p]}:
-        chunks = log.read(behind, _AT_ONCE, _PATIENCE_S)
-        if not chunks:
-            raise LogNotAnswering(f"log {log.url}: {OPERATIONS} gave nothing for {_PATIENCE_S:g} s; try again later")
-        for chunk in chunks:
-            positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
-            records += _operations_in(chunk)
+    records = [record for chunk in chunks_to_end(log, OPERATIONS, {}) for record in _operations_in(chunk)]
     first: dict[str, RecordedOperation] = {}
     for record in sorted(records, key=lambda record: (record.recorded_at, record.position)):
         first.setdefault(record.operation.event_id, record)

@@ -108,6 +108,13 @@ class Completeness:
             reached = horizon if at_end else recorded.get(partition, _EPOCH) - _MICROSECOND
             self.complete_until[partition] = max(self.complete_until.get(partition, _EPOCH), reached)
 
+    def topics(self) -> dict[str, datetime]:
+        """By topic, the instant up to which all its partitions are complete."""
+        until: dict[str, datetime] = {}
+        for partition, at in self.complete_until.items():
+            until[partition.topic] = min(at, until.get(partition.topic, at))
+        return until
+
     @classmethod
     def load(cls, store: Reading) -> Completeness:
         rows = store.rows("SELECT topic, log_partition, complete_until FROM partition_progress")

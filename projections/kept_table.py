@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -54,6 +55,9 @@ class KeptTable:
     place.
     `audits`: the names of its audits.
     `of_slices`: how a bulk load fills it slice by slice; None if only `fill` does.
+    `release`: for a table that follows the order of recording: adds what follows from all events recorded up to the
+    instant (naive UTC) up to which each topic is complete. Called in the transaction of every batch and bulk load,
+    after its positions are stored.
     """
 
     folder: str
@@ -65,6 +69,7 @@ class KeptTable:
     audits: tuple[str, ...]
     helpers: tuple[str, ...] = ()
     of_slices: OfSlices | None = None
+    release: Callable[[Store, Mapping[str, datetime]], None] | None = None
 
     def clear(self, store: Store) -> None:
         """Empty all tables of this kept table, inside the caller's transaction. Creates those that an older database

@@ -1,4 +1,4 @@
-"""The Avro schemas: one record per topic, the dead letter, and every released version of each.
+"""The Avro schemas: one record per topic, and every released version of each.
 
 `<name>.avsc` is the current version, `released/<name>/v<N>.avsc` are the released ones; a released file is never
 edited. The current version equals the newest released one, or adds to it.
@@ -13,7 +13,10 @@ from typing import Any
 
 Schema = dict[str, Any]
 
-NAMES = ("coupon_event", "order_event", "campaign_event", "user_event", "dead_letter", "operation_event")
+NAMES = (
+    *("coupon_event", "order_event", "campaign_event", "user_event"),
+    *("dead_letter", "operation_event", "alert_event"),
+)
 
 
 @cache

@@ -14,14 +14,18 @@ Json = dict[str, Any]
 
 _AVRO: Final = "application/vnd.apache.avro;version=1.9.0"
 _KEYS: Final = {topic: f"The event's `{field}`, UTF-8." for topic, field in KEY_FIELD.items()} | {
+    ALERTS: "The alert's `fingerprint`, or `silence:` and the silence's id, or `rule:` and the rule's name; UTF-8.",
     DEAD_LETTERS: "The record's position: topic-partition-offset.",
     OPERATIONS: "The operation's `event_id`, UTF-8.",
 }
-_PLANNED: Final = {
-    ALERTS: "What the ledger finds wrong; key: the alert's fingerprint. Made by `init`, nothing is written to it yet.",
+_MESSAGES: Final = {
+    **SCHEMA_NAME,
+    ALERTS: "alert_event",
+    DEAD_LETTERS: "dead_letter",
+    OPERATIONS: "operation_event",
 }
-_MESSAGES: Final = {**SCHEMA_NAME, DEAD_LETTERS: "dead_letter", OPERATIONS: "operation_event"}
 _SENT: Final = {
+    ALERTS: "The life of alerts: when they fired, who took them, what came of them; silences.",
     DEAD_LETTERS: "Records that are no valid event, whole, with the reason.",
     OPERATIONS: "What operators did to the ledger: repairs, swaps; who and why.",
 }
@@ -58,8 +62,6 @@ def _identifier(topic: str) -> str:
 
 
 def _channel(topic: str) -> Json:
-    if topic in _PLANNED:
-        return {"address": topic, "description": _PLANNED[topic]}
     name = _MESSAGES[topic]
     return {
         "address": topic,

@@ -17,6 +17,7 @@ import fastavro
 
 from coupon_ledger import schemas
 from coupon_ledger.cli.main import cli
+from coupon_ledger.ledger.alert_events import TYPES
 from coupon_ledger.ledger.codec import JSON_FIELDS, SCHEMA_NAME, current_writer, encode
 from coupon_ledger.ledger.events import (
     MAX_AMOUNT,
@@ -32,7 +33,7 @@ from coupon_ledger.ledger.labels import codes, personal_columns
 from coupon_ledger.ledger.murmur2 import murmur2
 from coupon_ledger.ledger.operations import ACTIONS
 from coupon_ledger.ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, NEEDS, STATES, TRANSITIONS
-from coupon_ledger.ledger.topics import COUPON, KEY_FIELD, OPERATIONS
+from coupon_ledger.ledger.topics import ALERTS, COUPON, KEY_FIELD, OPERATIONS
 from coupon_ledger.questions.asking import Question
 from coupon_ledger.questions.metrics.definitions import METRICS, SOURCES, Metric
 from coupon_ledger.questions.parameters import CUT, Parameter
@@ -59,6 +60,7 @@ def _events() -> Iterator[str]:
     for topic, name in SCHEMA_NAME.items():
         yield from _topic(topic, schemas.current(name))
     yield from _operations()
+    yield from _alerts()
     yield from _life()
     yield from _publishing()
 
@@ -97,6 +99,20 @@ def _operations() -> Iterator[str]:
     yield "|---|---|"
     for action, meaning in ACTIONS.items():
         yield f"| `{action}` | {meaning} |"
+
+
+def _alerts() -> Iterator[str]:
+    schema = schemas.current("alert_event")
+    yield ""
+    yield f"## `{ALERTS}`"
+    yield ""
+    yield f"{schema['doc']} Key: the fingerprint, or `silence:` and the silence's id, or `rule:` and the rule's name."
+    yield "Appended by the ledger itself."
+    yield from _field_table(schema)
+    yield "| type | what happened |"
+    yield "|---|---|"
+    for kind, meaning in TYPES.items():
+        yield f"| `{kind}` | {meaning} |"
 
 
 def _type(kind: Any) -> str:

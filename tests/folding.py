@@ -45,6 +45,8 @@ LOOKED_UP = (
     "awaited",
     "event_counts",
     "coupon_sales",
+    "alert_episodes",
+    "alert_progress",
 )
 BOOK_KEEPING = ("last_type", "ids_low", "ids_high", "first_recorded_at", "key_hash")
 

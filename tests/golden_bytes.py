@@ -57,7 +57,8 @@ def _written(name: str, version: int) -> str:
     nullable = {f["name"] for f in schema["fields"] if isinstance(f["type"], list)}
     found = []
     rows = [rich, {k: None if k in nullable else v for k, v in rich.items()}]
-    since: dict[str, int] = next((f["type"].get("since", {}) for f in schema["fields"] if f["name"] == "type"), {})
+    kinds = [f["type"] for f in schema["fields"] if f["name"] == "type" and isinstance(f["type"], dict)]
+    since: dict[str, int] = kinds[0].get("since", {}) if kinds else {}
     rows += [rich | {"type": symbol} for symbol, first in since.items() if first == version]
     for row in rows:
         body = io.BytesIO()

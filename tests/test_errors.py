@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import re
 
-from coupon_ledger import analysis, api, cli, consumers, ledger, projections, questions, reports
+from coupon_ledger import analysis, api, cli, consumers, delivery, ledger, projections, questions, reports
 from coupon_ledger.ledger import errors
 from coupon_ledger.ledger.errors import LedgerError
 
@@ -20,7 +20,7 @@ def every_subclass(kind: type[LedgerError]) -> set[type[LedgerError]]:
 
 def test_every_error_that_a_user_can_act_on_stands_in_the_tree() -> None:
     """Whoever handles an error would look for it in forty files."""
-    for room in (ledger, analysis, projections, questions, reports, consumers, api, cli):
+    for room in (ledger, analysis, projections, questions, reports, consumers, delivery, api, cli):
         for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)

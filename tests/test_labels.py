@@ -14,7 +14,10 @@ import polars as pl
 import pytest
 
 from coupon_ledger.analysis.customers import SEGMENTS
-from coupon_ledger.ledger import labels
+from coupon_ledger.ledger import alert_events, labels
+from coupon_ledger.ledger.alert_routing import KINDS as KINDS_OF_MESSAGES
+from coupon_ledger.ledger.alert_routing import REASONS
+from coupon_ledger.ledger.alert_state import STATUSES
 from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.ledger.labels import Label, fields, of_code
 from coupon_ledger.ledger.operations import ACTIONS
@@ -135,6 +138,7 @@ def test_every_code_has_a_label() -> None:
     reasons = {*CHOICES["expired_reason"], EXPIRY["hold"]}
     chosen = {value for values in CHOICES.values() for value in values}
     known = {*types, *STATES, *reasons, *VIOLATIONS, *chosen, *ACTIONS, *KINDS, *SEGMENTS, *TIERS, *STEPS, *MOVES}
+    known |= {*alert_events.TYPES, *alert_events.OUTCOMES, *STATUSES, *KINDS_OF_MESSAGES, *REASONS}
     known |= {metric.unit for metric in METRICS.values()}
     known |= {view for metric in METRICS.values() for view in metric.view.split(" and ")}
     assert not sorted(code for code in known if of_code(code) is None)
@@ -150,10 +154,13 @@ def test_every_code_has_a_label() -> None:
 # ── One name for each ────────────────────────────────────────────────────────────────────────────────────────
 
 HOMONYMS: Final = {
+    "error": "a standard error; an alert whose rule could not be evaluated",
     "assigned": "people in an arm; the event that puts one there",
+    "high": "the upper end of an interval; how severe an alert is",
     "linked": "the other ids of a person; the event that links two",
     "ok": "whether a check holds; that it does",
     "view": "events or cohorts, of a metric; looking at a page, of a person",
+    "warning": "what speaks against a result; how severe an alert is",
 }
 """Words that are both a column and a code, of two meanings."""
 

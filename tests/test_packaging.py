@@ -192,9 +192,12 @@ def test_it_lives_beside_an_application_with_folders_of_its_names(clean: Path, t
 
 
 NEIGHBOUR: Final = """
-import analysis, api, benchmarks, cli, consumers, ledger, projections, questions, reports, schemas, scripts, tests
+import analysis, api, benchmarks, cli, consumers, delivery, ledger, projections, questions, reports, schemas
+import scripts, tests
 
-for module in (analysis, api, benchmarks, cli, consumers, ledger, projections, questions, reports, schemas):
+for module in (
+    analysis, api, benchmarks, cli, consumers, delivery, ledger, projections, questions, reports, schemas
+):
     assert module.WHOSE == f"the application: {module.__name__}"
 
 import contextlib, io

@@ -27,6 +27,8 @@ from coupon_ledger.ledger.rules import CROSS_RULES
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
 from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.alerts.in_force import put_in_force
+from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.database import create_database, open_database
 from coupon_ledger.projections.digest import facts_digest
 from coupon_ledger.projections.kept import KEPT
@@ -46,6 +48,10 @@ from tests.test_fold_equivalence import poison
 SEED: Final = 22
 """Of a world with a coupon in every state."""
 PARTITIONS: Final = 3
+RULE: Final = {
+    "name": "Often",
+    "expr": {"kind": "velocity", "events": ["claimed", "used"], "by": ["user_id"], "at_least": 2, "window": "P1D"},
+}
 EVERYTHING: Final = (-(1 << 63), (1 << 63) - 1)
 
 
@@ -137,6 +143,8 @@ def log_from(
 @contextlib.contextmanager
 def consumed(folder: Path, seed: int) -> Iterator[tuple[EventLog, Store]]:
     with closing(log_of(folder, seed)) as log, scratch_store(folder) as store:
+        with store.transaction():
+            put_in_force(store, [Rule.model_validate(RULE)])
         for _ in Consumer(log, store, outlet=log, batch_size=250).run():
             pass
         yield log, store
@@ -352,6 +360,10 @@ CORRUPTIONS: Final = [
     ("event_counts", changed("event_counts", "to_user = NOT to_user")),
     ("event_counts", changed("event_counts", "hour = hour + INTERVAL 1 HOUR")),
     ("event_counts", changed("coupons", "campaign_id = 'another'")),
+    ("alert_episodes", again("alert_episodes", "closed_at IS NULL")),
+    *(("alert_episodes", changed("alert_episodes", wrong))
+      for wrong in ("fired_at = opened_at - INTERVAL 1 HOUR", "last_true_at = opened_at - INTERVAL 1 HOUR",
+                    "closed_at = last_true_at, fired_at = NULL", "opened_recorded_at = '2100-01-01'")),
     ("coupon_sales", gone("coupon_sales")),
     ("coupon_sales", again("coupon_sales")),
     *(("coupon_sales", changed("coupon_sales", f"{column} = 77"))

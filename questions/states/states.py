@@ -584,7 +584,8 @@ def oddities(reading: Reading, _: Parameters) -> pl.DataFrame:
 
 def standing(reading: Reading, _: Parameters) -> pl.DataFrame:
     """The settings with which the database was built: one row, with the data's clock. `grace_minutes` is the grace.
-    `versions` lists the name and version of each projection."""
+    `versions` lists the name and version of each projection, `alert_rules` the alert rules, and `alerts_until` up to
+    when they have been evaluated, by topic."""
     return reading.frame(_query("standing"))
 
 

@@ -1,0 +1,1 @@
+"""Messages about alerts: their texts, where they go, and the queue that delivers them."""

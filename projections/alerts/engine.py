@@ -1,0 +1,189 @@
+"""Evaluates the rules in force on released events, and writes their episodes.
+
+    put_in_force(store, rules)    # once, and whenever the rules change
+    release(store, until)         # in the transaction of each batch, once its positions are stored
+
+Always true: the table `alert_episodes` is a function of the log up to what is released, and of `alert_rules`. It does
+not depend on batches, restarts or rebuilds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.alerts import episodes, in_force
+from coupon_ledger.projections.alerts.campaigns import Campaigns
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, EPOCH, Released, instant, micros, released
+from coupon_ledger.projections.alerts.episodes import Episodes
+from coupon_ledger.projections.alerts.in_force import InForce
+from coupon_ledger.projections.alerts.rules import Velocity
+from coupon_ledger.projections.alerts.velocity import VelocityRules
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.kept_table import Batch
+from coupon_ledger.projections.store import Cache, Store
+
+_TOPICS: Final = (COUPON,)
+
+
+class Engine(Cache):
+    """The state in memory that evaluation needs: everything in it can be made again from the tables."""
+
+    def __init__(self) -> None:
+        self.campaigns = Campaigns()
+        self.newest = EPOCH
+        """The latest `recorded_at` in the batches that were noted."""
+        self._topics: dict[str, TopicEngine] | None = None
+
+    def rolled_back(self) -> None:
+        self._topics = None
+        self.campaigns.forget(complete=False)
+
+    def forget(self) -> None:
+        """Make the state again before the next evaluation, since rules have changed."""
+        self._topics = None
+
+    def topics(self, store: Store) -> dict[str, TopicEngine]:
+        if self._topics is None:
+            progress = _progress(store)
+            rules = in_force.stored(store)
+            self._topics = {topic: TopicEngine(store, topic, rules, *progress[topic]) for topic in _TOPICS}
+        return self._topics
+
+
+class TopicEngine:
+    """Evaluates the rules on one topic. `after`: events recorded up to this instant are evaluated. `clock`: the topic's
+    clock then, in microseconds; None before the first event."""
+
+    def __init__(self, store: Store, topic: str, rules: list[InForce], after: datetime, clock: int | None) -> None:
+        self.topic = topic
+        self.after = after
+        self.clock = clock
+        self._rules = rules
+        self._active = [f for f in rules if f.judges(after)]
+        self._episodes = [Episodes(f.rule, topic) for f in self._active]
+        self._restore(store)
+        of_kind = list(zip(self._active, self._episodes, strict=True))
+        self._velocity = VelocityRules((f.rule, e) for f, e in of_kind if isinstance(f.rule.expr, Velocity))
+        self._warm_up(store)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no rule is in force or comes into force later."""
+        return not self._rules
+
+    @property
+    def columns(self) -> list[str]:
+        return sorted(self._velocity.columns)
+
+    @property
+    def next_change(self) -> datetime | None:
+        """The next instant of recording at which other rules come into force."""
+        edges = [edge for f in self._rules for edge in (f.since, f.until) if edge is not None and edge > self.after]
+        return min(edges, default=None)
+
+    def _restore(self, store: Store) -> None:
+        rows = list(episodes.stored_open(store))
+        for one in self._episodes:
+            one.restore(r for r in rows if (r["rule"], r["rule_version"]) == (one.rule.name, one.rule.version))
+
+    def _warm_up(self, store: Store) -> None:
+        if self.clock is None or not self._velocity.longest:
+            return
+        # An event that is younger was also recorded later.
+        since = instant(self.clock - 2 * self._velocity.longest)
+        for piece in released(store, self.topic, since, self.after, self.columns, None):
+            self._velocity.warm_up(self.with_campaigns(store, piece, Campaigns.asking()))
+
+    def with_campaigns(self, store: Store, piece: Released, campaigns: Campaigns) -> Released:
+        """The piece, with the campaign of each event if a rule needs it."""
+        if CAMPAIGN_OF in self.columns:
+            piece.events = campaigns.resolve(store, piece.events)
+        return piece
+
+    def see(self, store: Store, piece: Released) -> None:
+        self._velocity.see(store, piece)
+        self.clock = int(piece.clock[-1])
+
+    def changed(self) -> Iterator[tuple[list[dict[str, object]], set[str]]]:
+        return (one.changed() for one in self._episodes)
+
+
+def settle(store: Store, batch: Batch) -> None:
+    """Note what a later release needs of a batch's former rows."""
+    engine = store.cache(Engine)
+    coupons = batch.changes.get(COUPON)
+    if coupons is None:
+        return
+    engine.campaigns.note(coupons)
+    recorded = pl.concat([e["recorded_at"] for e in coupons.journalled]) if coupons.journalled else pl.Series()
+    newest = recorded.max()
+    if isinstance(newest, datetime):
+        engine.newest = max(engine.newest, newest)
+
+
+def release(store: Store, complete: Mapping[str, datetime]) -> None:
+    """Evaluate all events up to which their topics are complete, inside the caller's transaction. `complete`: by topic,
+    the instant (naive UTC) up to which it is complete."""
+    engine = store.cache(Engine)
+    for topic, of_topic in engine.topics(store).items():
+        if of_topic.idle:
+            engine.campaigns.forget(complete=True)
+            continue
+        until = complete.get(topic, EPOCH)
+        while of_topic.after < until:
+            change = of_topic.next_change
+            upto = until if change is None else min(until, change)
+            _release(store, engine, of_topic, upto)
+            if upto == change:
+                _save(store, of_topic)
+                engine.forget()
+                of_topic = engine.topics(store)[topic]
+        _save(store, of_topic)
+
+
+def take_over(store: Store, rules: Iterable[Mapping[str, Any]], released: Iterable[Mapping[str, Any]]) -> None:
+    """Evaluate the same rules as another database, and as far as it has. The store must have folded the same records.
+
+    `rules`, `released`: the columns `alert_rules` and `alerts_until` of the other database's answer to `standing`.
+    """
+    with store.transaction():
+        follow_rules(store, rules)
+        release(store, {row["topic"]: instant(row["until"]) for row in released})
+
+
+def follow_rules(store: Store, rules: Iterable[Mapping[str, Any]]) -> None:
+    """Put the rules of another database in force as they are there, inside the caller's transaction."""
+    in_force.take_over(store, rules)
+    store.cache(Engine).forget()
+
+
+def _release(store: Store, engine: Engine, of_topic: TopicEngine, until: datetime) -> None:
+    campaigns = engine.campaigns
+    for piece in released(store, of_topic.topic, of_topic.after, until, of_topic.columns, of_topic.clock):
+        of_topic.see(store, of_topic.with_campaigns(store, piece, campaigns))
+        campaigns = Campaigns.asking()  # what was noted is from before the first piece
+    of_topic.after = until
+    engine.campaigns.forget(complete=until >= engine.newest)
+
+
+def _save(store: Store, of_topic: TopicEngine) -> None:
+    episodes.write(store, of_topic.changed())
+    store.execute("DELETE FROM alert_progress WHERE topic = $topic", {"topic": of_topic.topic})
+    if of_topic.clock is not None:
+        store.execute(
+            "INSERT INTO alert_progress VALUES ($topic, $until, $clock)",
+            {"topic": of_topic.topic, "until": of_topic.after, "clock": instant(of_topic.clock)},
+        )
+
+
+def _progress(store: Reading) -> dict[str, tuple[datetime, int | None]]:
+    stored = {
+        topic: (until, micros(clock))
+        for topic, until, clock in store.rows("SELECT topic, released_until, clock FROM alert_progress")
+    }
+    return {topic: stored.get(topic, (EPOCH, None)) for topic in _TOPICS}

@@ -1,0 +1,290 @@
+"""Velocity rules: many events with one key in a sliding window.
+
+For each piece of released events, per stream (event types and key): the events are sorted by the hash of their key, and
+counted. With the counters of earlier events, this gives an upper bound of each key's count in a window. Keys whose
+bound reaches a rule's threshold are counted exactly, event by event; their earlier events are read from the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.alerts.campaigns import with_campaigns
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Int64, Mask, Place, Released, UInt64, instant
+from coupon_ledger.projections.alerts.counters import Counters
+from coupon_ledger.projections.alerts.episodes import Episodes, Key, micros_of
+from coupon_ledger.projections.alerts.preceded import Preceded
+from coupon_ledger.projections.alerts.rules import After, Rule, Velocity
+from coupon_ledger.projections.alerts.windows import Events, Run, Values, Window
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.live.journal import JOURNAL
+
+_KEPT: Final = 20_000
+"""Number of keys of a rule whose exact windows are kept in memory."""
+_AT_ONCE: Final = 5_000
+
+
+class VelocityRules:
+    """All velocity rules in force, in groups that share a stream."""
+
+    def __init__(self, rules: Iterable[tuple[Rule, Episodes]]) -> None:
+        self._streams: dict[tuple[frozenset[str], tuple[str, ...], After | None], _Stream] = {}
+        for rule, episodes in rules:
+            of = rule.expr
+            assert isinstance(of, Velocity)
+            stream = (frozenset(of.events), of.by, of.after)
+            if stream not in self._streams:
+                self._streams[stream] = _Stream(*stream)
+            self._streams[stream].add(_VelocityRule(rule, of, episodes))
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns of the journal that the rules need."""
+        return {column for stream in self._streams.values() for column in stream.columns}
+
+    @property
+    def longest(self) -> int:
+        """The longest window, in microseconds."""
+        return max((stream.longest for stream in self._streams.values()), default=0)
+
+    def warm_up(self, earlier: Released) -> None:
+        """Count events from before the first piece."""
+        for stream in self._streams.values():
+            stream.warm_up(earlier)
+
+    def see(self, reading: Reading, piece: Released) -> None:
+        """Evaluate the rules at each event of `piece`, which follows the pieces before."""
+        for stream in self._streams.values():
+            stream.see(reading, piece)
+
+
+class _Stream:
+    def __init__(self, types: frozenset[str], by: tuple[str, ...], after: After | None) -> None:
+        self._types = types
+        self._by = by
+        self._preceded = None if after is None else Preceded(after)
+        self._classes: dict[int, _Class] = {}
+
+    def add(self, rule: _VelocityRule) -> None:
+        self._classes.setdefault(rule.window, _Class(Counters(rule.window))).rules.append(rule)
+
+    @property
+    def columns(self) -> set[str]:
+        return {*self._by, *(c for of in self._classes.values() for rule in of.rules for c in rule.columns)}
+
+    @property
+    def longest(self) -> int:
+        return max(self._classes) + (self._preceded.within if self._preceded else 0)
+
+    def warm_up(self, earlier: Released) -> None:
+        rows = self._rows(earlier)
+        hashes = earlier.hashed(self._by)[0][rows]
+        for of in self._classes.values():
+            of.counters.add(hashes, earlier.at[rows], int(earlier.clock[-1]))
+
+    def _rows(self, piece: Released) -> Int64:
+        """The rows of the events that belong to this stream."""
+        mask = piece.of_types(self._types) & piece.hashed(self._by)[1]
+        if self._preceded is not None:
+            mask = mask & self._preceded.see(piece)
+        return np.flatnonzero(mask)
+
+    def see(self, reading: Reading, piece: Released) -> None:
+        rows = self._rows(piece)
+        hashes = piece.hashed(self._by)[0][rows]
+        order = np.argsort(hashes, kind="stable")
+        rows, sorted_hashes = rows[order], hashes[order]
+        first = np.flatnonzero(np.r_[True, sorted_hashes[1:] != sorted_hashes[:-1]][: len(rows)])
+        keys = _Keys(sorted_hashes[first], rows, first, np.diff(np.r_[first, len(rows)]))
+        clock = int(piece.clock[-1])
+        for of in self._classes.values():
+            if len(rows):
+                of.see(reading, piece, keys, self._by)
+            of.counters.add(sorted_hashes, piece.at[rows], clock)
+            for rule in of.rules:
+                rule.advance(clock)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The keys of a piece. `rows`: the rows of all events, by key, and per key in order; per key, the `first` of its
+    rows and their number."""
+
+    hashes: UInt64
+    rows: Int64
+    first: Int64
+    number: Int64
+
+    def of(self, mask: Mask) -> Int64:
+        """The rows of the events whose key `mask` selects, in the order of the piece."""
+        return np.sort(self.rows[np.repeat(mask, self.number)])
+
+
+@dataclass(slots=True)
+class _Class:
+    """The rules of a stream that have the same window."""
+
+    counters: Counters
+    rules: list[_VelocityRule] = field(default_factory=list)
+
+    def see(self, reading: Reading, piece: Released, keys: _Keys, by: tuple[str, ...]) -> None:
+        carried = self.counters.bounds(keys.hashes)
+        bound = carried + keys.number
+        least = min(rule.at_least for rule in self.rules)
+        many = bound >= least
+        if not many.any():
+            for rule in self.rules:
+                rule.forget(keys.hashes)
+            return
+        if int(piece.clock[-1]) - int(piece.clock[0]) > self.counters.window:
+            bound = np.where(many, carried + self._most(piece, keys, many), bound)
+        for rule in self.rules:
+            mask = bound >= rule.at_least
+            rule.forget(keys.hashes[~mask])
+            if mask.any():
+                rule.see(reading, piece, keys.of(mask))
+
+    def _most(self, piece: Released, keys: _Keys, wanted: Mask) -> Int64:
+        """Per key, the highest number of its events in the piece that lie within one window; 0 for keys that are not
+        `wanted`."""
+        chosen = np.repeat(wanted, keys.number)
+        at, key = piece.at[keys.rows[chosen]], np.repeat(np.arange(len(keys.first)), keys.number)[chosen]
+        order = np.lexsort((at, key))
+        at, key = at[order], key[order]
+        # One line of time with the keys far apart, so that one search counts for all keys.
+        apart = int(at.max() - at.min()) + self.counters.window + 1
+        line = key * apart + (at - at.min())
+        within = np.arange(len(line)) + 1 - np.searchsorted(line, line - self.counters.window, side="right")
+        most = np.zeros(len(keys.first), dtype=np.int64)
+        np.maximum.at(most, key, within)
+        return most
+
+
+class _VelocityRule:
+    """One rule, with the exact windows of the keys that may reach its threshold."""
+
+    def __init__(self, rule: Rule, of: Velocity, episodes: Episodes) -> None:
+        self.rule = rule
+        self.window = micros_of(of.window)
+        self.at_least = of.at_least
+        self.late = 0
+        self._of = of
+        self._field = of.distinct or of.consecutive
+        self._episodes = episodes
+        self._windows: dict[tuple[str, ...], Window] = {}
+        self._hashes: dict[int, tuple[str, ...]] = {}
+
+    @property
+    def columns(self) -> set[str]:
+        return {*self._of.where, *([self._field] if self._field else [])}
+
+    def _fresh(self) -> Window:
+        if self._of.consecutive:
+            return Run(self.at_least)
+        return Values() if self._of.distinct else Events()
+
+    def see(self, reading: Reading, piece: Released, rows: Int64) -> None:
+        """Count these events, whose keys may reach the threshold, exactly."""
+        for name, allowed in self._of.where.items():
+            rows = rows[piece.events[name].gather(rows).is_in(list(allowed)).to_numpy()]
+        if not len(rows):
+            return
+        keys = list(zip(*(piece.values(name, rows) for name in self._of.by), strict=True))
+        hashes = piece.hashed(self._of.by)[0][rows].tolist()
+        self._load(reading, piece, {k: h for k, h in zip(keys, hashes, strict=True) if k not in self._windows})
+        values = piece.values(self._field, rows) if self._field else [None] * len(rows)
+        seen = zip(rows.tolist(), keys, values, piece.at[rows].tolist(), piece.clock[rows].tolist(), strict=True)
+        for row, key, value, at, clock in seen:
+            after = clock - self.window
+            if at <= after:
+                self.late += 1
+                continue
+            window = self._windows[key]
+            window.add(at, value)
+            count = window.count(after)
+            if count >= self.at_least:
+                self._episodes.true(self._key(key), clock, piece.place(row), count, self.at_least)
+
+    def advance(self, clock: int) -> None:
+        """Close what is over, and forget windows that are far from the threshold."""
+        self._episodes.advance(clock)
+        if len(self._windows) > _KEPT:
+            self._windows.clear()
+            self._hashes.clear()
+
+    def forget(self, hashes: UInt64) -> None:
+        """Forget the windows of these keys, which have events that are not added to them."""
+        if self._hashes:
+            known = np.fromiter(self._hashes, dtype=np.uint64)
+            for key_hash in known[np.isin(known, hashes)].tolist():
+                self._windows.pop(self._hashes.pop(key_hash), None)
+
+    def _key(self, values: tuple[str, ...]) -> Key:
+        return tuple(zip(self._of.by, values, strict=True))
+
+    def _load(self, reading: Reading, piece: Released, keys: dict[tuple[str, ...], int]) -> None:
+        """Make the windows of these keys, given with their hashes, from the journal, as they were before the piece."""
+        for key, key_hash in keys.items():
+            self._windows[key] = self._fresh()
+            self._hashes[key_hash] = key
+        if piece.before is None or not keys:
+            return
+        listed = list(keys)
+        for first in range(0, len(listed), _AT_ONCE):
+            wanted = pl.DataFrame(
+                listed[first : first + _AT_ONCE], schema=dict.fromkeys(self._of.by, pl.String), orient="row"
+            )
+            for *values, value, at in earlier(reading, self._of, wanted, piece.before - self.window, piece.place(0)):
+                self._windows[tuple(values)].add(at, value)
+
+
+def earlier(reading: Reading, of: Velocity, keys: pl.DataFrame, after: int, before: Place) -> Iterable[tuple[Any, ...]]:
+    """The events of these keys that count for a rule, were recorded before the event at `before`, and happened after
+    `after` (microseconds): the key's values, the value that is counted, and the instant in microseconds."""
+    field_counted = of.distinct or of.consecutive
+    named = ", ".join(f"e.{name}" for name in of.by)
+    conditions = [
+        f"type IN ({_listed(of.events)})",
+        "occurred_at > $after AND recorded_at > $after",
+        "(recorded_at, log_partition, log_offset) < ($recorded_at, $partition, $offset)",
+    ]
+    events = f"SELECT * FROM {JOURNAL[COUPON]} WHERE {' AND '.join(conditions)}"
+    if CAMPAIGN_OF in (*of.by, *of.where, field_counted):
+        events = with_campaigns(events)
+    where = [f"e.{name} IN ({_listed(values)})" for name, values in of.where.items()]
+    if of.after is not None:
+        where.append(f"EXISTS ({_preceding(of.after)})")
+    on = " AND ".join(f"k.{name} = e.{name}" for name in of.by)
+    value = f"e.{field_counted}" if field_counted else "NULL"
+    with reading.given(wanted_keys=keys):
+        return reading.frame(
+            f"SELECT {named}, {value} AS counted, epoch_us(least(e.occurred_at, e.recorded_at)) AS at"
+            f" FROM ({events}) e JOIN (SELECT * FROM wanted_keys) k ON {on} WHERE {' AND '.join(where) or 'true'}",
+            {
+                "after": instant(after),
+                "recorded_at": before.recorded_at,
+                "partition": before.partition,
+                "offset": before.offset,
+            },
+        ).rows()
+
+
+def _preceding(after: After) -> str:
+    """SQL for the earlier event of the same coupon that an event `e` must follow."""
+    within = f"to_microseconds({micros_of(after.within)})"
+    at, before = (f"least({name}.occurred_at, {name}.recorded_at)" for name in ("e", "a"))
+    return (
+        f"SELECT 1 FROM {JOURNAL[COUPON]} a WHERE a.key_hash = e.key_hash"
+        f" AND a.type = '{after.event}' AND {before} BETWEEN {at} - {within} AND {at}"
+        " AND (a.recorded_at, a.log_partition, a.log_offset) < (e.recorded_at, e.log_partition, e.log_offset)"
+    )
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
