@@ -469,7 +469,7 @@ def test_a_file_that_cannot_be_read_leaves_the_defaults(content: bytes, line: in
     if said:
         assert not result.readable
         assert result.problems[0].line == line and said in str(result.problems[0])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_file_with_a_byte_order_mark_and_windows_lines_is_read() -> None:
@@ -482,7 +482,7 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
     began = time.monotonic()
     told = [str(problem) for problem in loaded("\n".join(lines)).problems]
     assert any("is an alias, *a0; write the value itself" in text for text in told)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_label_of_a_megabyte_is_refused_without_being_repeated() -> None:
@@ -888,7 +888,7 @@ def test_values_are_written_for_people_in_both_languages() -> None:
     )
     assert (
         written(template, values, "zh")
-        == "高: d-1 12,345, 18,000.00 CNY, 20:00, 10 分钟, u-1 (12)、u-2 (4), 90 分钟, –, {}"
+        == "严重: d-1 12,345, 18,000.00 CNY, 20:00, 10 分钟, u-1 (12)、u-2 (4), 90 分钟, –, {}"
     )
     assert written("{key}", values) == "device id d-1" and written("{key}", values, "zh") == "设备 d-1"
 
@@ -1025,9 +1025,15 @@ def test_commands_list_and_show_the_rules_in_force(home: Path) -> None:
     assert missing.code == 1 and "no alert rule fram; did you mean farm?" in missing.err
 
 
-def test_check_prints_each_problem_with_file_and_line_and_fails(home: Path) -> None:
+GOOD_CHANNEL: Final = "{url: x, limit: 5, on: true}"
+CHANNELS_APART: Final = '{url: "wecombot://{secret}", secret: {env: WECOM_KEY}}'
+
+
+def test_check_prints_each_problem_with_file_and_line_and_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a deployment takes a broken file into force."""
-    (home / "risk.yaml").write_text(changed("window: 10m", "window: 10 mins"), encoding="utf-8")
+    text = CHANNELS_APART.join(changed("window: 10m", "window: 10 mins").split(GOOD_CHANNEL))
+    (home / "risk.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("WECOM_KEY", "k-1")
     ran = ledger("alerts", "rules", "check", "risk.yaml")
     assert ran.code == 6
     assert (
@@ -1038,10 +1044,16 @@ def test_check_prints_each_problem_with_file_and_line_and_fails(home: Path) -> N
     assert "'10 mins' 不是时长；例如 10m" in chinese.out
     rows = ledger("alerts", "rules", "check", "risk.yaml", "--output", "json").json
     assert [(row["line"], row["column"], row["rule"]) for row in rows] == [(11, 104, "farm")]
-    (home / "risk.yaml").write_text(GOOD, encoding="utf-8")
+    good = CHANNELS_APART.join(GOOD.split(GOOD_CHANNEL))
+    (home / "risk.yaml").write_text(good, encoding="utf-8")
+    monkeypatch.delenv("WECOM_KEY")
+    without = ledger("alerts", "rules", "check", "risk.yaml")
+    assert without.code == 6 and "risk.yaml:3:1: channel wecom, secret: " in without.out
+    assert "the environment variable WECOM_KEY is not set" in without.out
+    monkeypatch.setenv("WECOM_KEY", "k-1")
     assert "risk.yaml: 2 rules, no problem" in done("alerts", "rules", "check", "risk.yaml").out
     assert "the defaults: " in done("alerts", "rules", "check").out
-    assert "-: 2 rules, no problem" in done("alerts", "rules", "check", "-", stdin=GOOD.encode()).out
+    assert "-: 2 rules, no problem" in done("alerts", "rules", "check", "-", stdin=good.encode()).out
 
 
 def test_the_printed_defaults_are_a_file_to_begin_with(home: Path) -> None:

@@ -26,7 +26,7 @@ UNPRINTABLE: Final = re.compile(
 )
 """What YAML refuses, and what it would take for the end of a line."""
 _BEGINS_ENTRY: Final = {"yaml": re.compile(r"( *)- +(?:\{|[\"']?\w+[\"']? *[:：])"), "toml": re.compile(r"( *)\[\[")}
-_NUMBER: Final = re.compile(r"[-+]?(?:[0-9]{1,18}|[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]{1,3})?)")
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,17})?")
 
 Place = tuple[int, int]
 """Line and column, both from 1."""
@@ -110,7 +110,7 @@ def _typed(text: Any) -> Any:
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
         return text.lower() == "true"
     if isinstance(text, str) and _NUMBER.fullmatch(text):
-        return float(text) if set(text) & set(".eE") else int(text)
+        return float(text) if "." in text else int(text)
     return text
 
 

@@ -257,7 +257,7 @@ def _duration(value: timedelta | float, lang: str) -> str:
     return f"{number} {_said(labels.section('durations')[unit], lang)}"
 
 
-_SECTIONS: Final = {"severity": "severities", "of": "health"}
+_SECTIONS: Final = {"severity": "codes.severities", "of": "health"}
 """Fields whose codes have labels of their own."""
 
 
