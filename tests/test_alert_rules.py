@@ -4,6 +4,7 @@ down."""
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -337,6 +338,8 @@ BAD: Final = {
     "a tab": ("    for: 0s", "\tfor: 0s", 12, "is indented with a tab; YAML takes blanks"),
     "a quote": ("severity: high", 'severity: "high', 16, "the entry that begins in line 10 is left out"),
     "a bracket": ("events: [claimed]", "events: [claimed", 11, "the entry that begins in line 10 is left out"),
+    "too little indented": ("    severity", " severity", 14, "the entry that begins in line 10 is left out"),
+    "too much indented": ("    severity", "       severity", 14, "the entry that begins in line 10 is left out"),
     "a zero byte": ("severity: high", "severity: hi\0gh", 14, "has the unprintable character '\\x00'; delete it"),
     "a channel": (
         "channels: [wecom]",
@@ -442,6 +445,19 @@ def test_a_thicket_of_inhibitions_is_cut_in_bounded_time() -> None:
     assert any("inhibit each other" in str(problem) for problem in result.problems)
     TopologicalSorter({rule.name: rule.inhibited_by for rule in result.rule_set.rules}).prepare()
     assert time.monotonic() - began < 20
+
+
+def test_a_slip_in_one_rule_leaves_nearly_all_others() -> None:
+    """Else one bracket too many switches off what watches the shop."""
+    draw = random.Random(17)
+    text = defaults_text()
+    survivors = []
+    for _ in range(60):
+        at = text.index("groups:") + draw.randrange(len(text) - text.index("groups:"))
+        slip = draw.choice(["\t", "'", '"', "[", "{", "}", ": ", "\n", "- ", "&a", "*a", "", "：", "\n  "])
+        result = loaded(text[:at] + slip + text[at + draw.choice([0, 1, 5]) :])
+        survivors.append(len(result.rule_set.rules) if result.readable else 0)
+    assert sorted(survivors)[3] >= len(defaults().rules) - 3, sorted(survivors)
 
 
 @pytest.mark.parametrize(
