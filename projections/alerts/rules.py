@@ -378,7 +378,11 @@ class Rule(_Model):
     annotations: Annotated[dict[Literal["en", "zh"], Annotations], "Texts by language."] = Field(default_factory=dict)
     owner: Annotated[Label | None, "Who is responsible."] = None
     channels: Annotated[Names, Once, "Where messages go: names under the top-level `channels`."] = ()
-    inhibited_by: Annotated[Names, Once, "While an alert of one of these rules is open, this rule sends nothing."] = ()
+    inhibited_by: Annotated[
+        Names,
+        Once,
+        "While an alert of one of these rules stands, alerts with the same labels are held back.",
+    ] = ()
     playbook: Annotated[Text | None, "Where it says what to do: an address."] = None
     action: Annotated[Action | None, "What `alerts act` does."] = None
     escalate_after: Annotated[Hold | None, "Escalate if nobody has acknowledged the alert after this time."] = None
