@@ -87,18 +87,26 @@ class TopicEngine:
     """Evaluates the rules on one topic. `after`: events recorded up to this instant are evaluated. `clock`: the topic's
     clock then, in microseconds; None before the first event."""
 
-    def __init__(self, store: Store, topic: str, rules: list[InForce], after: datetime, clock: int | None) -> None:
+    def __init__(
+        self,
+        reading: Reading,
+        topic: str,
+        rules: list[InForce],
+        after: datetime,
+        clock: int | None,
+        *,
+        new: bool = False,
+    ) -> None:
+        """`new`: begin without what is stored, as for a backtest."""
         self.topic = topic
         self.after = after
         self.clock = clock
         self._rules = [f for f in rules if topic in topics_of(f.rule)]
         self._active = [f for f in self._rules if f.judges(after)]
         self._episodes = [Episodes(f.rule, topic, grain_of(f.rule)) for f in self._active]
-        self._restore(store)
         self._evaluators = self._made()
-        for evaluator in self._evaluators:
-            evaluator.restore(store, clock)
-        self._warm_up(store)
+        if not new:
+            self._restore(reading)
 
     def _made(self) -> list[Evaluator]:
         rules = [(f.rule, e) for f, e in zip(self._active, self._episodes, strict=True)]
@@ -123,30 +131,33 @@ class TopicEngine:
         edges = [edge for f in self._rules for edge in (f.since, f.until) if edge is not None and edge > self.after]
         return min(edges, default=None)
 
-    def _restore(self, store: Store) -> None:
-        rows = list(episodes.stored_open(store))
+    def _restore(self, reading: Reading) -> None:
+        rows = list(episodes.stored_open(reading))
         for one in self._episodes:
             one.restore(r for r in rows if (r["rule"], r["rule_version"]) == (one.rule.name, one.rule.version))
+        for evaluator in self._evaluators:
+            evaluator.restore(reading, self.clock)
+        self._warm_up(reading)
 
-    def _warm_up(self, store: Store) -> None:
+    def _warm_up(self, reading: Reading) -> None:
         longest = max(evaluator.longest for evaluator in self._evaluators)
         if self.clock is None or not longest:
             return
         # An event that is younger was also recorded later.
         since = instant(self.clock - 2 * longest)
-        for piece in released(store, self.topic, since, self.after, self.columns, None):
+        for piece in released(reading, self.topic, since, self.after, self.columns, None):
             for evaluator in self._evaluators:
-                evaluator.warm_up(self.with_campaigns(store, piece, Campaigns.asking()))
+                evaluator.warm_up(self.with_campaigns(reading, piece, Campaigns.asking()))
 
-    def with_campaigns(self, store: Store, piece: Released, campaigns: Campaigns) -> Released:
+    def with_campaigns(self, reading: Reading, piece: Released, campaigns: Campaigns) -> Released:
         """The piece, with the campaign of each event if a rule needs it."""
         if self.topic == COUPON and CAMPAIGN_OF in self.columns:
-            piece.events = campaigns.resolve(store, piece.events)
+            piece.events = campaigns.resolve(reading, piece.events)
         return piece
 
-    def see(self, store: Store, piece: Released) -> None:
+    def see(self, reading: Reading, piece: Released) -> None:
         for evaluator in self._evaluators:
-            evaluator.see(store, piece)
+            evaluator.see(reading, piece)
         for episodes_of_rule in self._episodes:
             episodes_of_rule.advance(int(piece.clock[-1]))
         self.clock = int(piece.clock[-1])

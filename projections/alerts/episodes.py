@@ -18,6 +18,7 @@ from polars.datatypes import DataType, DataTypeClass
 
 from coupon_ledger.projections.alerts.chunk import Place, instant, micros
 from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.projections.store import Store
 
@@ -210,6 +211,6 @@ def end(store: Store, rule: str, version: str) -> None:
     )
 
 
-def stored_open(store: Store) -> Iterator[dict[str, Any]]:
+def stored_open(reading: Reading) -> Iterator[dict[str, Any]]:
     """The rows of all episodes that are not closed."""
-    return iter(store.frame(f"SELECT {', '.join(SCHEMA)} FROM {TABLE} WHERE closed_at IS NULL").iter_rows(named=True))
+    return iter(reading.frame(f"SELECT {', '.join(SCHEMA)} FROM {TABLE} WHERE closed_at IS NULL").iter_rows(named=True))
