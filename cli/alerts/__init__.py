@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from coupon_ledger.cli.alerts.backtest import backtest
 from coupon_ledger.cli.alerts.rules import rules
 
 
@@ -15,7 +16,9 @@ def alerts() -> None:
 
     \b
     coupon-ledger alerts rules list
+    coupon-ledger alerts backtest --rules rules.yaml --from 2026-11-10 --to 2026-11-12
     """
 
 
+alerts.add_command(backtest)
 alerts.add_command(rules)

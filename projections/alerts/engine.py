@@ -238,6 +238,18 @@ def take_over(store: Store, rules: Iterable[Mapping[str, Any]], released: Iterab
         release(store, {row["topic"]: instant(row["until"]) for row in released})
 
 
+def evaluate_again(store: Store) -> None:
+    """Evaluate everything again that is evaluated, inside the caller's transaction. For events that were folded at
+    positions long past, as when dead letters are replayed. Takes as long as a backtest of all rules."""
+    if not in_force.stored(store):
+        return
+    reached = {topic: until for topic, (until, _) in _progress(store).items()}
+    for table in (episodes.TABLE, "alert_progress", "alert_series", "alert_buckets"):
+        store.execute(f"DELETE FROM {table}")
+    store.cache(Engine).forget()
+    release(store, reached)
+
+
 def follow_rules(store: Store, rules: Iterable[Mapping[str, Any]]) -> None:
     """Put the rules of another database in force as they are there, inside the caller's transaction."""
     in_force.take_over(store, rules)
