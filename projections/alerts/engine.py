@@ -9,9 +9,9 @@ not depend on batches, restarts or rebuilds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import polars as pl
 
@@ -19,15 +19,36 @@ from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.alerts import episodes, in_force
 from coupon_ledger.projections.alerts.campaigns import Campaigns
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, EPOCH, Released, instant, micros, released
+from coupon_ledger.projections.alerts.concentration import ConcentrationRules
 from coupon_ledger.projections.alerts.episodes import Episodes
 from coupon_ledger.projections.alerts.in_force import InForce
-from coupon_ledger.projections.alerts.rules import Velocity
+from coupon_ledger.projections.alerts.linked import LinkedRules
+from coupon_ledger.projections.alerts.rules import Concentration, Linked, Rule, Velocity
 from coupon_ledger.projections.alerts.velocity import VelocityRules
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.kept_table import Batch
 from coupon_ledger.projections.store import Cache, Store
 
 _TOPICS: Final = (COUPON,)
+
+
+class Evaluator(Protocol):
+    """All rules in force of one kind. `columns`: what they need of the journal; `longest`: the longest window, in
+    microseconds."""
+
+    @property
+    def columns(self) -> set[str]: ...
+    @property
+    def longest(self) -> int: ...
+    def warm_up(self, earlier: Released) -> None: ...
+    def see(self, reading: Reading, piece: Released) -> None: ...
+
+
+_EVALUATORS: Final[Mapping[type[Any], Callable[[list[tuple[Rule, Episodes]]], Evaluator]]] = {
+    Velocity: VelocityRules,
+    Concentration: ConcentrationRules,
+    Linked: LinkedRules,
+}
 
 
 class Engine(Cache):
@@ -67,8 +88,10 @@ class TopicEngine:
         self._active = [f for f in rules if f.judges(after)]
         self._episodes = [Episodes(f.rule, topic) for f in self._active]
         self._restore(store)
-        of_kind = list(zip(self._active, self._episodes, strict=True))
-        self._velocity = VelocityRules((f.rule, e) for f, e in of_kind if isinstance(f.rule.expr, Velocity))
+        self._evaluators = [
+            evaluator([(e.rule, e) for e in self._episodes if isinstance(e.rule.expr, kind)])
+            for kind, evaluator in _EVALUATORS.items()
+        ]
         self._warm_up(store)
 
     @property
@@ -78,7 +101,7 @@ class TopicEngine:
 
     @property
     def columns(self) -> list[str]:
-        return sorted(self._velocity.columns)
+        return sorted({column for evaluator in self._evaluators for column in evaluator.columns})
 
     @property
     def next_change(self) -> datetime | None:
@@ -92,12 +115,15 @@ class TopicEngine:
             one.restore(r for r in rows if (r["rule"], r["rule_version"]) == (one.rule.name, one.rule.version))
 
     def _warm_up(self, store: Store) -> None:
-        if self.clock is None or not self._velocity.longest:
+        longest = max(evaluator.longest for evaluator in self._evaluators)
+        if self.clock is None or not longest:
             return
         # An event that is younger was also recorded later.
-        since = instant(self.clock - 2 * self._velocity.longest)
+        since = instant(self.clock - 2 * longest)
         for piece in released(store, self.topic, since, self.after, self.columns, None):
-            self._velocity.warm_up(self.with_campaigns(store, piece, Campaigns.asking()))
+            piece = self.with_campaigns(store, piece, Campaigns.asking())
+            for evaluator in self._evaluators:
+                evaluator.warm_up(piece)
 
     def with_campaigns(self, store: Store, piece: Released, campaigns: Campaigns) -> Released:
         """The piece, with the campaign of each event if a rule needs it."""
@@ -106,7 +132,8 @@ class TopicEngine:
         return piece
 
     def see(self, store: Store, piece: Released) -> None:
-        self._velocity.see(store, piece)
+        for evaluator in self._evaluators:
+            evaluator.see(store, piece)
         self.clock = int(piece.clock[-1])
 
     def changed(self) -> Iterator[tuple[list[dict[str, object]], set[str]]]:
