@@ -47,13 +47,13 @@ from coupon_ledger.projections.store import Cache, Store
 _TOPICS: Final = (COUPON, ORDER)
 
 
-_OF_COUPONS: Final[Mapping[type[Any], Callable[[list[tuple[Rule, Episodes]]], Evaluator]]] = {
-    Velocity: VelocityRules,
-    Concentration: ConcentrationRules,
-    Linked: LinkedRules,
-    (Budget | Stock): BudgetRules,
-}
-"""The evaluators of coupon events, by the kinds of their rules. Metrics are on both topics."""
+_OF_COUPONS: Final[tuple[tuple[tuple[type[Any], ...], Callable[[list[tuple[Rule, Episodes]]], Evaluator]], ...]] = (
+    ((Velocity,), VelocityRules),
+    ((Concentration,), ConcentrationRules),
+    ((Linked,), LinkedRules),
+    ((Budget, Stock), BudgetRules),
+)
+"""The evaluators of coupon events, each with the kinds of its rules. Metrics are on both topics."""
 
 
 class Engine(Cache):
@@ -110,7 +110,7 @@ class TopicEngine:
         rules = [(f.rule, e) for f, e in zip(self._active, self._episodes, strict=True)]
         evaluators: list[Evaluator] = [MetricRules(self.topic, rules), ThresholdRules(self.topic, rules)]
         if self.topic == COUPON:
-            for kinds, evaluator in _OF_COUPONS.items():
+            for kinds, evaluator in _OF_COUPONS:
                 evaluators.append(evaluator([(rule, e) for rule, e in rules if isinstance(rule.expr, kinds)]))
         return evaluators
 
