@@ -1,11 +1,11 @@
-"""An owner that works with alerts, on an embedded log of its own: what tests and benchmarks of the owner's work share."""
+"""An owner that works with alerts, on an embedded log of its own: for tests and benchmarks of the owner's work."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class Box:
         self.alerts: dict[str, Mapping[str, Alert]] = {}
         self.forgotten: set[str] = set()
 
-    def use(self, loaded: Loaded) -> Sequence[str]:
+    def use(self, file: Loaded) -> Sequence[str]:
         return ()
 
     def channels(self) -> list[str]:
@@ -137,14 +137,15 @@ class Place:
     def __post_init__(self) -> None:
         self.settings = LogSettings(url=f"sqlite:///{self.folder / 'log.db'}", partitions=2)
         self.rules = self.folder / "rules.yaml"
-        self.rules.write_text(FARM, encoding="utf-8")
+        if not self.rules.exists():
+            self.rules.write_text(FARM, encoding="utf-8")
         self.log = open_log(self.settings, create=True)
         self.log.create_topics()
 
     @contextmanager
     def owner(self, database: str = "a.duckdb", messages: Messages | None = None, **options: Any) -> Iterator[Owner]:
-        """An owner of the database, which is made if it is not there. `options`: `follow` and `batch_size` of the owner,
-        the others of its work with alerts."""
+        """An owner of the database, which is made if it is not there. `options`: `follow` and `batch_size` of the
+        owner, the others of its work with alerts."""
         path = self.folder / database
         create_database(path)
         follow, batch_size = options.pop("follow", False), options.pop("batch_size", 1_000)
@@ -158,6 +159,3 @@ class Place:
         with self.owner(database, messages, **options) as owner:
             for _ in owner.run():
                 pass
-
-
-LONG_AGO = timedelta(days=3)

@@ -170,6 +170,11 @@ def evaluated(rule: Rule, now: datetime) -> Condition:
     return _problem("clear", rule.name, EVALUATION, now, rule)
 
 
+def is_problem(alert: Alert) -> bool:
+    """Whether the alert says that a rule cannot be evaluated, or that the rules file is wrong about it."""
+    return dict(alert.labels) in (EVALUATION, RULES_FILE)
+
+
 def of_file(name: str, rule: Rule | None, problem: str | None, now: datetime) -> Condition:
     """What the rules file says about a rule is wrong, or right again (None)."""
     return _problem("clear" if problem is None else "error", name, RULES_FILE, now, rule, problem)

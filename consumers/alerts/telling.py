@@ -45,7 +45,7 @@ class Messages(Protocol):
     or, after a crash, more often; the same message is taken once, however often it is put.
     """
 
-    def use(self, loaded: Loaded) -> Sequence[str]:
+    def use(self, file: Loaded) -> Sequence[str]:
         """From now on, send to the channels of this rules file. Returns what is wrong with the other channels."""
         ...
 
@@ -79,7 +79,7 @@ class Messages(Protocol):
 class NoMessages:
     """Sends nothing: for a process without a queue."""
 
-    def use(self, loaded: Loaded) -> Sequence[str]:
+    def use(self, file: Loaded) -> Sequence[str]:
         return ()
 
     def channels(self) -> Collection[str]:

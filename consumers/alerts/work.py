@@ -379,14 +379,14 @@ class AlertWork:
             if (
                 alert.rule == rule.name
                 and alert.fingerprint not in holding
-                and not _is_problem(alert)
+                and not conditions.is_problem(alert)
                 and alert.at <= at
             ):
                 self._end(conditions.over(alert, rule, at, now))
 
     def _look_at_own_rules(self, now: datetime) -> None:
         dead = self._telling.messages.dead()
-        failing = {a.rule: a for a in self._book.open_alerts() if _is_problem(a) and a.phase == "error"}
+        failing = {a.rule: a for a in self._book.open_alerts() if conditions.is_problem(a) and a.phase == "error"}
         for rule in self._rules.by_name.values():
             if asked.is_own(rule):
                 self._found(rule, own_offenders(rule, dead, failing), now, now)
@@ -442,7 +442,7 @@ class AlertWork:
 
     def _clock_of(self, alert: Alert) -> datetime | None:
         """The clock by which time passes for an alert; None: the wall clock."""
-        if _is_problem(alert):
+        if conditions.is_problem(alert):
             return None
         if self._is_streamed(alert):
             # The evaluation says when a pending alert fires; time alone does not.
@@ -456,7 +456,7 @@ class AlertWork:
 
     def _is_streamed(self, alert: Alert) -> bool:
         rule = self._rule_of(alert)
-        return rule is not None and rule.expr.kind in STREAMED and not _is_problem(alert)
+        return rule is not None and rule.expr.kind in STREAMED and not conditions.is_problem(alert)
 
     def _is_obsolete(self, alert: Alert) -> bool:
         """Whether no rule in force says any more whether the alert's condition holds."""
@@ -476,10 +476,6 @@ class AlertWork:
 def _was_heard(alert: Alert) -> bool:
     """Whether people were told of the alert, or need not be, or it is recorded why they were not."""
     return not alert.stands or bool(alert.told) or (alert.withheld is not None and alert.withheld.reason != "grouped")
-
-
-def _is_problem(alert: Alert) -> bool:
-    return dict(alert.labels) in (conditions.EVALUATION, conditions.RULES_FILE)
 
 
 def _now() -> datetime:
