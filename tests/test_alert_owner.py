@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -31,6 +32,8 @@ from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.database import open_database
 from tests.alert_owner import FARM, Box, Place, append, claim, farm, now, told
+from tests.command_line import ledger
+from tests.loopback import Http, serving
 
 SEED = 20261111
 PATIENCE_S = 30.0
@@ -510,3 +513,34 @@ def test_a_rule_that_takes_too_long_is_broken_off_and_the_consumer_goes_on(place
         assert time.monotonic() - started < 20
     [error] = told(place.log, "error")
     assert error.rule == "many" and "longer than 1 s" in (error.note or "")
+
+
+# ── The command ──────────────────────────────────────────────────────────────────────────────────────────────
+
+CHANNELS = """
+channels:
+  hook: {{url: "{url}", secret: {{env: HOOK_SECRET}}, personal_data: true}}
+"""
+
+
+@pytest.mark.slow
+def test_the_command_sends_what_a_rule_finds_in_words(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all parts work, and nobody gets a message."""
+    monkeypatch.setenv("HOOK_SECRET", "geheim-7")
+    server = Http()
+    append(place.log, farm("d-1", 0))
+    options = ("--log", place.settings.url, "--database", place.folder / "a.duckdb", "--alert-rules", place.rules)
+    with serving(server.serve, server.ending) as port:
+        place.rules.write_text(FARM + CHANNELS.format(url=f"http://127.0.0.1:{port}/alerts"), encoding="utf-8")
+        assert ledger("init", *options[:4]).code == 0
+        assert ledger("consume", *options, "--no-alerts").code == 0
+        assert told(place.log) == [] and not server.requests
+        ran = ledger("consume", *options)
+        assert ran.code == 0, ran.err
+        assert ledger("consume", *options).code == 0
+    [request] = server.requests
+    alert = json.loads(request.body)["alert"]
+    assert (alert["rule"], alert["severity"], alert["keys"]) == ("farm", "high", {"device_id": "d-1"})
+    assert (alert["value"], alert["threshold"], alert["money_minor"]) == (3, 3, 3_000)
+    assert "d-1" in alert["summary"]["en"] and "d-1" in alert["summary"]["zh"]
+    assert [e.channel for e in told(place.log, "notified")] == ["hook"]

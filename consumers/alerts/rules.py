@@ -14,7 +14,7 @@ from typing import Any, Final
 from coupon_ledger.consumers import outbox
 from coupon_ledger.ledger import operations
 from coupon_ledger.ledger.plain import instant
-from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections import checkpoints, kept
 from coupon_ledger.projections.alerts import in_force
 from coupon_ledger.projections.alerts.engine import Engine
 from coupon_ledger.projections.alerts.rules import Rule
@@ -99,6 +99,8 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
             outbox.put(store, [operations.record_of(_operation(store, changed, before, now, path))])
     if changed:
         store.cache(Engine).forget()
+        with store.transaction():  # the rules judge what was read before any rule was in force, too
+            kept.release(store, checkpoints.Completeness.load(store).topics())
     return bool(changed)
 
 
