@@ -20,7 +20,7 @@ from coupon_ledger.projections.alerts.chunk import Place, instant, micros
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.signature import stable_hash
-from coupon_ledger.projections.store import Store
+from coupon_ledger.projections.store import Cache, Store
 
 TABLE: Final = "alert_episodes"
 PolarsDataType = DataType | DataTypeClass
@@ -62,6 +62,19 @@ class Episode:
     fired_at: int | None = None
     closed_at: int | None = None
     details: str | None = None
+
+
+class Touched(Cache):
+    """The ids of the episodes that were written since they were last taken. They are noted only for who asks for them
+    (`watched`). A write that is rolled back is noted too, so whoever takes an id looks at the row that is there."""
+
+    def __init__(self) -> None:
+        self.watched = False
+        self.ids: set[str] = set()
+
+    def note(self, ids: Iterable[str]) -> None:
+        if self.watched:
+            self.ids.update(ids)
 
 
 class Episodes:
@@ -206,6 +219,7 @@ def write(store: Store, changed: Iterable[tuple[list[dict[str, Any]], set[str]]]
         rows += some
         gone |= others
     if gone:
+        store.cache(Touched).note(gone)
         store.execute(
             f"DELETE FROM {TABLE} WHERE episode_id IN (SELECT unnest($gone::VARCHAR[]))", {"gone": list(gone)}
         )
