@@ -42,3 +42,26 @@ CREATE TABLE alert_rules (
     since TIMESTAMP NOT NULL,
     until TIMESTAMP
 );
+
+-- Grain: one event of `coupon.alerts`, at its first delivery that was read. No rebuild empties this table: a new database
+-- reads the topic from its start. `event_hash`: a hash of `event_id`, for look-ups. `event`: the event as JSON.
+CREATE TABLE alert_events (
+    event_hash BIGINT NOT NULL,
+    event_id VARCHAR NOT NULL,
+    type VARCHAR NOT NULL,
+    fingerprint VARCHAR,
+    alert_id VARCHAR,
+    silence_id VARCHAR,
+    rule VARCHAR,
+    occurred_at TIMESTAMP NOT NULL,
+    recorded_at TIMESTAMP NOT NULL,
+    log_partition INTEGER NOT NULL,
+    log_offset BIGINT NOT NULL,
+    event VARCHAR NOT NULL
+);
+
+-- Grain: one partition of `coupon.alerts`. Everything before `next_offset` is in `alert_events`.
+CREATE TABLE alert_positions (
+    log_partition INTEGER NOT NULL,
+    next_offset BIGINT NOT NULL
+);
