@@ -109,8 +109,8 @@ def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
         "owner": row["assignee"] or rule.owner,
         "playbook": rule.playbook,
         "value": row["measured"],
-        "threshold": row["bound"],
-        "since": row["begun_at"],
+        "threshold": row["threshold"],
+        "since": row["opened_at"],
         "at": row["fired_at"],
         "lasted": _lasted(row),
         "window": window,
@@ -124,7 +124,7 @@ def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
 
 def _lasted(row: Row) -> float | None:
     end = row["last_true_at"]
-    return None if end is None or row["begun_at"] is None else max(0.0, (end - row["begun_at"]).total_seconds())
+    return None if end is None or row["opened_at"] is None else max(0.0, (end - row["opened_at"]).total_seconds())
 
 
 def _at_stake(row: Row, stakes: list[Row]) -> tuple[int, str] | None:
@@ -139,7 +139,7 @@ def _at_stake(row: Row, stakes: list[Row]) -> tuple[int, str] | None:
 
 def _fallback(row: Row, rule: Rule | None) -> Note:
     """What happened, for a rule without texts of its own."""
-    measured = {"value": _number(row["measured"]), "bound": _number(row["bound"]), "key": key_in_words(key_of(row))}
+    measured = {"value": _number(row["measured"]), "bound": _number(row["threshold"]), "key": key_in_words(key_of(row))}
     if rule is None:
         return note("rule {rule} found {value} for {key}, and fires at {bound}", rule=row["rule"], **measured)
     expr = rule.expr
@@ -180,10 +180,10 @@ def _extent(row: Row, stakes: list[Row]) -> str:
     is_open = row["resolved_at"] is None and row["status"] != "normal"
     parts: list[Note] = []
     if is_open:
-        parts.append(note("it began at {since:instant} and is still open", since=_second(row["begun_at"])))
+        parts.append(note("it began at {since:instant} and is still open", since=_second(row["opened_at"])))
     else:
         parts.append(note("it began at {since:instant} and was seen last at {until:instant}",
-                          since=_second(row["begun_at"]), until=_second(row["last_true_at"])))  # fmt: skip
+                          since=_second(row["opened_at"]), until=_second(row["last_true_at"])))  # fmt: skip
     if row["coupons"]:
         parts.append(note("{coupons:count} coupon{coupons:s} of {users:count} user{users:s} {coupons:are} behind it",
                           coupons=row["coupons"], users=row["users"]))  # fmt: skip

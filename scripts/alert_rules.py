@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from coupon_ledger.projections.alerts import rules, templates
+from coupon_ledger.projections.alerts import rules, template_fields
 from coupon_ledger.projections.alerts.document import MOST_BYTES
 from coupon_ledger.projections.alerts.durations import Between, written
 from coupon_ledger.projections.alerts.groups import GroupFields
@@ -45,8 +45,8 @@ def document() -> str:
         ),
         sections="\n".join(line for kind, model in KINDS.items() for line in _kind(kind, model)),
         fields="\n".join(_template_fields()),
-        labels="\n".join(f"| `{n}`{_star(f)} | {f.format} | {f.meaning} |" for n, f in templates.LABELS.items()),
-        formats="\n".join(f"| `{name}` | {meaning} |" for name, meaning in templates.FORMATS.items()),
+        labels="\n".join(f"| `{n}`{_star(f)} | {f.format} | {f.meaning} |" for n, f in template_fields.LABELS.items()),
+        formats="\n".join(f"| `{name}` | {meaning} |" for name, meaning in template_fields.FORMATS.items()),
     )
 
 
@@ -154,12 +154,12 @@ def _limit(bounds: tuple[Any, ...], sign: str) -> str:
     return ""
 
 
-def _star(field: templates.TemplateField) -> str:
+def _star(field: template_fields.TemplateField) -> str:
     return "*" if field.personal else ""
 
 
 def _template_fields() -> Iterator[str]:
-    for name, field in templates.FIELDS.items():
+    for name, field in template_fields.FIELDS.items():
         kinds = "all" if field.kinds is None else ", ".join(f"`{kind}`" for kind in KINDS if kind in field.kinds)
         form = f"*{field.format}*" if field.format == "measured" else field.format
         yield f"| `{name}`{_star(field)} | {form} | {kinds} | {field.meaning} |"

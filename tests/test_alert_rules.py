@@ -4,6 +4,7 @@ down."""
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from coupon_ledger.projections.alerts.rules_file import (
     load,
     load_bytes,
 )
+from coupon_ledger.projections.alerts.template_fields import fields_of
 from coupon_ledger.projections.alerts.troubles import KINDS as MODELS
 from coupon_ledger.projections.alerts.writing import rule_yaml, rules_yaml
 from tests.command_line import done, ledger
@@ -92,9 +94,18 @@ def test_a_file_is_read_as_it_says() -> None:
 
 def test_a_channel_is_kept_as_it_stands_with_its_lines() -> None:
     """Else the room that delivers messages cannot say which line of a channel is wrong."""
-    channel = loaded(GOOD).channels["wecom"]
-    assert channel.content == {"url": "x", "limit": 5, "on": True}
-    assert (channel.place_of("limit"), channel.place_of("url", "nothing")) == ((3, 26), (3, 16))
+    result = loaded(
+        changed("{url: x, limit: 5, on: true}", "\n    url: x\n    secret: {env: X}\n    limit: 5\n    on: true")
+    )
+    assert result.channels == {"wecom": {"url": "x", "secret": {"env": "X"}, "limit": 5, "on": True}}
+    assert result.channel_lines == {
+        ("wecom",): 3,
+        ("wecom", "url"): 4,
+        ("wecom", "secret"): 5,
+        ("wecom", "secret", "env"): 5,
+        ("wecom", "limit"): 6,
+        ("wecom", "on"): 7,
+    }
 
 
 def test_scalars_mean_what_they_say() -> None:
@@ -327,6 +338,8 @@ BAD: Final = {
     "a tab": ("    for: 0s", "\tfor: 0s", 12, "is indented with a tab; YAML takes blanks"),
     "a quote": ("severity: high", 'severity: "high', 16, "the entry that begins in line 10 is left out"),
     "a bracket": ("events: [claimed]", "events: [claimed", 11, "the entry that begins in line 10 is left out"),
+    "too little indented": ("    severity", " severity", 14, "the entry that begins in line 10 is left out"),
+    "too much indented": ("    severity", "       severity", 14, "the entry that begins in line 10 is left out"),
     "a zero byte": ("severity: high", "severity: hi\0gh", 14, "has the unprintable character '\\x00'; delete it"),
     "a channel": (
         "channels: [wecom]",
@@ -434,6 +447,19 @@ def test_a_thicket_of_inhibitions_is_cut_in_bounded_time() -> None:
     assert time.monotonic() - began < 20
 
 
+def test_a_slip_in_one_rule_leaves_nearly_all_others() -> None:
+    """Else one bracket too many switches off what watches the shop."""
+    draw = random.Random(17)
+    text = defaults_text()
+    survivors = []
+    for _ in range(60):
+        at = text.index("groups:") + draw.randrange(len(text) - text.index("groups:"))
+        slip = draw.choice(["\t", "'", '"', "[", "{", "}", ": ", "\n", "- ", "&a", "*a", "", "：", "\n  "])
+        result = loaded(text[:at] + slip + text[at + draw.choice([0, 1, 5]) :])
+        survivors.append(len(result.rule_set.rules) if result.readable else 0)
+    assert sorted(survivors)[3] >= len(defaults().rules) - 3, sorted(survivors)
+
+
 @pytest.mark.parametrize(
     ("content", "line", "said"),
     [
@@ -459,7 +485,7 @@ def test_a_file_that_cannot_be_read_leaves_the_defaults(content: bytes, line: in
     if said:
         assert not result.readable
         assert result.problems[0].line == line and said in str(result.problems[0])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_file_with_a_byte_order_mark_and_windows_lines_is_read() -> None:
@@ -472,7 +498,7 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
     began = time.monotonic()
     told = [str(problem) for problem in loaded("\n".join(lines)).problems]
     assert any("is an alias, *a0; write the value itself" in text for text in told)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_label_of_a_megabyte_is_refused_without_being_repeated() -> None:
@@ -619,8 +645,8 @@ expr = {kind = "stock", sold_out_within = "10m"}
 def test_toml_says_the_same() -> None:
     result = loaded(TOML, "toml")
     assert not result.problems and result.rule_set == loaded(GOOD).rule_set
-    assert result.channels["wecom"].content == {"url": "x", "limit": 5, "on": True}
-    assert result.channels["wecom"].place_of("limit") == (5, 1)
+    assert result.channels == {"wecom": {"url": "x", "limit": 5, "on": True}}
+    assert (result.channel_lines["wecom",], result.channel_lines["wecom", "limit"]) == (3, 5)
 
 
 @pytest.mark.parametrize(
@@ -878,7 +904,7 @@ def test_values_are_written_for_people_in_both_languages() -> None:
     )
     assert (
         written(template, values, "zh")
-        == "高: d-1 12,345, 18,000.00 CNY, 20:00, 10 分钟, u-1 (12)、u-2 (4), 90 分钟, –, {}"
+        == "严重: d-1 12,345, 18,000.00 CNY, 20:00, 10 分钟, u-1 (12)、u-2 (4), 90 分钟, –, {}"
     )
     assert written("{key}", values) == "device id d-1" and written("{key}", values, "zh") == "设备 d-1"
 
@@ -930,9 +956,7 @@ ANYTHING: Final = st.one_of(
 def test_no_template_and_no_value_is_a_crash(text: str, name: str, data: st.DataObject) -> None:
     """Else one odd device id keeps a message from being sent."""
     rule = next(rule for rule in defaults().rules if rule.name == name)
-    values = {
-        field: data.draw(ANYTHING) for field in data.draw(st.sets(st.sampled_from(sorted(templates.fields_of(rule)))))
-    }
+    values = {field: data.draw(ANYTHING) for field in data.draw(st.sets(st.sampled_from(sorted(fields_of(rule)))))}
     whole = text + " ".join(f"{{{field}}}" for field in values)
     for lang in ("en", "zh"):
         rendered = templates.render(whole, rule, values, templates.Reader(lang))
@@ -949,6 +973,12 @@ def test_personal_data_in_a_text_is_known() -> None:
     farm = rule_of(loaded(GOOD), "farm")
     assert templates.is_personal("{device_id}", farm) and templates.is_personal("{key}", farm)
     assert not templates.is_personal("{value} since {since}", farm)
+    public = templates.Reader(personal=False)
+    values = {"device_id": "d-1", "value": 7, "top": [("d-1", 7)]}
+    assert templates.render("{device_id} {key} {top} {value}", farm, values, public) == "••• device id ••• ••• 7"
+    by_name = {rule.name: rule for rule in defaults().rules}
+    assert not templates.is_personal("{code}", by_name["use_after_end"])
+    assert templates.is_personal("{code}", by_name["leaked_code"])
 
 
 # ── Words, commands ──────────────────────────────────────────────────────────────────────────────────────────
@@ -1011,9 +1041,15 @@ def test_commands_list_and_show_the_rules_in_force(home: Path) -> None:
     assert missing.code == 1 and "no alert rule fram; did you mean farm?" in missing.err
 
 
-def test_check_prints_each_problem_with_file_and_line_and_fails(home: Path) -> None:
+GOOD_CHANNEL: Final = "{url: x, limit: 5, on: true}"
+CHANNELS_APART: Final = '{url: "wecombot://{secret}", secret: {env: WECOM_KEY}}'
+
+
+def test_check_prints_each_problem_with_file_and_line_and_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a deployment takes a broken file into force."""
-    (home / "risk.yaml").write_text(changed("window: 10m", "window: 10 mins"), encoding="utf-8")
+    text = CHANNELS_APART.join(changed("window: 10m", "window: 10 mins").split(GOOD_CHANNEL))
+    (home / "risk.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("WECOM_KEY", "k-1")
     ran = ledger("alerts", "rules", "check", "risk.yaml")
     assert ran.code == 6
     assert (
@@ -1024,10 +1060,16 @@ def test_check_prints_each_problem_with_file_and_line_and_fails(home: Path) -> N
     assert "'10 mins' 不是时长；例如 10m" in chinese.out
     rows = ledger("alerts", "rules", "check", "risk.yaml", "--output", "json").json
     assert [(row["line"], row["column"], row["rule"]) for row in rows] == [(11, 104, "farm")]
-    (home / "risk.yaml").write_text(GOOD, encoding="utf-8")
+    good = CHANNELS_APART.join(GOOD.split(GOOD_CHANNEL))
+    (home / "risk.yaml").write_text(good, encoding="utf-8")
+    monkeypatch.delenv("WECOM_KEY")
+    without = ledger("alerts", "rules", "check", "risk.yaml")
+    assert without.code == 6 and "risk.yaml:3:1: channel wecom, secret: " in without.out
+    assert "the environment variable WECOM_KEY is not set" in without.out
+    monkeypatch.setenv("WECOM_KEY", "k-1")
     assert "risk.yaml: 2 rules, no problem" in done("alerts", "rules", "check", "risk.yaml").out
     assert "the defaults: " in done("alerts", "rules", "check").out
-    assert "-: 2 rules, no problem" in done("alerts", "rules", "check", "-", stdin=GOOD.encode()).out
+    assert "-: 2 rules, no problem" in done("alerts", "rules", "check", "-", stdin=good.encode()).out
 
 
 def test_the_printed_defaults_are_a_file_to_begin_with(home: Path) -> None:

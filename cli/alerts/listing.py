@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _SEVERITIES: Final = ("critical", "high", "warning", "info")
-_LISTED: Final = "alert_id severity status rule key measured money_minor begun_at assignee".split()
+_LISTED: Final = "alert_id severity status rule key measured money_minor opened_at assignee".split()
 
 
 @click.command("list")

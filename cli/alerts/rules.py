@@ -85,7 +85,8 @@ def show(name: str, settings: Settings, output: str) -> None:
 @output_option
 def check(file: str | None, settings: Settings, output: str) -> None:
     """Check FILE, by default that of the setting alert-rules; - is standard input, as YAML. Prints each problem with
-    FILE:LINE:COLUMN, the path of the field and what to write. Exits with 6 if there are any.
+    FILE:LINE:COLUMN, the path of the field and what to write. Exits with 6 if there are any. Also checks whether the
+    secrets of channels are there.
 
     \b
     coupon-ledger alerts rules check rules.yaml
@@ -97,16 +98,17 @@ def check(file: str | None, settings: Settings, output: str) -> None:
         loaded = load_bytes(sys.stdin.buffer.read(MOST_BYTES + 1), "-")
     else:
         loaded = load(file or settings.alert_rules)
+    problems = sorted([*loaded.problems, *_of_channels(loaded, file or str(settings.alert_rules))], key=_place)
     if output != "table":
-        print_rows(map(_problem_row, loaded.problems), output)
+        print_rows(map(_problem_row, problems), output)
     else:
-        for problem in loaded.problems:
+        for problem in problems:
             click.echo(_line(problem))
     name = visible(file or str(settings.alert_rules or "") or text_of(note("the defaults")))
-    if loaded.problems:
+    if problems:
         raise OffendersFound(
             note("{file}: {n:count} problem{n:s}; {rules:count} rules apply all the same",
-                 file=name, n=len(loaded.problems), rules=len(loaded.rule_set.rules))
+                 file=name, n=len(problems), rules=len(loaded.rule_set.rules))
         )  # fmt: skip
     if output == "table":
         click.echo(say("{file}: {rules:count} rules, no problem", file=name, rules=len(loaded.rule_set.rules)))
@@ -122,6 +124,19 @@ def defaults() -> None:
     from coupon_ledger.projections.alerts.rules_file import defaults_text
 
     click.echo(defaults_text(), nl=False)
+
+
+def _of_channels(loaded: Loaded, file: str) -> list[Problem]:
+    """The problems of the channels of the file."""
+    from coupon_ledger.delivery import channels
+    from coupon_ledger.projections.alerts.rules_file import Problem
+
+    _, found = channels.read(loaded.channels, loaded.channel_lines)
+    return [Problem(file, problem.line or 1, 1, "", problem.text) for problem in found]
+
+
+def _place(problem: Problem) -> tuple[int, int]:
+    return problem.line, problem.column
 
 
 def _loaded(settings: Settings) -> Loaded:

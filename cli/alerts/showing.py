@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 10
 _MESSAGES: Final = ("notified", "not_notified")
+_COLUMNS: Final = {
+    "coupon_list": "coupon_id state owner campaign_id order_id discount_minor promised_minor currency last_at",
+    "user_list": "user_id events coupons devices ips first_at last_at",
+    "order_list": "order_id coupons user_id net_minor refunded_minor currency paid_at cancelled_at",
+}
 
 
 @click.command()
@@ -84,8 +89,8 @@ def _print(row: Row, lists: dict[str, pl.DataFrame]) -> None:
     print_titled("states", tables["states"])
     print_titled("stakes", stakes)
     for name, counted in (("coupon_list", "coupons"), ("user_list", "users"), ("order_list", "orders")):
-        _print_first(name, tables[name], row[counted], row["currency"])
-    print_titled("periods", tables["periods"], fit=Fit(keep="most_events"))
+        _print_first(name, _only(tables[name], _COLUMNS[name]), row[counted], row["currency"])
+    print_titled("periods", _only(tables["periods"], "period since until windows events mean_events most_events"))
     _print_steps(row)
     life = tables["life"]
     done = [_event(event) for event in life if event["type"] not in _MESSAGES]
@@ -93,12 +98,16 @@ def _print(row: Row, lists: dict[str, pl.DataFrame]) -> None:
     _print_messages([event for event in life if event["type"] in _MESSAGES])
 
 
+def _only(rows: list[Row], names: str) -> list[Row]:
+    return [to_the_second({name: row[name] for name in names.split()}) for row in rows]
+
+
 def _fields(row: Row) -> Row:
     """The alert's own values, those that say something."""
     names = (
-        "alert_id severity status rule key measured bound peak times_true money_minor begun_at fired_at last_true_at"
-        " opened_at assignee acknowledged_by acknowledged_at expected_at escalated_at silence_id resolved_at"
-        " resolved_by outcome saved_minor"
+        "alert_id severity status rule key measured threshold peak times_true money_minor opened_at fired_at"
+        " last_true_at raised_at assignee acknowledged_by acknowledged_at expected_at escalated_at silence_id"
+        " resolved_at resolved_by outcome saved_minor"
     )
     values = {name: _plain(name, row) for name in names.split()}
     if row["money_minor"] is not None or row["saved_minor"] is not None:
@@ -148,7 +157,7 @@ def _with_same(rows: list[Row], row: Row) -> Row:
 
 
 def _print_first(name: str, rows: list[Row], count: int | None, currency: str | None) -> None:
-    print_titled(name, list(map(to_the_second, rows)), currency, fit=Fit(spare=("last_event_at", "first_at")))
+    print_titled(name, rows, currency)
     if count is not None and count > len(rows):
         click.echo(say("{n:count} of {all:count}; --limit shows more", n=len(rows), all=count))
 

@@ -53,10 +53,10 @@ def message_of(row: Row) -> AlertMessage:
         severity=row["severity"],
         kind="firing",
         summary=summary,
-        since=row["begun_at"],
+        since=row["opened_at"],
         keys=key_of(row),
         value=row["measured"],
-        threshold=row["bound"],
+        threshold=row["threshold"],
         money_minor=row["money_minor"],
         currency=row["currency"],
     )

@@ -20,13 +20,15 @@ from coupon_ledger.ledger.words import Note, note
 MOST_BYTES: Final = 1 << 20
 _DEEPEST: Final = 20
 _MOST_REPAIRS: Final = 50
+_MOST_BACKWARDS: Final = 3
+"""How often a fault may be before the last one, as a quote left open is. More often, one fault would take all down."""
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 UNPRINTABLE: Final = re.compile(
     "[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 """What YAML refuses, and what it would take for the end of a line."""
 _BEGINS_ENTRY: Final = {"yaml": re.compile(r"( *)- +(?:\{|[\"']?\w+[\"']? *[:：])"), "toml": re.compile(r"( *)\[\[")}
-_NUMBER: Final = re.compile(r"[-+]?(?:[0-9]{1,18}|[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]{1,3})?)")
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,17})?")
 
 Place = tuple[int, int]
 """Line and column, both from 1."""
@@ -86,6 +88,13 @@ class Node:
                 break
         return node, place
 
+    def lines(self, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+        """The line of each field in this mapping and in the mappings below it, by path."""
+        for name, node in self.value.items():
+            yield (*path, name), self.keys.get(name, node.place)[0]
+            if isinstance(node.value, dict):
+                yield from node.lines((*path, name))
+
     def moved(self, place: Place) -> Node:
         """The node with everything in it at another place."""
         if isinstance(self.value, dict):
@@ -103,7 +112,7 @@ def _typed(text: Any) -> Any:
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
         return text.lower() == "true"
     if isinstance(text, str) and _NUMBER.fullmatch(text):
-        return float(text) if set(text) & set(".eE") else int(text)
+        return float(text) if "." in text else int(text)
     return text
 
 
@@ -123,15 +132,18 @@ def read(text: str, syntax: str) -> tuple[Node | None, list[Fault]]:
     if faults:
         return None, faults[:_MOST_REPAIRS]
     lines = text.split("\n")
+    last = backwards = 0
     for _ in range(_MOST_REPAIRS):
         try:
             root, flaws = (_yaml if syntax == "yaml" else _toml)("\n".join(lines))
             return root, [*faults, *flaws]
         except _Broken as broken:
             entry = _entry_around(lines, broken.fault.place[0], syntax)
-            if entry is None:
+            backwards += entry is not None and entry.start < last
+            if entry is None or backwards > _MOST_BACKWARDS:
                 faults.append(broken.fault)
                 return None, faults
+            last = entry.start
             left_out = note("{why}; without it, the entry that begins in line {line} is left out",
                             why=broken.fault.said, line=entry.start + 1)  # fmt: skip
             faults.append(Fault(broken.fault.place, left_out))
@@ -157,7 +169,17 @@ def _entry_around(lines: list[str], line: int, syntax: str) -> range | None:
     end = start + 1
     while end < len(lines) and not _leaves(lines[end], depth, syntax):
         end += 1
-    return range(start, end) if line <= end else None
+    if end < line:  # a line of the entry is indented too little
+        end = min(line, len(lines))
+        while end < len(lines) and not _begins_next(lines[end], depth, syntax):
+            end += 1
+    return range(start, end)
+
+
+def _begins_next(line: str, depth: int, syntax: str) -> bool:
+    """Whether another entry, or a field of the whole file, begins in this line."""
+    found = _BEGINS_ENTRY[syntax].match(line)
+    return (found is not None and len(found[1]) <= depth) or line[:1].isalpha()
 
 
 def _leaves(line: str, depth: int, syntax: str) -> bool:

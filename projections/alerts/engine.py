@@ -11,23 +11,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import polars as pl
 
-from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER
 from coupon_ledger.projections.alerts import episodes, in_force
+from coupon_ledger.projections.alerts.budget_rules import BudgetRules
 from coupon_ledger.projections.alerts.campaigns import Campaigns
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, EPOCH, Released, instant, micros, released
-from coupon_ledger.projections.alerts.episodes import Episodes
+from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.in_force import InForce
-from coupon_ledger.projections.alerts.rules import Velocity
+from coupon_ledger.projections.alerts.measures import MEASURES
+from coupon_ledger.projections.alerts.metric_rules import MetricRules
+from coupon_ledger.projections.alerts.rules import STREAMED, Metric, Rule, Threshold, Velocity
+from coupon_ledger.projections.alerts.threshold_rules import ThresholdRules
 from coupon_ledger.projections.alerts.velocity import VelocityRules
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.kept_table import Batch
 from coupon_ledger.projections.store import Cache, Store
 
-_TOPICS: Final = (COUPON,)
+_TOPICS: Final = (COUPON, ORDER)
+
+
+class Evaluator(Protocol):
+    """Evaluates the rules of some kinds on one topic."""
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns of the journal that its rules need."""
+
+    @property
+    def longest(self) -> int:
+        """How far back (microseconds of the clock) `warm_up` must see events after a restart."""
+
+    def restore(self, reading: Reading, clock: int | None) -> None:
+        """Go on with what `save` has stored. `clock`: the topic's clock; None before the first event."""
+
+    def warm_up(self, earlier: Released) -> None:
+        """See events again that were evaluated before a restart. Called after `restore`, piece by piece."""
+
+    def see(self, reading: Reading, piece: Released) -> None:
+        """Evaluate the rules on the next events."""
+
+    def save(self, store: Store) -> None:
+        """Store what a restart needs and `warm_up` cannot give, inside the caller's transaction."""
 
 
 class Engine(Cache):
@@ -59,17 +87,34 @@ class TopicEngine:
     """Evaluates the rules on one topic. `after`: events recorded up to this instant are evaluated. `clock`: the topic's
     clock then, in microseconds; None before the first event."""
 
-    def __init__(self, store: Store, topic: str, rules: list[InForce], after: datetime, clock: int | None) -> None:
+    def __init__(
+        self,
+        reading: Reading,
+        topic: str,
+        rules: list[InForce],
+        after: datetime,
+        clock: int | None,
+        *,
+        new: bool = False,
+    ) -> None:
+        """`new`: begin without what is stored, as for a backtest."""
         self.topic = topic
         self.after = after
         self.clock = clock
-        self._rules = rules
-        self._active = [f for f in rules if f.judges(after)]
-        self._episodes = [Episodes(f.rule, topic) for f in self._active]
-        self._restore(store)
-        of_kind = list(zip(self._active, self._episodes, strict=True))
-        self._velocity = VelocityRules((f.rule, e) for f, e in of_kind if isinstance(f.rule.expr, Velocity))
-        self._warm_up(store)
+        self._rules = [f for f in rules if topic in topics_of(f.rule)]
+        self._active = [f for f in self._rules if f.judges(after)]
+        self._episodes = [Episodes(f.rule, topic, grain_of(f.rule)) for f in self._active]
+        self._evaluators = self._made()
+        if not new:
+            self._restore(reading)
+
+    def _made(self) -> list[Evaluator]:
+        rules = [(f.rule, e) for f, e in zip(self._active, self._episodes, strict=True)]
+        evaluators: list[Evaluator] = [MetricRules(self.topic, rules), ThresholdRules(self.topic, rules)]
+        if self.topic == COUPON:
+            evaluators.append(BudgetRules(rules))
+            evaluators.append(VelocityRules((rule, e) for rule, e in rules if isinstance(rule.expr, Velocity)))
+        return evaluators
 
     @property
     def idle(self) -> bool:
@@ -78,7 +123,7 @@ class TopicEngine:
 
     @property
     def columns(self) -> list[str]:
-        return sorted(self._velocity.columns)
+        return sorted({column for evaluator in self._evaluators for column in evaluator.columns})
 
     @property
     def next_change(self) -> datetime | None:
@@ -86,31 +131,64 @@ class TopicEngine:
         edges = [edge for f in self._rules for edge in (f.since, f.until) if edge is not None and edge > self.after]
         return min(edges, default=None)
 
-    def _restore(self, store: Store) -> None:
-        rows = list(episodes.stored_open(store))
+    def _restore(self, reading: Reading) -> None:
+        rows = list(episodes.stored_open(reading))
         for one in self._episodes:
             one.restore(r for r in rows if (r["rule"], r["rule_version"]) == (one.rule.name, one.rule.version))
+        for evaluator in self._evaluators:
+            evaluator.restore(reading, self.clock)
+        self._warm_up(reading)
 
-    def _warm_up(self, store: Store) -> None:
-        if self.clock is None or not self._velocity.longest:
+    def _warm_up(self, reading: Reading) -> None:
+        longest = max(evaluator.longest for evaluator in self._evaluators)
+        if self.clock is None or not longest:
             return
         # An event that is younger was also recorded later.
-        since = instant(self.clock - 2 * self._velocity.longest)
-        for piece in released(store, self.topic, since, self.after, self.columns, None):
-            self._velocity.warm_up(self.with_campaigns(store, piece, Campaigns.asking()))
+        since = instant(self.clock - 2 * longest)
+        for piece in released(reading, self.topic, since, self.after, self.columns, None):
+            for evaluator in self._evaluators:
+                evaluator.warm_up(self.with_campaigns(reading, piece, Campaigns.asking()))
 
-    def with_campaigns(self, store: Store, piece: Released, campaigns: Campaigns) -> Released:
+    def with_campaigns(self, reading: Reading, piece: Released, campaigns: Campaigns) -> Released:
         """The piece, with the campaign of each event if a rule needs it."""
-        if CAMPAIGN_OF in self.columns:
-            piece.events = campaigns.resolve(store, piece.events)
+        if self.topic == COUPON and CAMPAIGN_OF in self.columns:
+            piece.events = campaigns.resolve(reading, piece.events)
         return piece
 
-    def see(self, store: Store, piece: Released) -> None:
-        self._velocity.see(store, piece)
+    def see(self, reading: Reading, piece: Released) -> None:
+        for evaluator in self._evaluators:
+            evaluator.see(reading, piece)
+        for episodes_of_rule in self._episodes:
+            episodes_of_rule.advance(int(piece.clock[-1]))
         self.clock = int(piece.clock[-1])
+
+    def end_rules(self, store: Store) -> None:
+        """Close the episodes of the rules that are no longer in force."""
+        for f in self._active:
+            if f.until == self.after:
+                episodes.end(store, f.rule.name, f.rule.version)
+
+    def save(self, store: Store) -> None:
+        for evaluator in self._evaluators:
+            evaluator.save(store)
 
     def changed(self) -> Iterator[tuple[list[dict[str, object]], set[str]]]:
         return (one.changed() for one in self._episodes)
+
+
+def topics_of(rule: Rule) -> tuple[str, ...]:
+    """The topics whose events a streamed rule judges; empty for a rule on the tables."""
+    expr = rule.expr
+    if isinstance(expr, Metric | Threshold):
+        return (MEASURES[expr.metric].topic,)
+    return (COUPON,) if expr.kind in STREAMED else ()
+
+
+def grain_of(rule: Rule) -> int:
+    """How far apart the evaluations of a streamed rule are, in microseconds; 0 if each event is one."""
+    if isinstance(rule.expr, Velocity):
+        return 0
+    return micros_of(rule.expr.bucket if isinstance(rule.expr, Metric) else rule.every)
 
 
 def settle(store: Store, batch: Batch) -> None:
@@ -134,13 +212,17 @@ def release(store: Store, complete: Mapping[str, datetime]) -> None:
         if of_topic.idle:
             engine.campaigns.forget(complete=True)
             continue
+        # What coupons are judged by, their campaigns' terms, must be known too.
         until = complete.get(topic, EPOCH)
+        if topic == COUPON:
+            until = min(until, complete.get(CAMPAIGN, until))
         while of_topic.after < until:
             change = of_topic.next_change
             upto = until if change is None else min(until, change)
             _release(store, engine, of_topic, upto)
             if upto == change:
                 _save(store, of_topic)
+                of_topic.end_rules(store)
                 engine.forget()
                 of_topic = engine.topics(store)[topic]
         _save(store, of_topic)
@@ -173,6 +255,7 @@ def _release(store: Store, engine: Engine, of_topic: TopicEngine, until: datetim
 
 def _save(store: Store, of_topic: TopicEngine) -> None:
     episodes.write(store, of_topic.changed())
+    of_topic.save(store)
     store.execute("DELETE FROM alert_progress WHERE topic = $topic", {"topic": of_topic.topic})
     if of_topic.clock is not None:
         store.execute(

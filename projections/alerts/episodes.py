@@ -18,6 +18,7 @@ from polars.datatypes import DataType, DataTypeClass
 
 from coupon_ledger.projections.alerts.chunk import Place, instant, micros
 from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.projections.store import Store
 
@@ -66,11 +67,12 @@ class Episode:
 class Episodes:
     """The episodes of one rule version that are not closed, and what has changed since `changed` was last called."""
 
-    def __init__(self, rule: Rule, topic: str) -> None:
+    def __init__(self, rule: Rule, topic: str, grain: int = 0) -> None:
+        """`grain`: how far apart evaluations are, in microseconds; an episode lasts at least until the next one."""
         self.rule = rule
         self._topic = topic
         self._hold = micros_of(rule.hold)
-        self._keep = micros_of(rule.keep)
+        self._keep = micros_of(rule.keep) + grain
         self._open: dict[Key, Episode] = {}
         self._changed: dict[str, Episode] = {}
         self._dropped: set[str] = set()
@@ -197,6 +199,18 @@ def write(store: Store, changed: Iterable[tuple[list[dict[str, Any]], set[str]]]
     store.insert(TABLE, frame.with_columns(episode_hash=pl.Series(stable_hash(frame["episode_id"]), dtype=pl.Int64)))
 
 
-def stored_open(store: Store) -> Iterator[dict[str, Any]]:
+def end(store: Store, rule: str, version: str) -> None:
+    """Close the episodes of a rule version that is no longer in force, inside the caller's transaction."""
+    named = {"rule": rule, "version": version}
+    mine = "rule = $rule AND rule_version = $version AND closed_at IS NULL"
+    store.execute(f"DELETE FROM {TABLE} WHERE {mine} AND fired_at IS NULL", named)
+    store.execute(
+        f"UPDATE {TABLE} SET closed_at = greatest(last_true_at, (SELECT clock FROM alert_progress p WHERE p.topic ="
+        f" {TABLE}.topic)) WHERE {mine}",
+        named,
+    )
+
+
+def stored_open(reading: Reading) -> Iterator[dict[str, Any]]:
     """The rows of all episodes that are not closed."""
-    return iter(store.frame(f"SELECT {', '.join(SCHEMA)} FROM {TABLE} WHERE closed_at IS NULL").iter_rows(named=True))
+    return iter(reading.frame(f"SELECT {', '.join(SCHEMA)} FROM {TABLE} WHERE closed_at IS NULL").iter_rows(named=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from coupon_ledger.projections.alerts import episodes
 from coupon_ledger.projections.alerts.chunk import EPOCH, instant
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.connection import Reading
@@ -70,6 +71,7 @@ def released_until(reading: Reading) -> datetime:
 
 
 def _end(store: Store, ended: InForce, now: datetime) -> None:
+    episodes.end(store, ended.rule.name, ended.rule.version)
     named = {"name": ended.rule.name, "since": ended.since}
     if ended.since >= now:
         store.execute(f"DELETE FROM {TABLE} WHERE name = $name AND since = $since", named)

@@ -18,8 +18,9 @@ class Preceded:
         self._type = frozenset((after.event,))
         self._recent = pl.DataFrame(schema={"key_hash": pl.Int64, "earlier_at": pl.Int64, "earlier_row": pl.Int64})
 
-    def see(self, piece: Released) -> Mask:
-        """Per event, whether an earlier event of the type happened to the same coupon within the time."""
+    def see(self, piece: Released, window: int) -> Mask:
+        """Per event, whether an earlier event of the type happened to the same coupon within the time. `window`: how
+        late, in microseconds, events may be that are asked for later."""
         came = self._came(piece)
         known = pl.concat([self._recent, came])
         events = piece.events.select("key_hash", at=pl.Series(piece.at)).with_row_index("row")
@@ -34,7 +35,7 @@ class Preceded:
         mask = np.zeros(len(piece), dtype=np.bool_)
         rows: Int64 = follow["row"].to_numpy()
         mask[rows] = True
-        kept = known.filter(pl.col("earlier_at") >= int(piece.clock[-1]) - self.within)
+        kept = known.filter(pl.col("earlier_at") >= int(piece.clock[-1]) - self.within - window)
         self._recent = kept.with_columns(earlier_row=pl.lit(-1, dtype=pl.Int64))
         return mask
 

@@ -160,6 +160,34 @@ METRICS: Final = (
 MetricName = Annotated[str, StringConstraints(pattern=f"^({'|'.join(METRICS)})$"), "The metric."]
 
 
+COUPON_METRICS: Final = frozenset(METRICS[:13])
+COUPON_SLICES: Final = ("campaign", "channel", "source")
+ORDER_SLICES: Final = ("channel", "store", "region", "source")
+
+
+def _sliced(metric: str, by: tuple[str, ...]) -> None:
+    """Raises `ValueError` if the events of the metric do not carry one of the slices."""
+    possible = COUPON_SLICES if metric in COUPON_METRICS else ORDER_SLICES
+    if wrong := [name for name in by if name not in possible]:
+        raise ValueError(f"{metric} cannot be sliced by {wrong[0]}; slice it by {', '.join(possible)}")
+
+
+class Sale(_Model):
+    """An announced sale: what is unusual then was planned."""
+
+    name: Annotated[Label, Field(min_length=1), "Name of the sale."]
+    starts: Annotated[Instant, "Its first instant, with a zone."]
+    ends: Annotated[Instant, "Its end, which does not belong to it."]
+    like: Annotated[Label | None, "Name of the last sale like it, with which it is compared."] = None
+    campaigns: Annotated[tuple[Label, ...], Field(max_length=1_000), "Its campaigns; none: all."] = ()
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Sale:
+        if self.ends <= self.starts:
+            raise ValueError("ends before it starts; exchange them")
+        return self
+
+
 class Metric(_Model):
     """The detector finds a bucket of a metric unusual. `relative` and `absolute` must both be passed."""
 
@@ -174,10 +202,16 @@ class Metric(_Model):
     absolute: Annotated[Floor, "Distance from the expected band, in the metric's unit (money in minor units)."] = 10
     direction: Annotated[Literal["both", "up", "down"], "Which side of the band counts."] = "both"
     calendar: Annotated[bool, "Whether announced sales are no anomalies."] = True
+    sales: Annotated[tuple[Sale, ...], "Set from the file's calendar."] = ()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Metric:
+        _sliced(self.metric, self.by)
+        return self
 
 
 class Threshold(_Model):
-    """A metric over a window against a fixed value, or against itself one period before, or against its target.
+    """A metric over a window against a fixed value, or against itself one period before.
     `relative` and `absolute` must both be passed."""
 
     kind: Literal["threshold"]
@@ -187,7 +221,7 @@ class Threshold(_Model):
     above: Annotated[Number | None, "Fires above this value (money in minor units, rates from 0 to 1)."] = None
     below: Annotated[Number | None, "Fires below this value."] = None
     against: Annotated[
-        Literal["last_hour", "last_day", "last_week", "last_year", "target"] | None,
+        Literal["last_hour", "last_day", "last_week", "last_year"] | None,
         "What the metric is compared with, instead of a fixed value.",
     ] = None
     direction: Annotated[Literal["both", "up", "down"], "Which changes count; only with `against`."] = "both"
@@ -199,6 +233,7 @@ class Threshold(_Model):
     def _one_bound(self) -> Threshold:
         if (self.above is None and self.below is None) == (self.against is None):
             raise ValueError("needs above, below or both, or else against; name one of these")
+        _sliced(self.metric, self.by)
         if self.above is not None and self.below is not None and self.below > self.above:
             raise ValueError("below is greater than above, so every value would fire; exchange them")
         return self
@@ -343,7 +378,11 @@ class Rule(_Model):
     annotations: Annotated[dict[Literal["en", "zh"], Annotations], "Texts by language."] = Field(default_factory=dict)
     owner: Annotated[Label | None, "Who is responsible."] = None
     channels: Annotated[Names, Once, "Where messages go: names under the top-level `channels`."] = ()
-    inhibited_by: Annotated[Names, Once, "While an alert of one of these rules is open, this rule sends nothing."] = ()
+    inhibited_by: Annotated[
+        Names,
+        Once,
+        "While an alert of one of these rules stands, alerts with the same labels are held back.",
+    ] = ()
     playbook: Annotated[Text | None, "Where it says what to do: an address."] = None
     action: Annotated[Action | None, "What `alerts act` does."] = None
     escalate_after: Annotated[Hold | None, "Escalate if nobody has acknowledged the alert after this time."] = None
@@ -366,24 +405,17 @@ class Rule(_Model):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
-class Sale(_Model):
-    """An announced sale: what is unusual then was planned."""
-
-    name: Annotated[Label, Field(min_length=1), "Name of the sale."]
-    starts: Annotated[Instant, "Its first instant, with a zone."]
-    ends: Annotated[Instant, "Its end, which does not belong to it."]
-    like: Annotated[Label | None, "Name of the last sale like it, with which it is compared."] = None
-    campaigns: Annotated[tuple[Label, ...], Field(max_length=1_000), "Its campaigns; none: all."] = ()
-
-    @model_validator(mode="after")
-    def _some_time(self) -> Sale:
-        if self.ends <= self.starts:
-            raise ValueError("ends before it starts; exchange them")
-        return self
-
-
 class RuleSet(_Model):
     """The rules of a file, with the calendar that they share."""
 
     rules: tuple[Rule, ...]
     calendar: tuple[Sale, ...] = ()
+
+    def in_force(self) -> tuple[Rule, ...]:
+        """The rules that are switched on. Metric rules know the announced sales."""
+        return tuple(self._with_sales(rule) for rule in self.rules if rule.enabled)
+
+    def _with_sales(self, rule: Rule) -> Rule:
+        if not (isinstance(rule.expr, Metric) and rule.expr.calendar and self.calendar):
+            return rule
+        return rule.model_copy(update={"expr": rule.expr.model_copy(update={"sales": self.calendar})})

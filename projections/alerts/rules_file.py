@@ -59,31 +59,16 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelText:
-    """What the file says of one channel. `content`: as dicts, lists and scalars; `place`: where it stands."""
-
-    name: str
-    content: Any
-    node: Node = field(repr=False)
-
-    @property
-    def place(self) -> Place:
-        return self.node.place
-
-    def place_of(self, *path: str | int) -> Place:
-        """Line and column of what is at this path of the content, or of the nearest thing around it."""
-        return self.node.under(path)[1]
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
     """What a file says. `rule_set`: the rules to apply, defaults included. `lines`: where each rule stands in the file,
-    by name; defaults that the file does not name are absent. `channels`: by name. `readable`: False if nothing of the
-    file could be read; `rule_set` are then the defaults."""
+    by name; defaults that the file does not name are absent. `channels`: the content of each channel, by name, as
+    dicts, lists and scalars; `channel_lines`: the lines of channels and of what is in them, by path, such as
+    `("wecom", "url")`. `readable`: False if nothing of the file could be read; `rule_set` are then the defaults."""
 
     rule_set: RuleSet
     problems: tuple[Problem, ...] = ()
-    channels: Mapping[str, ChannelText] = field(default_factory=dict)
+    channels: Mapping[str, Any] = field(default_factory=dict)
+    channel_lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     readable: bool = True
 
@@ -214,6 +199,7 @@ class _Reading:
             RuleSet(rules=tuple(rules), calendar=calendar),
             tuple(self.problems),
             channels,
+            dict(root.value["channels"].lines()) if channels else {},
             {name: min(entry.node.place[0], self._lines) for name, entry in entries.items() if entry.of_file},
         )
 
@@ -297,7 +283,7 @@ class _Reading:
                 return None
         return rule
 
-    def _channels(self, root: Node) -> dict[str, ChannelText]:
+    def _channels(self, root: Node) -> dict[str, Any]:
         node = root.value.get("channels")
         if node is None or node.value is None:
             return {}
@@ -305,7 +291,7 @@ class _Reading:
             said = note("is no mapping; write the name of each channel and a colon")
             self.report(Trouble(node.place, ("channels",), said))
             return {}
-        return {name: ChannelText(name, channel.typed(), channel) for name, channel in node.value.items()}
+        return {name: channel.typed() for name, channel in node.value.items()}
 
     def _calendar(self, root: Node) -> Iterator[Sale]:
         node = root.value.get("calendar")

@@ -43,6 +43,24 @@ CREATE TABLE alert_rules (
     until TIMESTAMP
 );
 
+-- Grain: one bucket of time of one series of a rule: the sums of a slice's events. `slice`: the values of the slice, as
+-- JSON. `of`: the sum of the numerator, `per`: of the denominator. Buckets without events are not stored.
+CREATE TABLE alert_series (
+    rule VARCHAR NOT NULL,
+    rule_version VARCHAR NOT NULL,
+    slice VARCHAR NOT NULL,
+    bucket BIGINT NOT NULL,
+    of DOUBLE NOT NULL,
+    per DOUBLE NOT NULL
+);
+
+-- Grain: one rule version with series. Its buckets before `next_bucket` are closed.
+CREATE TABLE alert_buckets (
+    rule VARCHAR NOT NULL,
+    rule_version VARCHAR NOT NULL,
+    next_bucket BIGINT NOT NULL
+);
+
 -- Grain: one event of `coupon.alerts`, at its first delivery that was read. No rebuild empties this table: a new database
 -- reads the topic from its start. `event_hash`: a hash of `event_id`, for look-ups. `event`: the event as JSON.
 CREATE TABLE alert_events (

@@ -24,6 +24,7 @@ from coupon_ledger.projections.alerts.rules import After, Rule, Velocity
 from coupon_ledger.projections.alerts.windows import Events, Run, Values, Window
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.journal import JOURNAL
+from coupon_ledger.projections.store import Store
 
 _KEPT: Final = 20_000
 """Number of keys of a rule whose exact windows are kept in memory."""
@@ -52,6 +53,12 @@ class VelocityRules:
     def longest(self) -> int:
         """The longest window, in microseconds."""
         return max((stream.longest for stream in self._streams.values()), default=0)
+
+    def restore(self, reading: Reading, clock: int | None) -> None:
+        """Nothing is stored: `warm_up` counts again."""
+
+    def save(self, store: Store) -> None:
+        """Nothing to store."""
 
     def warm_up(self, earlier: Released) -> None:
         """Count events from before the first piece."""
@@ -92,7 +99,7 @@ class _Stream:
         """The rows of the events that belong to this stream."""
         mask = piece.of_types(self._types) & piece.hashed(self._by)[1]
         if self._preceded is not None:
-            mask = mask & self._preceded.see(piece)
+            mask = mask & self._preceded.see(piece, max(self._classes))
         return np.flatnonzero(mask)
 
     def see(self, reading: Reading, piece: Released) -> None:
@@ -108,7 +115,7 @@ class _Stream:
                 of.see(reading, piece, keys, self._by)
             of.counters.add(sorted_hashes, piece.at[rows], clock)
             for rule in of.rules:
-                rule.advance(clock)
+                rule.limit_memory()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +218,7 @@ class _VelocityRule:
             if count >= self.at_least:
                 self._episodes.true(self._key(key), clock, piece.place(row), count, self.at_least)
 
-    def advance(self, clock: int) -> None:
-        """Close what is over, and forget windows that are far from the threshold."""
-        self._episodes.advance(clock)
+    def limit_memory(self) -> None:
         if len(self._windows) > _KEPT:
             self._windows.clear()
             self._hashes.clear()

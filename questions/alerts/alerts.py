@@ -40,9 +40,9 @@ ALERT: Final[dict[str, Any]] = {
     "money_minor": pl.Int64,
     "currency": pl.String,
     "assignee": pl.String,
-    "begun_at": _INSTANT,
-    "fired_at": _INSTANT,
     "opened_at": _INSTANT,
+    "fired_at": _INSTANT,
+    "raised_at": _INSTANT,
     "resolved_at": _INSTANT,
     "outcome": pl.String,
     "saved_minor": pl.Int64,
@@ -57,7 +57,7 @@ ALERT: Final[dict[str, Any]] = {
     "rule_version": pl.String,
     "fingerprint": pl.String,
 }
-"""The columns of an alert. `begun_at`, `fired_at`: by the data's clock; the others by the wall clock. `measured`: what
+"""The columns of an alert. `opened_at`, `fired_at`: by the data's clock; the others by the wall clock. `measured`: what
 the rule measured last. `messages`: how many reached a channel. `withheld`: why the last one was not sent."""
 
 
@@ -176,9 +176,9 @@ def _row(alert: Alert, known: Lives) -> dict[str, Any]:
         "money_minor": alert.money_minor,
         "currency": alert.currency,
         "assignee": alert.assignee,
-        "begun_at": naive(alert.since),
+        "opened_at": naive(alert.since),
         "fired_at": naive(alert.fired_at),
-        "opened_at": naive(alert.opened_at),
+        "raised_at": naive(alert.opened_at),
         "resolved_at": naive(alert.resolved_at),
         "outcome": alert.outcome,
         "saved_minor": alert.saved_minor,
@@ -204,7 +204,7 @@ def _json(value: Any) -> str:
 _ONE: Final[dict[str, Any]] = {
     **ALERT,
     "resolved_by": pl.String,
-    "bound": pl.Float64,
+    "threshold": pl.Float64,
     "peak": pl.Float64,
     "times_true": pl.Int64,
     "last_true_at": _INSTANT,
@@ -243,7 +243,7 @@ LIFE: Final[dict[str, Any]] = {
 def alert(reading: Reading, parameters: OneAlert) -> pl.DataFrame:
     """One alert: one row, with everything that is known of it.
 
-    `bound`: the value from which the rule fires. `peak`: the worst value; `times_true`: how often the condition was
+    `threshold`: the value from which the rule fires. `peak`: the worst value; `times_true`: how often the condition was
     found true. `content`: the rule's version that the alert is of, as JSON; null if it is not known. `events`,
     `coupons`, `users`, `orders`: how many are behind it, as the journal says; null if the rule counts no events of
     coupons.
@@ -261,7 +261,7 @@ def alert(reading: Reading, parameters: OneAlert) -> pl.DataFrame:
     evidence = evidence_of(known.events[found.alert_id])
     row = _row(found, known) | {
         "resolved_by": found.resolved_by,
-        "bound": episode["threshold"] if episode else _number(evidence.get("threshold")),
+        "threshold": episode["threshold"] if episode else _number(evidence.get("threshold")),
         "peak": episode["peak"] if episode else found.magnitude,
         "times_true": episode["times"] if episode else None,
         "last_true_at": episode["last_true_at"] if episode else naive(found.at),

@@ -37,8 +37,8 @@ class AlertFilter(OfPast):
     key: Annotated[
         str | None, "Only alerts about this: a value of the key, or name=value with * for any characters."
     ] = None
-    since: Annotated[Instant | None, "Only alerts that were opened at or after this instant, by the wall clock."] = None
-    until: Annotated[Instant | None, "Only alerts that were opened before this instant, by the wall clock."] = None
+    since: Annotated[Instant | None, "Only alerts that were raised at or after this instant, by the wall clock."] = None
+    until: Annotated[Instant | None, "Only alerts that were raised before this instant, by the wall clock."] = None
     text: Annotated[str | None, "Only alerts with this text in their rule, key, owner, or notes."] = None
     now: _AsOf = None
 
@@ -88,11 +88,11 @@ class AlertRules(Parameters):
 class AlertStats(OfPast):
     rule: Annotated[str | None, "Only this rule."] = None
     since: Annotated[
-        Instant | None, "Only alerts that were opened at or after this instant, by the wall clock. [default: 30 days"
+        Instant | None, "Only alerts that were raised at or after this instant, by the wall clock. [default: 30 days"
         " before the end]",
     ] = None  # fmt: skip
     until: Annotated[
-        Instant | None, "Only alerts that were opened before this instant, by the wall clock. [default: the end of the"
+        Instant | None, "Only alerts that were raised before this instant, by the wall clock. [default: the end of the"
         " data]",
     ] = None  # fmt: skip
     now: _AsOf = None

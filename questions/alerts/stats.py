@@ -45,7 +45,7 @@ _STATS: Final[dict[str, Any]] = {
 
 
 def alert_stats(reading: Reading, parameters: AlertStats) -> pl.DataFrame:
-    """How good each rule was: one row per rule, of the alerts that fired and were opened in the period.
+    """How good each rule was: one row per rule, of the alerts that were raised in the period.
 
     `true_alerts`, `false_alerts`, `unknown_alerts`: what operators said. `open_alerts`: still open. `unjudged_alerts`:
     closed, and nobody said whether they were right. `precision_rate`: true / (true + false). `poor`: at least `JUDGED`

@@ -1,0 +1,166 @@
+"""Sums of a metric per slice and bucket of time, as they stand when a bucket is closed.
+
+A bucket is closed once the topic's clock has passed its end by a tolerance, so that events that are a little late still
+count. An event that comes later counts in no bucket. All sums are stored, so that a restart goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from coupon_ledger.projections.alerts.chunk import Place, Released
+from coupon_ledger.projections.alerts.measures import Measure
+from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.store import Store
+
+_TOLERANCE: Final = 5 * 60 * 1_000_000
+Slice = tuple[str, ...]
+
+
+class Sums(NamedTuple):
+    """`of`: the sum of the numerator; `per`: of the denominator (0 if the metric has none)."""
+
+    of: float
+    per: float
+
+    def plus(self, other: Sums) -> Sums:
+        return Sums(self.of + other.of, self.per + other.per)
+
+
+NOTHING: Final = Sums(0.0, 0.0)
+
+
+class Closed(NamedTuple):
+    """A bucket that was closed. `number`: its start divided by its length. `at`: the instant (microseconds of the
+    topic's clock) at which it was closed; `place`: the first event from then on."""
+
+    number: int
+    at: int
+    place: Place
+    sums: dict[Slice, Sums]
+
+
+class Buckets:
+    """Sums up the events of one metric, in buckets of one length. Yields each bucket once, in order of time, also those
+    without events that lie between others."""
+
+    def __init__(
+        self, rule: Rule, measure: Measure, columns: tuple[str, ...], length: int, *, late_now: bool = False
+    ) -> None:
+        """`columns`: the columns of the journal by which the sums are sliced; events without a value in one of them do
+        not count. `length`: of a bucket, in microseconds. `late_now`: count late events in the first open bucket
+        instead of nowhere, for sums over all buckets."""
+        self.length = length
+        self.tolerance = min(length, _TOLERANCE)
+        self._named = {"rule": rule.name, "version": rule.version}
+        self._measure = measure
+        self._columns = columns
+        self._late_now = late_now
+        self._open: dict[int, dict[Slice, Sums]] = {}
+        self._next: int | None = None
+        self._saved: int | None = None
+        self._closed: dict[int, dict[Slice, Sums]] = {}
+
+    @property
+    def next(self) -> int | None:
+        """The first bucket that is not closed; None before the first event."""
+        return self._next
+
+    def restore(self, reading: Reading, clock: int | None) -> None:
+        """Go on with what is stored. `clock`: the topic's clock, in microseconds; None before the first event."""
+        found = reading.frame(
+            "SELECT next_bucket FROM alert_buckets WHERE rule = $rule AND rule_version = $version", self._named
+        )
+        if found.height:
+            self._next = self._saved = found.item()
+            for bucket, of_bucket in self.stored(reading, self._next):
+                self._open[bucket] = of_bucket
+        elif clock is not None:
+            self._next = (clock - self.tolerance) // self.length
+
+    def stored(self, reading: Reading, since: int, until: int | None = None) -> list[tuple[int, dict[Slice, Sums]]]:
+        """The stored buckets from `since` on, and before `until`."""
+        rows = reading.frame(
+            "SELECT bucket, slice, of, per FROM alert_series WHERE rule = $rule AND rule_version = $version"
+            " AND bucket >= $since AND bucket < $until ORDER BY bucket, slice",
+            {**self._named, "since": since, "until": 2**62 if until is None else until},
+        )
+        found: dict[int, dict[Slice, Sums]] = {}
+        for bucket, key, of, per in rows.iter_rows():
+            found.setdefault(bucket, {})[tuple(json.loads(key))] = Sums(of, per)
+        return list(found.items())
+
+    def save(self, store: Store) -> None:
+        """Store what has changed since the last call, inside the caller's transaction."""
+        if self._next is None:
+            return
+        since = self._next if self._saved is None else self._saved
+        store.execute(
+            "DELETE FROM alert_series WHERE rule = $rule AND rule_version = $version AND bucket >= $since",
+            {**self._named, "since": since},
+        )
+        store.execute("DELETE FROM alert_buckets WHERE rule = $rule AND rule_version = $version", self._named)
+        store.execute("INSERT INTO alert_buckets VALUES ($rule, $version, $next)", {**self._named, "next": self._next})
+        rows = [
+            (*self._named.values(), json.dumps(key, ensure_ascii=False), bucket, *sums)
+            for of in (self._closed, self._open)
+            for bucket, by_slice in of.items()
+            for key, sums in by_slice.items()
+        ]
+        store.insert("alert_series", pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+        self._closed, self._saved = {}, self._next
+
+    def see(self, piece: Released) -> Iterator[Closed]:
+        """Add the events of `piece`, and yield the buckets that are closed by its end."""
+        if self._next is None:
+            self._next = (int(piece.clock[0]) - self.tolerance) // self.length
+        self._add(piece)
+        end = int(piece.clock[-1])
+        while (at := (self._next + 1) * self.length + self.tolerance) <= end:
+            number, self._next = self._next, self._next + 1
+            sums = self._open.pop(number, {})
+            if sums:
+                self._closed[number] = sums
+            yield Closed(number, at, piece.place(int(np.searchsorted(piece.clock, at))), sums)
+
+    def _add(self, piece: Released) -> None:
+        measure = self._measure
+        per = pl.lit(0) if measure.per is None else measure.per
+        number = piece.at // self.length
+        first_open = (piece.clock - self.tolerance) // self.length
+        on_time = number >= first_open
+        if self._late_now:
+            number, on_time = np.maximum(number, first_open), np.ones(len(piece), dtype=np.bool_)
+        sums = (
+            piece.events.select(
+                *self._columns,
+                bucket=pl.Series(number),
+                on_time=pl.Series(on_time),
+                of=measure.of.cast(pl.Float64),
+                per=per.cast(pl.Float64),
+            )
+            .filter(pl.col("on_time") & ((pl.col("of") != 0) | (pl.col("per") != 0)))
+            .drop_nulls(list(self._columns))
+            .group_by("bucket", *self._columns, maintain_order=True)
+            .agg(pl.col("of").sum(), pl.col("per").sum())
+        )
+        for bucket, *values, of, per_sum in sums.iter_rows():
+            by_slice = self._open.setdefault(bucket, {})
+            key = tuple(values)
+            by_slice[key] = by_slice.get(key, NOTHING).plus(Sums(of, per_sum))
+
+
+_SCHEMA: Final[dict[str, Any]] = {
+    "rule": pl.String,
+    "rule_version": pl.String,
+    "slice": pl.String,
+    "bucket": pl.Int64,
+    "of": pl.Float64,
+    "per": pl.Float64,
+}

@@ -1,0 +1,187 @@
+"""Budget and stock rules: how fast a campaign burns its budget or its coupons, and when nothing is left at this rate.
+
+Budget and quantity are the campaign's terms as they were known when the window was judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
+from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, Sums
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Released, instant
+from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
+from coupon_ledger.projections.alerts.measures import Measure
+from coupon_ledger.projections.alerts.rules import Budget, Rule, Stock
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.live.entities import TERM_EVENTS
+from coupon_ledger.projections.store import Store
+
+_SECOND: Final = 1_000_000
+_BURNT: Final = Measure(
+    COUPON,
+    pl.when(pl.col("type") == "used")
+    .then(pl.col("discount_minor").fill_null(0))
+    .when(pl.col("type") == "returned")
+    .then(-pl.col("discount_minor").fill_null(0))
+    .otherwise(0),
+    columns=("discount_minor", "order_id"),
+)
+_ACQUIRED: Final = Measure(
+    COUPON,
+    ((pl.col("type") == "claimed") | ((pl.col("type") == "issued") & pl.col("user_id").is_not_null())).cast(pl.Int64),
+    columns=("user_id",),
+)
+
+
+class BudgetRules:
+    """The budget and stock rules, on the topic of coupon events."""
+
+    longest = 0
+
+    def __init__(self, rules: Iterable[tuple[Rule, Episodes]]) -> None:
+        self._rules = [
+            _BudgetRule(rule, rule.expr, episodes) for rule, episodes in rules if isinstance(rule.expr, Budget | Stock)
+        ]
+
+    @property
+    def columns(self) -> set[str]:
+        return {CAMPAIGN_OF, *_BURNT.columns, *_ACQUIRED.columns} if self._rules else set()
+
+    def restore(self, reading: Reading, clock: int | None) -> None:
+        for rule in self._rules:
+            rule.restore(reading, clock)
+
+    def warm_up(self, earlier: Released) -> None:
+        """Nothing to do: the sums are stored."""
+
+    def see(self, reading: Reading, piece: Released) -> None:
+        if not self._rules:
+            return
+        terms = _Terms(reading, piece.place(len(piece) - 1).recorded_at)
+        priced = replace(piece, events=_with_returns_priced(reading, piece.events))
+        for rule in self._rules:
+            rule.see(priced, terms)
+
+    def save(self, store: Store) -> None:
+        for rule in self._rules:
+            rule.buckets.save(store)
+
+
+class _BudgetRule:
+    def __init__(self, rule: Rule, of: Budget | Stock, episodes: Episodes) -> None:
+        self._of = of
+        self._episodes = episodes
+        length = micros_of(rule.every)
+        measure = _BURNT if isinstance(of, Budget) else _ACQUIRED
+        self.buckets = Buckets(rule, measure, (CAMPAIGN_OF,), length, late_now=True)
+        self._window = max(1, micros_of(of.window) // length)
+        self._total: dict[Slice, float] = defaultdict(float)
+        self._recent: deque[tuple[int, dict[Slice, Sums]]] = deque()
+
+    def restore(self, reading: Reading, clock: int | None) -> None:
+        self.buckets.restore(reading, clock)
+        if self.buckets.next is not None:
+            for number, sums in self.buckets.stored(reading, -(2**62), self.buckets.next):
+                self._add(number, sums)
+
+    def _add(self, number: int, sums: dict[Slice, Sums]) -> None:
+        for key, one in sums.items():
+            self._total[key] += one.of
+        if sums:
+            self._recent.append((number, sums))
+        while self._recent and self._recent[0][0] <= number - self._window:
+            self._recent.popleft()
+
+    def see(self, piece: Released, terms: _Terms) -> None:
+        for closed in self.buckets.see(piece):
+            self._add(closed.number, closed.sums)
+            for key in sorted({key for _, sums in self._recent for key in sums}):
+                self._judge(closed, key, terms)
+            self._episodes.advance(closed.at)
+
+    def _judge(self, closed: Closed, key: Slice, terms: _Terms) -> None:
+        of = self._of
+        limit = terms.at(key[0], "budget_minor" if isinstance(of, Budget) else "quantity", closed.place.recorded_at)
+        if not limit:
+            return
+        total = self._total[key]
+        lately = math.fsum(sums[key].of for _, sums in self._recent if key in sums)
+        per_second = lately / (self._window * self.buckets.length / _SECOND)
+        left = max(limit - total, 0.0)
+        seconds = left / per_second if per_second > 0 else math.inf
+        details: dict[str, Any] = {
+            "limit": limit,
+            "total": total,
+            "per_hour": round(per_second * 3600, 2),
+            "exhausted_at": None if math.isinf(seconds) else _later(closed.at, seconds),
+        }
+        named = ((CAMPAIGN_OF, key[0]),)
+        share = of.share if isinstance(of, Budget) else None
+        within = of.exhausted_within if isinstance(of, Budget) else of.sold_out_within
+        if share is not None and total >= share * limit:
+            self._episodes.true(named, closed.at, closed.place, total / limit, share, details)
+        elif within is not None and seconds <= within.total_seconds():
+            self._episodes.true(
+                named, closed.at, closed.place, seconds, within.total_seconds(), details, less_is_worse=True
+            )
+
+
+class _Terms:
+    """Budgets and quantities of the campaigns, as they were known at an instant of recording."""
+
+    def __init__(self, reading: Reading, until: datetime) -> None:
+        rows = reading.frame(
+            "SELECT campaign_id, budget_minor, quantity, recorded_at FROM campaign_events WHERE recorded_at <= $until"
+            " AND list_contains($terms, type) AND (budget_minor IS NOT NULL OR quantity IS NOT NULL)"
+            " ORDER BY occurred_at, list_position($types, type), event_id",
+            {"until": until, "terms": list(TERM_EVENTS), "types": list(types(CAMPAIGN))},
+        )
+        self._rows: dict[str, list[tuple[int | None, int | None, datetime]]] = defaultdict(list)
+        for campaign, budget, quantity, recorded_at in rows.iter_rows():
+            self._rows[campaign].append((budget, quantity, recorded_at))
+
+    def at(self, campaign: str, term: str, known_at: datetime) -> int | None:
+        """The canonically last value that was recorded by then; None without one."""
+        known = (row for row in reversed(self._rows.get(campaign, ())) if row[2] <= known_at)
+        values = (budget if term == "budget_minor" else quantity for budget, quantity, _ in known)
+        return next((value for value in values if value is not None), None)
+
+
+def _with_returns_priced(reading: Reading, events: pl.DataFrame) -> pl.DataFrame:
+    """The events, where `returned` ones carry the discount of the latest use before on the same order."""
+    returned = events.with_row_index("row").filter(pl.col("type") == "returned")
+    if not returned.height:
+        return events
+    position = ("recorded_at", "log_partition", "log_offset")
+    before = " , ".join(position)
+    with reading.given(returned_coupons=returned.select("row", "key_hash", "order_id", *position)):
+        priced = reading.frame(
+            f"SELECT r.row, arg_max(u.discount_minor, (u.recorded_at, u.log_partition, u.log_offset)) AS minor"
+            f" FROM (SELECT row, key_hash, order_id, {before} FROM returned_coupons) r JOIN coupon_events u"
+            " ON u.key_hash = r.key_hash AND u.order_id = r.order_id AND u.type = 'used'"
+            " AND (u.recorded_at, u.log_partition, u.log_offset) < (r.recorded_at, r.log_partition, r.log_offset)"
+            " GROUP BY r.row"
+        )
+    minor = events["discount_minor"].to_list()
+    for row in returned["row"]:
+        minor[row] = 0
+    for row, discount in priced.iter_rows():
+        minor[row] = discount
+    return events.with_columns(discount_minor=pl.Series(minor, dtype=pl.Int64))
+
+
+def _later(us: int, seconds: float) -> str | None:
+    """`seconds` after an instant, as text; None beyond the calendar."""
+    try:
+        return (instant(us) + timedelta(seconds=round(seconds))).isoformat() + "Z"
+    except OverflowError:
+        return None

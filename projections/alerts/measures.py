@@ -1,0 +1,81 @@
+"""What the metrics of alert rules sum up: for each metric a numerator and, for ratios, a denominator, over events.
+
+A metric here counts events as they come, bucket by bucket. It is the event view of docs/metrics.md: a use counts when
+it happens, whatever becomes of it later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from coupon_ledger.analysis.detector.floors import Floor
+from coupon_ledger.ledger.topics import COUPON, ORDER
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF
+from coupon_ledger.projections.alerts.rules import COUPON_SLICES, ORDER_SLICES
+
+SLICES: Final[Mapping[str, Mapping[str, str]]] = {
+    COUPON: {name: CAMPAIGN_OF if name == "campaign" else name for name in COUPON_SLICES},
+    ORDER: {name: name for name in ORDER_SLICES},
+}
+"""By topic, the slices of its metrics, each with the column of the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One metric. `of`: what the numerator sums over events of `topic`; `per`: what the denominator sums, None if the
+    metric is no ratio. `columns`: the columns of the journal that both need. `floor`: the least uncertainty of a
+    value."""
+
+    topic: str
+    of: pl.Expr
+    per: pl.Expr | None = None
+    columns: tuple[str, ...] = ()
+    floor: Floor = "none"
+
+
+def _count(*types: str) -> pl.Expr:
+    return pl.col("type").is_in(types).cast(pl.Int64)
+
+
+def _sum(column: str, kind: str) -> pl.Expr:
+    return pl.when(pl.col("type") == kind).then(pl.col(column).fill_null(0)).otherwise(0)
+
+
+_COUPON_DISCOUNTS: Final = (
+    pl.when(pl.col("type") == "paid")
+    .then(
+        pl.col("discounts")
+        .list.eval(
+            pl.when(pl.element().struct.field("kind") == "coupon")
+            .then(pl.element().struct.field("amount_minor"))
+            .otherwise(0)
+        )
+        .list.sum()
+        .fill_null(0)
+    )
+    .otherwise(0)
+)
+_COUNTED: Final = ("created", "issued", "claimed", "reserved", "released", "used", "returned", "expired", "revoked")
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    **{kind: Measure(COUPON, _count(kind), floor="poisson") for kind in _COUNTED},
+    "discount": Measure(COUPON, _sum("discount_minor", "used"), columns=("discount_minor",)),
+    "claim_rate": Measure(COUPON, _count("claimed"), _count("issued"), floor="binomial"),
+    "use_rate": Measure(COUPON, _count("used"), _count("claimed"), floor="binomial"),
+    "return_rate": Measure(COUPON, _count("returned"), _count("used"), floor="binomial"),
+    "orders": Measure(ORDER, _count("paid"), floor="poisson"),
+    "cancelled_orders": Measure(ORDER, _count("cancelled"), floor="poisson"),
+    "gmv": Measure(ORDER, _sum("gross_minor", "paid"), columns=("gross_minor",)),
+    "net_sales": Measure(
+        ORDER, _sum("net_minor", "paid") - _sum("refund_minor", "refunded"), columns=("net_minor", "refund_minor")
+    ),
+    "refunds": Measure(ORDER, _sum("refund_minor", "refunded"), columns=("refund_minor",)),
+    "discount_share": Measure(
+        ORDER, _COUPON_DISCOUNTS, _sum("gross_minor", "paid"), columns=("discounts", "gross_minor")
+    ),
+    "average_order": Measure(ORDER, _sum("net_minor", "paid"), _count("paid"), columns=("net_minor",)),
+}

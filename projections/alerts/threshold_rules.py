@@ -1,0 +1,173 @@
+"""Threshold rules: a metric over a sliding window against a fixed value, or against itself one period before.
+
+Windows move in steps of the rule's `every`. A step is judged when its last bucket is closed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from coupon_ledger.projections.alerts.buckets import NOTHING, Buckets, Closed, Slice, Sums
+from coupon_ledger.projections.alerts.chunk import Released, instant
+from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
+from coupon_ledger.projections.alerts.measures import MEASURES, SLICES
+from coupon_ledger.projections.alerts.rules import Rule, Threshold
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.store import Store
+
+_BEFORE: Final[Mapping[str, timedelta]] = {
+    "last_hour": timedelta(hours=1),
+    "last_day": timedelta(days=1),
+    "last_week": timedelta(weeks=1),
+    "last_year": timedelta(days=364),
+}
+"""A year is 52 whole weeks, so that days of the week are compared with their like."""
+
+
+class ThresholdRules:
+    """The threshold rules of one topic."""
+
+    longest = 0
+
+    def __init__(self, topic: str, rules: Iterable[tuple[Rule, Episodes]]) -> None:
+        self._rules = [
+            _ThresholdRule(rule, rule.expr, episodes, topic)
+            for rule, episodes in rules
+            if isinstance(rule.expr, Threshold) and MEASURES[rule.expr.metric].topic == topic
+        ]
+
+    @property
+    def columns(self) -> set[str]:
+        return {column for rule in self._rules for column in rule.columns}
+
+    def restore(self, reading: Reading, clock: int | None) -> None:
+        for rule in self._rules:
+            rule.restore(reading, clock)
+
+    def warm_up(self, earlier: Released) -> None:
+        """Nothing to do: the sums are stored."""
+
+    def see(self, reading: Reading, piece: Released) -> None:
+        for rule in self._rules:
+            rule.see(piece)
+
+    def save(self, store: Store) -> None:
+        for rule in self._rules:
+            rule.buckets.save(store)
+
+
+class _Window:
+    """The sums of one slice over the last buckets."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._in: deque[tuple[int, Sums]] = deque()
+
+    def at(self, number: int) -> Sums:
+        """The sums of the window whose last bucket is `number`. Summed anew each time, so that nothing drifts."""
+        while self._in and self._in[0][0] <= number - self._length:
+            self._in.popleft()
+        return Sums(math.fsum(s.of for _, s in self._in), math.fsum(s.per for _, s in self._in))
+
+    def add(self, number: int, sums: Sums) -> None:
+        self._in.append((number, sums))
+
+    def __bool__(self) -> bool:
+        return bool(self._in)
+
+
+class _ThresholdRule:
+    def __init__(self, rule: Rule, of: Threshold, episodes: Episodes, topic: str) -> None:
+        self._of = of
+        self._measure = MEASURES[of.metric]
+        self._slices = tuple(SLICES[topic][name] for name in of.by)
+        self._episodes = episodes
+        length = micros_of(rule.every)
+        self.buckets = Buckets(rule, self._measure, self._slices, length)
+        self._buckets_in_window = max(1, micros_of(of.window) // length)
+        self._back = 0 if of.against is None else micros_of(_BEFORE[of.against]) // length
+        self._now: dict[Slice, _Window] = {}
+        self._before: dict[Slice, _Window] = {}
+        self._waiting: deque[tuple[int, dict[Slice, Sums]]] = deque()
+        """Buckets that windows of one period before will reach."""
+
+    @property
+    def columns(self) -> set[str]:
+        return {*self._measure.columns, *self._slices}
+
+    def restore(self, reading: Reading, clock: int | None) -> None:
+        self.buckets.restore(reading, clock)
+        upto = self.buckets.next
+        if upto is not None:
+            since = upto - self._buckets_in_window - self._back - 1
+            for number, sums in self.buckets.stored(reading, since, upto):
+                self._move(number, sums)
+
+    def see(self, piece: Released) -> None:
+        for closed in self.buckets.see(piece):
+            self._move(closed.number, closed.sums)
+            for key in {*self._now, *self._before} if self._slices else ((),):
+                self._judge(closed, key)
+            self._episodes.advance(closed.at)
+
+    def _move(self, number: int, sums: dict[Slice, Sums]) -> None:
+        """Add a bucket to the windows that end with it."""
+        for key, one in sums.items():
+            self._now.setdefault(key, _Window(self._buckets_in_window)).add(number, one)
+        if not self._back:
+            return
+        if sums:
+            self._waiting.append((number, sums))
+        while self._waiting and self._waiting[0][0] <= number - self._back:
+            earlier, those = self._waiting.popleft()
+            for key, one in those.items():
+                self._before.setdefault(key, _Window(self._buckets_in_window)).add(earlier, one)
+
+    def _judge(self, closed: Closed, key: Slice) -> None:
+        now = self._sums(self._now, key, closed.number)
+        before = self._sums(self._before, key, closed.number - self._back) if self._back else NOTHING
+        evidence = now.per if self._measure.per is not None else now.of
+        then = before.per if self._measure.per is not None else before.of
+        if max(evidence, then) < self._of.at_least:
+            return
+        value, bound = self._value(now), self._bound(now, before)
+        if math.isnan(value) or math.isnan(bound):
+            return
+        less = value < bound
+        details: dict[str, Any] = {"metric": self._of.metric, "until": instant(closed.at).isoformat() + "Z"}
+        if self._of.against is not None:
+            details["against"] = self._of.against
+        named = tuple(zip(self._of.by, key, strict=True))
+        self._episodes.true(named, closed.at, closed.place, value, bound, details, less_is_worse=less)
+
+    def _sums(self, windows: dict[Slice, _Window], key: Slice, number: int) -> Sums:
+        window = windows.get(key)
+        if window is None:
+            return NOTHING
+        sums = window.at(number)
+        if not window:
+            del windows[key]
+        return sums
+
+    def _value(self, sums: Sums) -> float:
+        if self._measure.per is None:
+            return sums.of
+        return sums.of / sums.per if sums.per else math.nan
+
+    def _bound(self, now: Sums, before: Sums) -> float:
+        """The bound that the value has passed; NaN if it has passed none."""
+        value, of = self._value(now), self._of
+        if of.against is None:
+            if of.above is not None and value > of.above:
+                return of.above
+            return of.below if of.below is not None and value < of.below else math.nan
+        then = self._value(before)
+        change = value - then
+        if (of.direction == "up" and change < 0) or (of.direction == "down" and change > 0) or change == 0:
+            return math.nan
+        far = abs(change) >= of.absolute and abs(change) >= of.relative * abs(then)
+        return then if far else math.nan

@@ -1,0 +1,1 @@
+"""What alert rules would have found in the past."""
