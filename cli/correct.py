@@ -107,7 +107,7 @@ def correct(
     by = signed(why, operator) if apply_ else None
     correction = _read(file, file_format, defaults)
     _say_what_is_to_come(correction.events)
-    effects, there, changes = _effects(settings, correction.events)
+    effects, there, changes = effects_of(settings, correction.events)
     _show(effects, changes, output)
     broken = [f"{e.coupon_id}: {violation}" for e in effects for violation in e.violations]
     if broken and not allow_violations:
@@ -219,7 +219,7 @@ def _id_of(event: Row) -> str:
 # ── The effect ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str], list[Row]]:
+def effects_of(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str], list[Row]]:
     """What the compensating `events` would change. Returns three things: the effect on each coupon, in the order of
     coupon ids; the ids of all events that the ledger already has of these coupons; and a row for each violation across
     coupons or between topics that would appear or disappear."""

@@ -44,7 +44,7 @@ COMMANDS: Final = {
     "metrics": ("coupon_ledger.cli.metrics", "Show the operating metrics over any slice and period."),
     "detect": ("coupon_ledger.cli.detect", "Find anomalies of one metric in a CSV."),
     "violations": ("coupon_ledger.cli.violations", "List broken rules."),
-    "alerts": ("coupon_ledger.cli.alerts", "List, show and check alert rules."),
+    "alerts": ("coupon_ledger.cli.alerts", "List and handle alerts; statistics; rules."),
     "attribution": ("coupon_ledger.cli.attribution", "Show what channels and campaigns earned, by several models."),
     "expire": ("coupon_ledger.cli.expire", "Expire coupons and release holds that are due."),
     "expiries": ("coupon_ledger.cli.expire", "Show why coupons expired, and the face value lost."),

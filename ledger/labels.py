@@ -34,7 +34,7 @@ class Field:
     personal: bool = False
 
 
-NUMBERS: Final = frozenset("money share bp factor factor_bp p name".split())
+NUMBERS: Final = frozenset("money share bp factor factor_bp p name seconds".split())
 TEXTS: Final = frozenset("metric code word".split())
 
 

@@ -4,12 +4,16 @@ reads. `registry.QUESTIONS` says which function belongs to which question."""
 from __future__ import annotations
 
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from coupon_ledger.projections.alerts import ALERTS
 from coupon_ledger.projections.attribution.upkeep import PATHS
-from coupon_ledger.projections.connection import sql
+from coupon_ledger.projections.connection import live_schema, sql
 from coupon_ledger.projections.coupon_sales import COUPON_SALES
 from coupon_ledger.projections.event_counts import EVENT_COUNTS
+from coupon_ledger.projections.live.journal import JOURNAL
 from coupon_ledger.projections.live.signature import key_hash, stable_hash
 from coupon_ledger.projections.past import Past
+from coupon_ledger.questions.alerts.alerts import coupons_behind
+from coupon_ledger.questions.alerts.parameters import OneAlert
 from coupon_ledger.questions.experiments.parameters import EffectWindow
 from coupon_ledger.questions.parameters import Parameters
 from coupon_ledger.questions.states.parameters import (
@@ -112,6 +116,29 @@ def violations(past: Past, parameters: ViolationFilter) -> None:
 def campaign_violations(past: Past, parameters: OneCampaign) -> None:
     everything(past, parameters)
     COUPON_SALES.stand_in(past)
+
+
+def alerts(past: Past, _: Parameters) -> None:
+    """Make the past lives of alerts stand in. For positions, these are the events that were recorded by the time at
+    which the last record before the positions was."""
+    ALERTS.stand_in(past)
+    at, known_at, positions = past.cut.at, past.cut.known_at, past.cut.positions
+    bounds = {"occurred_at": at, "recorded_at": known_at}
+    within = [f"{name} <= TIMESTAMP '{until}'" for name, until in bounds.items() if until is not None]
+    if positions is not None:
+        journals = " UNION ALL ".join(f"SELECT max(recorded_at) AS at FROM {JOURNAL[topic]}" for topic in INPUT_TOPICS)
+        within.append(f"recorded_at <= (SELECT max(at) FROM ({journals}))")
+    past.show("alert_events", f"SELECT * FROM {live_schema(past.reading)}.alert_events WHERE {' AND '.join(within)}")
+
+
+def alert(past: Past, parameters: OneAlert) -> None:
+    alerts(past, parameters)
+    hashes = coupons_behind(past.reading, parameters)
+    if hashes is None:
+        everything(past, parameters)
+    else:
+        past.stand_in(COUPON, key_hash=hashes)
+        past.stand_in(ORDER)
 
 
 def experiment(past: Past, parameters: EffectWindow) -> None:

@@ -20,6 +20,7 @@ from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.past import Cut, Past
 from coupon_ledger.questions import looking_back
+from coupon_ledger.questions.alerts import alerts, stats
 from coupon_ledger.questions.asking import Answer, AsOf, Frames, Question, Source, as_of, cut_of
 from coupon_ledger.questions.attribution import attribution
 from coupon_ledger.questions.backtest import backtest
@@ -148,4 +149,11 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
     "experiment-plan": Question(experiments.experiment_plan, limit_s=120, stand_in=looking_back.experiments),
     "experiment-begun": Question(experiments.begun),
     "experiment-candidates": Question(experiments.candidates, limit_s=120),
+    "alerts": Question(alerts.alerts, json=("key",), stand_in=looking_back.alerts),
+    "alert-groups": Question(alerts.alert_groups, stand_in=looking_back.alerts),
+    "alert": Question(alerts.alert, limit_s=120, json=("key", "evidence", "content"), stand_in=looking_back.alert),
+    "alert-history": Question(alerts.alert_history, json=("details",), stand_in=looking_back.alerts),
+    "alert-silences": Question(alerts.alert_silences, stand_in=looking_back.alerts),
+    "alert-rules": Question(alerts.alert_rules, json=("content",)),
+    "alert-stats": Question(stats.alert_stats, stand_in=looking_back.alerts),
 }

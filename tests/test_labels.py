@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +15,16 @@ import pytest
 
 from coupon_ledger.analysis.customers import SEGMENTS
 from coupon_ledger.ledger import alert_events, labels
+from coupon_ledger.ledger.alert_events import RecordedAlertEvent
 from coupon_ledger.ledger.alert_routing import KINDS as KINDS_OF_MESSAGES
 from coupon_ledger.ledger.alert_routing import REASONS
 from coupon_ledger.ledger.alert_state import STATUSES
 from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.ledger.labels import Label, fields, of_code
+from coupon_ledger.ledger.log import Position
 from coupon_ledger.ledger.operations import ACTIONS
 from coupon_ledger.ledger.rules import CHOICES, EXPIRY, NEEDS, STATES, VIOLATIONS
+from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.ledger.words import catalogue
 from coupon_ledger.questions.attribution.models import KINDS
 from coupon_ledger.questions.audits import AUDITS
@@ -34,6 +37,7 @@ from coupon_ledger.reports.labels import label, label_of_metric, named, word
 from coupon_ledger.reports.parts import MOVES
 from coupon_ledger.reports.view import View, showing
 from tests import test_rooms
+from tests.alert_world import store_events
 from tests.folding import scratch_store
 
 ROOT: Final = Path(__file__).parent.parent
@@ -66,7 +70,7 @@ NAMED: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }  # fmt: skip
 """Parameters without which a question cannot be answered, or has fewer columns."""
-FIRST: Final = {"coupon": "c-1", "campaign": "k", "user": "u-1"}
+FIRST: Final = {"coupon": "c-1", "campaign": "k", "user": "u-1", "alert": "a-1"}
 
 
 def columns_of(schema: Mapping[str, pl.DataType]) -> Iterator[str]:
@@ -100,6 +104,17 @@ REFUSED: Final = {
 """What the world has too few people or records for, with the columns that would be answered."""
 
 
+ALERT: Final = alert_events.event(
+    "fired",
+    event_id="a-1",
+    occurred_at=datetime(2026, 11, 10, tzinfo=UTC),
+    fingerprint="f-1",
+    alert_id="a-1",
+    rule="two_claims",
+    labels={"user_id": "u-1"},
+)
+
+
 @pytest.fixture(scope="module")
 def local_and_order(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Local, str]]:
     """A world with enough people for groups of customers, and an order of it that stands."""
@@ -107,6 +122,8 @@ def local_and_order(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
         patch.setattr(test_rooms, "PERSONS", 100)
         world = test_rooms.World(6)
         test_rooms.fill(store, world)
+        with store.transaction():
+            store_events(store, [RecordedAlertEvent(ALERT, ALERT.occurred_at, Position(ALERTS, 0, 0))])
         with closing(Local(store)) as local:
             yield local, world.orders[0]["order_id"]
 

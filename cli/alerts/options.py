@@ -1,0 +1,61 @@
+"""Options that several commands about alerts share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import click
+
+from coupon_ledger.cli.options import duration_option, instant_option
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+SHORT: Final = 8
+"""So many characters of an id are shown in tables."""
+
+
+def by_options(command: Command) -> Command:
+    """Add `--by` and `--why`; the command gets `operator` and `why`."""
+    operator = click.option("--by", "--operator", "operator", help="Who does it. [default: the user who runs this]")
+    return click.option("--why", metavar="TEXT", help="In a few words, for those who wonder later.")(operator(command))
+
+
+def operator_name(operator: str | None) -> str:
+    """The operator's name; by default that of the user who runs the command. Raises `click.UsageError` if there is
+    none."""
+    from coupon_ledger.ledger.operations import user_name
+
+    who = operator or user_name()
+    if not who:
+        raise click.UsageError("--by is needed: the user who runs this has no name")
+    return who
+
+
+def until_options(text: str) -> Callable[[Command], Command]:
+    """Add `--for` and `--until`; the command gets `lasting` and `until`. `text`: what ends then."""
+
+    def decorate(command: Command) -> Command:
+        return instant_option("--until", f"{text}: the instant.")(
+            duration_option("--for", f"{text}: after this time.")(command)
+        )
+
+    return decorate
+
+
+def end_of(lasting: timedelta | None, until: datetime | None, now: datetime) -> datetime | None:
+    """The instant that `--for` or `--until` names; None without them. Raises `click.UsageError` if both are given."""
+    if lasting is not None and until is not None:
+        raise click.UsageError("--for and --until exclude each other; leave one out")
+    try:
+        return until if lasting is None else now + lasting
+    except OverflowError:
+        raise click.UsageError("--for ends after the year 9999; shorten it") from None
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def short(alert_id: str) -> str:
+    return alert_id[:SHORT]

@@ -1,0 +1,201 @@
+"""`alerts show`: one alert, with everything behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from coupon_ledger.cli.alerts.listing import in_words_of, to_the_second
+from coupon_ledger.cli.alerts.options import now
+from coupon_ledger.cli.asking import answered
+from coupon_ledger.cli.lists import plain_lists, print_titled, with_lists
+from coupon_ledger.cli.options import output_option, past_options, settings_options
+from coupon_ledger.cli.output import Fit, print_frames, print_row
+from coupon_ledger.cli.tables import echo_wrapped, print_fields
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.reports.alerts import description, key_in_words, key_of, what_happened, what_to_do
+from coupon_ledger.reports.labels import figure, label_of_texts, say, word
+from coupon_ledger.reports.text import Row, printable
+from coupon_ledger.reports.view import View, showing
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_SHOWN: Final = 10
+_MESSAGES: Final = ("notified", "not_notified")
+_COLUMNS: Final = {
+    "coupon_list": "coupon_id state owner campaign_id order_id discount_minor promised_minor currency last_at",
+    "user_list": "user_id events coupons devices ips first_at last_at",
+    "order_list": "order_id coupons user_id net_minor refunded_minor currency paid_at cancelled_at",
+}
+
+
+@click.command()
+@click.argument("alert")
+@click.option("--limit", type=click.IntRange(min=1, max=100_000), help="At most this many coupons, users and orders."
+              " [default: 10 in a table, 100 in JSON]")  # fmt: skip
+@past_options
+@settings_options("database")
+@output_option
+def show(alert: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
+    """Show ALERT: what happened in two sentences, the evidence, the coupons, orders and users behind it, the money at
+    stake, the same slice before, what to do, its life so far, which messages were sent, and why others were not.
+
+    With --at or --known-at, the alert as it was then. CSV and NDJSON have a row per coupon behind it.
+
+    \b
+    coupon-ledger alerts show 3f9a01c2
+    coupon-ledger alerts show 3f9a01c2 --output json
+    coupon-ledger alerts show 3f9a01c2 --at 2026-11-11T20:00:00+08:00
+    """
+    looking_back = any(value is not None for value in past.values())
+    asked: dict[str, Any] = {} if looking_back else {"now": now()}
+    if limit is not None or output == "table":
+        asked["limit"] = limit or _SHOWN
+    with answered(settings, output, "alert", alert=alert, **past, **asked) as answer:
+        row, lists = with_lists(answer)
+        if output == "json":
+            print_row(_for_machines(row, lists), output)
+        elif output != "table":
+            print_frames([lists["coupon_list"]], output)
+        else:
+            _print(row, lists)
+
+
+def _for_machines(row: Row, lists: dict[str, pl.DataFrame]) -> Row:
+    stakes = lists["stakes"].to_dicts()
+    said = {}
+    for lang in ("en", "zh"):
+        with showing(View(lang, "UTC")):
+            said[lang] = " ".join(what_happened(row, stakes))
+    opened = {name: row[name] and json.loads(row[name]) for name in ("key", "evidence", "content")}
+    return {"what_happened": said, **row, **opened, **plain_lists(row, lists)}
+
+
+def _print(row: Row, lists: dict[str, pl.DataFrame]) -> None:
+    stakes = lists["stakes"].to_dicts()
+    for sentence in what_happened(row, stakes):
+        echo_wrapped(sentence)
+    more = description(row, stakes)
+    if more:
+        echo_wrapped(more)
+    click.echo("")
+    print_fields(_fields(row))
+    _print_evidence(row)
+    tables = {name: table.to_dicts() for name, table in lists.items()}
+    print_titled("states", tables["states"])
+    print_titled("stakes", stakes)
+    for name, counted in (("coupon_list", "coupons"), ("user_list", "users"), ("order_list", "orders")):
+        _print_first(name, _only(tables[name], _COLUMNS[name]), row[counted], row["currency"])
+    print_titled("periods", _only(tables["periods"], "period since until windows events mean_events most_events"))
+    _print_steps(row)
+    life = tables["life"]
+    done = [_event(event) for event in life if event["type"] not in _MESSAGES]
+    print_titled("life", done, fit=Fit(wrap="data", keep="data"))
+    _print_messages([event for event in life if event["type"] in _MESSAGES])
+
+
+def _only(rows: list[Row], names: str) -> list[Row]:
+    return [to_the_second({name: row[name] for name in names.split()}) for row in rows]
+
+
+def _fields(row: Row) -> Row:
+    """The alert's own values, those that say something."""
+    names = (
+        "alert_id severity status rule key measured threshold peak times_true money_minor opened_at fired_at"
+        " last_true_at raised_at assignee acknowledged_by acknowledged_at expected_at escalated_at silence_id"
+        " resolved_at resolved_by outcome saved_minor"
+    )
+    values = {name: _plain(name, row) for name in names.split()}
+    if row["money_minor"] is not None or row["saved_minor"] is not None:
+        for name in ("money_minor", "saved_minor"):
+            values[name] = None if row[name] is None else figure(name, row[name], row["currency"])
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _plain(name: str, row: Row) -> Any:
+    return key_in_words(key_of(row)) if name == "key" else to_the_second({name: row[name]})[name]
+
+
+def _print_evidence(row: Row) -> None:
+    """The evidence of the moment that the alert itself keeps: values on lines, rows as tables."""
+    evidence = json.loads(row["evidence"])
+    values = {name: value for name, value in evidence.items() if not isinstance(value, list | dict)}
+    values |= {name: figure_of(value) for name, value in evidence.items() if isinstance(value, dict)}
+    pairs = {name: _pairs(value) for name, value in evidence.items() if _are_pairs(value)}
+    if values or pairs:
+        click.echo("\n" + label_of_texts("evidence"))
+        print_fields({name: printable(str(value)) for name, value in (values | pairs).items()})
+    for name, rows in evidence.items():
+        if isinstance(rows, list) and rows and all(isinstance(one, dict) for one in rows):
+            if not (values or pairs):
+                click.echo("\n" + label_of_texts("evidence"))
+            print_titled(name, [_with_same(rows, one) for one in rows[:_SHOWN]])
+
+
+def figure_of(values: Mapping[str, Any]) -> str:
+    from coupon_ledger.reports.labels import in_words
+
+    return in_words(dict(values))
+
+
+def _are_pairs(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and not any(isinstance(one, dict) for one in value)
+
+
+def _pairs(value: list[Any]) -> str:
+    said = [f"{one[0]} ({one[1]})" if isinstance(one, list) and len(one) == 2 else str(one) for one in value[:_SHOWN]]
+    return ", ".join(said) + (" …" if len(value) > _SHOWN else "")
+
+
+def _with_same(rows: list[Row], row: Row) -> Row:
+    """The row with the columns of all rows."""
+    return {name: row.get(name) for name in dict.fromkeys(name for one in rows for name in one)}
+
+
+def _print_first(name: str, rows: list[Row], count: int | None, currency: str | None) -> None:
+    print_titled(name, rows, currency)
+    if count is not None and count > len(rows):
+        click.echo(say("{n:count} of {all:count}; --limit shows more", n=len(rows), all=count))
+
+
+def _print_steps(row: Row) -> None:
+    steps = list(what_to_do(row))
+    if steps:
+        click.echo("\n" + say("what to do"))
+    for number, step in enumerate(steps, start=1):
+        echo_wrapped(f"{number}. {step}", indent=3)
+
+
+def _event(event: Row) -> Row:
+    return {"occurred_at": event["occurred_at"].replace(microsecond=0), "type": event["type"],
+            "operator": event["operator"], "data": in_words_of(event)}  # fmt: skip
+
+
+def _print_messages(events: list[Row]) -> None:
+    sent = [event for event in events if event["type"] == "notified"]
+    held = [event for event in events if event["type"] == "not_notified"]
+    click.echo("\n" + say("messages"))
+    if not events:
+        click.echo(say("no message was sent, and none was held back"))
+    for sentence in (*_sent(sent), *_held(held)):
+        echo_wrapped(sentence, indent=2)
+
+
+def _sent(events: list[Row]) -> Iterator[str]:
+    for event in events:
+        yield say("{at:instant}: {kind:word} sent to {channel}", at=event["occurred_at"].replace(microsecond=0),
+                  kind=event["message_kind"] or "notified", channel=event["channel"])  # fmt: skip
+
+
+def _held(events: list[Row]) -> Iterator[str]:
+    for event in events:
+        at = event["occurred_at"].replace(microsecond=0)
+        if event["cause"]:
+            yield say("{at:instant}: not sent, {reason:word} ({cause})", at=at, reason=event["reason"] or "unknown",
+                      cause=word(event["cause"]))  # fmt: skip
+        else:
+            yield say("{at:instant}: not sent, {reason:word}", at=at, reason=event["reason"] or "unknown")

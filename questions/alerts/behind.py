@@ -1,0 +1,222 @@
+"""What is behind an alert: the events of coupons that its rule counted, found in the journal by the alert's key and
+window, and what follows from them.
+
+Some kinds of rules (health, reconciliation, guardrail) are about no single events. Nothing is behind their alerts here;
+their evidence is in the alert itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+
+from coupon_ledger.ledger.alert_state import Alert
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.alerts.episodes import micros_of
+from coupon_ledger.projections.alerts.rules import Concentration, Linked, Rule, Velocity, Violations
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.questions.alerts.lives import naive
+
+FIELDS: Final = (
+    *("campaign_id", "coupon_id", "user_id", "order_id", "device_id", "ip", "phone_prefix", "channel", "code"),
+    *("source", "store", "coupon_type"),
+)
+"""Fields of events by which those behind an alert are found."""
+_ALSO: Final = {"campaign": "campaign_id", "coupon": "coupon_id", "user": "user_id", "order": "order_id"}
+_LISTED: Final = {"coupon_ids": "coupon_id", "user_ids": "user_id", "order_ids": "order_id"}
+"""Names in an alert's evidence under which the ids of those behind it are listed."""
+_OF_METRIC: Final = {"discount": "used", "claim_rate": "claimed", "use_rate": "used", "return_rate": "returned"}
+_DAY: Final = timedelta(days=1)
+_WEEK: Final = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where the events behind an alert are found. `query`: the SQL file. `parameters`: its parameters but for the
+    bounds. `opened`: when the condition began to hold. `window`: the length of the rule's window. `since`, `until`: the
+    events in it happened after the one, and not after the other (None: no bound). Instants are naive UTC."""
+
+    query: str
+    parameters: Mapping[str, Any]
+    opened: datetime
+    window: timedelta
+    since: datetime | None
+    until: datetime | None
+
+
+NOTHING: Final = Scope(
+    "behind_events",
+    {"types": [], "after_type": None, "after_us": 0, **dict.fromkeys(FIELDS)},
+    datetime(1970, 1, 1),
+    timedelta(days=1),
+    None,
+    None,
+)
+"""The scope of an alert that is about no events of coupons."""
+
+
+def scope_of(alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None) -> Scope | None:
+    """Where the events behind the alert are found; None if there are none. `rule`: the version that the alert is of;
+    None if it is not known. `episode`: the row of `alert_episodes`; None for rules that are asked."""
+    opened: datetime = episode["opened_at"] if episode else naive(alert.since)
+    last_true_at: datetime = episode["last_true_at"] if episode else opened
+    until = max(last_true_at, naive(alert.at))
+    if rule is not None and isinstance(rule.expr, Violations):
+        window = rule.expr.window
+        since = None if window is None else opened - window
+        return Scope("behind_violations", _of_violations(alert, rule.expr), opened, window or _DAY, since, until)
+    event_types, window = _counted(rule)
+    fields = _fields(alert, rule)
+    if not any(fields.values()) or event_types == ():
+        return None
+    given: dict[str, Any] = {
+        "types": None if event_types is None else list(event_types),
+        "after_type": None,
+        "after_us": 0,
+        **fields,
+    }
+    if rule is not None and isinstance(rule.expr, Velocity) and rule.expr.after is not None:
+        given |= {"after_type": rule.expr.after.event, "after_us": micros_of(rule.expr.after.within)}
+    if window is None:
+        return Scope("behind_events", given, opened, _DAY, None, until)
+    return Scope("behind_events", given, opened, window, opened - window, until)
+
+
+def _counted(rule: Rule | None) -> tuple[tuple[str, ...] | None, timedelta | None]:
+    """The types of coupon events that the rule counts (None: all), and its window (None: it looks at all of them)."""
+    if rule is None:
+        return None, None
+    expr = rule.expr
+    match expr.kind:
+        case "velocity" | "concentration" | "linked":
+            return expr.events, expr.window
+        case "metric" | "threshold":
+            counted = _OF_METRIC.get(expr.metric, expr.metric)
+            window = expr.bucket if expr.kind == "metric" else expr.window
+            return ((counted,) if counted in types(COUPON) else ()), window
+        case "budget":
+            return ("used",), expr.window
+        case "stock":
+            return ("claimed",), expr.window
+        case "sql":
+            return None, None
+    return (), None
+
+
+def _fields(alert: Alert, rule: Rule | None) -> dict[str, list[str] | None]:
+    """By field, the values that the events behind the alert may have."""
+    allowed: dict[str, list[str] | None] = dict.fromkeys(FIELDS)
+    if rule is not None and isinstance(rule.expr, Velocity):
+        allowed |= {name: list(values) for name, values in rule.expr.where.items() if name in allowed}
+    for name, value in alert.labels.items():
+        field = _ALSO.get(name, name)
+        if field in allowed:
+            allowed[field] = [value]
+    if rule is not None and isinstance(rule.expr, Concentration):
+        allowed[rule.expr.of] = _names(alert.evidence.get("top")) or allowed.get(rule.expr.of)
+    if rule is None or isinstance(rule.expr, Linked):
+        for name, field in _LISTED.items():
+            allowed[field] = _names(alert.evidence.get(name)) or allowed[field]
+    return {name: allowed[name] for name in FIELDS}
+
+
+def _names(listed: Any) -> list[str] | None:
+    """The names in a list of names, or of pairs of name and number."""
+    if not isinstance(listed, list):
+        return None
+    return [str(one[0] if isinstance(one, list) and one else one) for one in listed] or None
+
+
+def _of_violations(alert: Alert, expr: Violations) -> dict[str, Any]:
+    code = alert.labels.get("code")
+    campaign = alert.labels.get("campaign", alert.labels.get("campaign_id"))
+    channel = alert.labels.get("channel")
+    return {
+        "codes": [code] if code else list(expr.codes) or None,
+        "campaign_id": None if campaign is None else [campaign],
+        "channel": None if channel is None else [channel],
+    }
+
+
+@contextmanager
+def held(reading: Reading, scope: Scope) -> Iterator[None]:
+    """Within the block, queries can read the events behind the alert as the table `alert_behind`."""
+    bounds = {"since": scope.since, "until": scope.until}
+    with reading.holding("alert_behind", sql(__package__, scope.query), {**scope.parameters, **bounds}):
+        yield
+
+
+def coupons(reading: Reading) -> pl.DataFrame:
+    return reading.frame(sql(__package__, "behind_coupons"))
+
+
+def users(reading: Reading) -> pl.DataFrame:
+    return reading.frame(sql(__package__, "behind_users"))
+
+
+def orders(reading: Reading) -> pl.DataFrame:
+    return reading.frame(sql(__package__, "behind_orders"))
+
+
+def money(behind: pl.DataFrame) -> pl.DataFrame:
+    """What is at stake with these coupons: per currency, how many coupons, the discounts taken, and the face value that
+    is still promised."""
+    amounts = behind.filter(pl.col("discount_minor").is_not_null() | pl.col("promised_minor").is_not_null())
+    return (
+        amounts.group_by("currency")
+        .agg(
+            coupons=pl.len().cast(pl.Int64),
+            discount_minor=pl.col("discount_minor").sum(),
+            promised_minor=pl.col("promised_minor").sum(),
+        )
+        .sort("currency", nulls_last=True)
+    )
+
+
+PERIODS: Final = {"during": None, "day_before": _DAY, "week_before": _WEEK}
+BEFORE: Final[dict[str, Any]] = {
+    "period": pl.String,
+    "since": pl.Datetime("us"),
+    "until": pl.Datetime("us"),
+    "windows": pl.Int64,
+    "events": pl.Int64,
+    "mean_events": pl.Float64,
+    "most_events": pl.Int64,
+    "most_users": pl.Int64,
+    "most_coupons": pl.Int64,
+}
+
+
+def before(reading: Reading, scope: Scope) -> pl.DataFrame:
+    """The same slice during the alert, and in the day and the week before it began: how many events there were, on
+    average per window, and at most in one window. Windows have the length of the rule's and are counted from the
+    beginning of the alert."""
+    bounds = {"since": scope.opened - (_windows_in(_WEEK, scope) + 1) * scope.window, "until": scope.until}
+    with reading.holding("alert_before", sql(__package__, scope.query), {**scope.parameters, **bounds}):
+        counted = reading.frame(
+            sql(__package__, "behind_windows"), {"opened": scope.opened, "window_us": micros_of(scope.window)}
+        )
+    rows = []
+    for period, length in PERIODS.items():
+        # The window that ends as the alert begins belongs to the alert: its events made it fire.
+        last = 0 if length is None else _windows_in(length, scope)
+        number = pl.col("number")
+        inside = counted.filter(number <= 0 if length is None else number.is_between(1, last))
+        end = scope.until or scope.opened
+        since = scope.opened - scope.window * (1 if length is None else last + 1)
+        until = end if length is None else scope.opened - scope.window
+        windows = max(1, -(-(until - since) // scope.window))
+        events = int(inside["events"].sum())
+        most = [max(inside[name].to_list(), default=0) for name in ("events", "users", "coupons")]
+        rows.append([period, since, until, windows, events, events / windows, *most])
+    return pl.DataFrame(rows, schema=BEFORE, orient="row")
+
+
+def _windows_in(length: timedelta, scope: Scope) -> int:
+    return max(1, -(-length // scope.window))

@@ -1,0 +1,152 @@
+"""How good alert rules are: how often they fired, whether they were right, how soon, and what they saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from statistics import quantiles
+from typing import Any, Final
+
+import polars as pl
+
+from coupon_ledger.ledger.alert_state import Alert
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.questions.alerts.lives import Lives, lives
+from coupon_ledger.questions.alerts.parameters import AlertStats
+
+PERIOD: Final = timedelta(days=30)
+POOR: Final = 0.5
+"""A rule of which less than this share of the judged alerts was right is poor."""
+JUDGED: Final = 3
+"""So many alerts must be judged before a rule is called poor."""
+_STATS: Final[dict[str, Any]] = {
+    "rule": pl.String,
+    "alerts": pl.Int64,
+    "alerts_per_day": pl.Float64,
+    "true_alerts": pl.Int64,
+    "false_alerts": pl.Int64,
+    "unknown_alerts": pl.Int64,
+    "open_alerts": pl.Int64,
+    "unjudged_alerts": pl.Int64,
+    "precision_rate": pl.Float64,
+    "poor": pl.Boolean,
+    "fired_p50_seconds": pl.Float64,
+    "fired_p90_seconds": pl.Float64,
+    "taken_p50_seconds": pl.Float64,
+    "taken_p90_seconds": pl.Float64,
+    "currency": pl.String,
+    "caught_minor": pl.Int64,
+    "saved_minor": pl.Int64,
+    "alerts_before": pl.Int64,
+    "precision_before_rate": pl.Float64,
+    "since": pl.Datetime("us"),
+    "until": pl.Datetime("us"),
+}
+
+
+def alert_stats(reading: Reading, parameters: AlertStats) -> pl.DataFrame:
+    """How good each rule was: one row per rule, of the alerts that were raised in the period.
+
+    `true_alerts`, `false_alerts`, `unknown_alerts`: what operators said. `open_alerts`: still open. `unjudged_alerts`:
+    closed, and nobody said whether they were right. `precision_rate`: true / (true + false). `poor`: at least `JUDGED`
+    alerts are judged, and the precision is below `POOR`. `fired_…`, `taken_…`: from the moment at which the log
+    recorded the event that opened the alert until it fired and until somebody acknowledged it, median and 90th
+    percentile. `caught_minor`: the money at stake in alerts that were right; `saved_minor`: what operators say was
+    saved. Both are null if a rule's alerts have several currencies. `…_before`: of the period before, which is as long.
+    """
+    known = lives(reading, parameters)
+    until = parameters.until or (known.now + timedelta(microseconds=1)).astimezone(UTC).replace(tzinfo=None)
+    since = parameters.since or max(until - PERIOD, datetime.min + PERIOD)
+    before = since - min(until - since, since - datetime.min)
+    recorded = dict(reading.frame(sql(__package__, "fired")).rows())
+    of_rules: dict[str, list[Alert]] = {}
+    for alert in known.book.alerts.values():
+        opened = alert.opened_at.replace(tzinfo=None)
+        mine = parameters.rule is None or alert.rule == parameters.rule
+        if mine and alert.stood_at is not None and before <= opened < until:
+            of_rules.setdefault(alert.rule, []).append(alert)
+    rows = [_row(rule, alerts, known, recorded, (since, until)) for rule, alerts in sorted(of_rules.items())]
+    return pl.DataFrame(rows, schema=_STATS, orient="row")
+
+
+def _row(
+    rule: str,
+    alerts: Iterable[Alert],
+    known: Lives,
+    recorded: dict[str, datetime],
+    period: tuple[datetime, datetime],
+) -> dict[str, Any]:
+    since, until = period
+    now: list[Alert] = []
+    before: list[Alert] = []
+    for alert in alerts:
+        (now if alert.opened_at.replace(tzinfo=None) >= since else before).append(alert)
+    days = max((until - since) / timedelta(days=1), 1e-9)
+    said = {outcome: _said(now, outcome) for outcome in ("true", "false", "unknown")}
+    still_open = sum(alert.is_open and alert.outcome is None for alert in now)
+    precision = _precision(now)
+    fired, taken = _delays(now, known, recorded)
+    currency = _only(alert.currency for alert in now if alert.money_minor is not None or alert.saved_minor is not None)
+    return {
+        "rule": rule,
+        "alerts": len(now),
+        "alerts_per_day": len(now) / days,
+        "true_alerts": said["true"],
+        "false_alerts": said["false"],
+        "unknown_alerts": said["unknown"],
+        "open_alerts": still_open,
+        "unjudged_alerts": len(now) - still_open - sum(said.values()),
+        "precision_rate": precision,
+        "poor": precision is not None and precision < POOR and said["true"] + said["false"] >= JUDGED,
+        "fired_p50_seconds": _quantile(fired, 50),
+        "fired_p90_seconds": _quantile(fired, 90),
+        "taken_p50_seconds": _quantile(taken, 50),
+        "taken_p90_seconds": _quantile(taken, 90),
+        "currency": currency,
+        "caught_minor": _sum(a.money_minor for a in now if a.outcome == "true") if currency else None,
+        "saved_minor": _sum(a.saved_minor for a in now) if currency else None,
+        "alerts_before": len(before),
+        "precision_before_rate": _precision(before),
+        "since": since,
+        "until": until,
+    }
+
+
+def _said(alerts: Iterable[Alert], outcome: str) -> int:
+    return sum(alert.outcome == outcome for alert in alerts)
+
+
+def _precision(alerts: Sequence[Alert]) -> float | None:
+    right, wrong = _said(alerts, "true"), _said(alerts, "false")
+    return right / (right + wrong) if right + wrong else None
+
+
+def _delays(alerts: Iterable[Alert], known: Lives, recorded: dict[str, datetime]) -> tuple[list[float], list[float]]:
+    """Seconds until each alert fired, and until each was acknowledged. `recorded`: by alert id, when the log recorded
+    the event that opened it; alerts of rules that are asked are counted from when they were opened."""
+    fired: list[float] = []
+    taken: list[float] = []
+    for alert in alerts:
+        at = recorded.get(alert.alert_id)
+        start = alert.opened_at if at is None else at.replace(tzinfo=UTC)
+        for kind, delays in (("fired", fired), ("acknowledged", taken)):
+            first = next((e.occurred_at for e in known.events[alert.alert_id] if e.type == kind), None)
+            if first is not None:
+                delays.append(max(0.0, (first - start).total_seconds()))
+    return fired, taken
+
+
+def _quantile(values: list[float], percent: int) -> float | None:
+    if len(values) < 2:
+        return values[0] if values else None
+    return quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def _only(currencies: Iterable[str | None]) -> str | None:
+    known = set(currencies)
+    return known.pop() if len(known) == 1 else None
+
+
+def _sum(amounts: Iterable[int | None]) -> int | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None

@@ -1,0 +1,227 @@
+"""What people read about an alert: what happened, in two sentences, and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.projections.alerts import templates
+from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.alerts.templates import Reader
+from coupon_ledger.reports.labels import label, say, text_of, word
+from coupon_ledger.reports.text import Row, printable
+from coupon_ledger.reports.view import view
+
+_NAMES: Final = {
+    "campaign": note("campaign"),
+    "campaign_id": note("campaign"),
+    "device_id": note("device"),
+    "user_id": note("user"),
+    "order_id": note("order"),
+}
+ACTIONS: Final = {
+    "unpublish_campaign": note("unpublish the campaign"),
+    "revoke_coupons": note("revoke the coupons behind it"),
+    "webhook": note("call the webhook"),
+}
+"""What the action of a rule does, by its code."""
+
+
+def rule_of(row: Row) -> Rule | None:
+    """The rule of an alert. `row`: of the answer to the question `alert`."""
+    content = row["content"]
+    content = json.loads(content) if isinstance(content, str) else content
+    return None if content is None else Rule.model_validate(content)
+
+
+def key_of(row: Row) -> dict[str, str]:
+    """The key of an alert as names and values."""
+    key = row["key"]
+    return dict(json.loads(key) if isinstance(key, str) else key or {})
+
+
+def key_in_words(key: Mapping[str, str]) -> str:
+    """The key as people read it: campaign 8, device d-17."""
+    if not key:
+        return say("the whole ledger")
+    parts = (f"{_name(name)} {printable(word(value))}" for name, value in key.items())
+    return ("，" if view().chinese else ", ").join(parts)
+
+
+def _name(column: str) -> str:
+    return text_of(_NAMES[column]) if column in _NAMES else label(column)
+
+
+# ── What happened ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def what_happened(row: Row, stakes: Iterable[Row]) -> tuple[str, str]:
+    """Two sentences that say what happened: what was found, as the rule says it; and since when, how much is behind it,
+    and the money at stake. `row`: of the answer to the question `alert`; `stakes`: its list of that name."""
+    rule = rule_of(row)
+    return _ended(_found(row, rule, list(stakes))), _ended(_extent(row, list(stakes)))
+
+
+def description(row: Row, stakes: Iterable[Row]) -> str | None:
+    """What the rule says beside its summary; None if nothing."""
+    rule = rule_of(row)
+    template = None if rule is None else templates.description(rule, view().lang)
+    return None if rule is None or template is None else _rendered(template, rule, row, list(stakes))
+
+
+def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
+    why = printable(row["problem"] or say("no reason is recorded"))
+    if row["status"] == "no_data":
+        return say("rule {rule} found no data to judge by: {problem}", rule=row["rule"], problem=why)
+    if row["problem"] or row["status"] == "error":
+        return say("rule {rule} could not be judged: {problem}", rule=row["rule"], problem=why)
+    if rule is not None and rule.annotations:
+        return _rendered(templates.summary(rule, view().lang), rule, row, stakes)
+    return text_of(_fallback(row, rule))
+
+
+def _rendered(template: str, rule: Rule, row: Row, stakes: list[Row]) -> str:
+    how = view()
+    return templates.render(template, rule, values_of(row, rule, stakes), Reader(how.lang, how.instant))
+
+
+def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
+    """The values of the fields that the templates of the rule name."""
+    evidence = row["evidence"]
+    evidence = json.loads(evidence) if isinstance(evidence, str) else evidence or {}
+    counts = evidence.get("counts")
+    counts = counts if isinstance(counts, dict) else {}
+    counted = {name: row[name] for name in ("users", "coupons", "orders") if row[name] is not None}
+    money = _at_stake(row, stakes)
+    window = row["window_seconds"]
+    known = {
+        **{name: value for name, value in evidence.items() if not isinstance(value, dict)},
+        **counts,
+        **counted,
+        **key_of(row),
+        "alert": row["alert_id"],
+        "rule": rule.name,
+        "group": rule.group,
+        "severity": row["severity"],
+        "owner": row["assignee"] or rule.owner,
+        "playbook": rule.playbook,
+        "value": row["measured"],
+        "threshold": row["threshold"],
+        "since": row["opened_at"],
+        "at": row["fired_at"],
+        "lasted": _lasted(row),
+        "window": window,
+        "money": money,
+        "currency": money[1] if money else None,
+    }
+    known.setdefault("count", row["measured"] if rule.expr.kind in ("violation", "velocity") else row["events"])
+    known.setdefault("distinct", row["measured"])
+    return known
+
+
+def _lasted(row: Row) -> float | None:
+    end = row["last_true_at"]
+    return None if end is None or row["opened_at"] is None else max(0.0, (end - row["opened_at"]).total_seconds())
+
+
+def _at_stake(row: Row, stakes: list[Row]) -> tuple[int, str] | None:
+    """The money at stake, and its currency: as the alert says, otherwise of the coupons behind it."""
+    if row["money_minor"] is not None:
+        return row["money_minor"], row["currency"]
+    if not stakes:
+        return None
+    largest = max(stakes, key=lambda one: one["discount_minor"] + one["promised_minor"])
+    return largest["discount_minor"] + largest["promised_minor"], largest["currency"]
+
+
+def _fallback(row: Row, rule: Rule | None) -> Note:
+    """What happened, for a rule without texts of its own."""
+    measured = {"value": _number(row["measured"]), "bound": _number(row["threshold"]), "key": key_in_words(key_of(row))}
+    if rule is None:
+        return note("rule {rule} found {value} for {key}, and fires at {bound}", rule=row["rule"], **measured)
+    expr = rule.expr
+    if expr.kind == "velocity":
+        window = note("{words}", words=_duration(expr.window.total_seconds()))
+        types = [note("{type:word}", type=kind) for kind in expr.events]
+        if expr.distinct:
+            return note("{value} different values of {field:label} came with {types} of {key} within {window}; the rule"
+                        " fires at {bound}", field=expr.distinct, types=types, window=window, **measured)  # fmt: skip
+        if expr.consecutive:
+            return note("{value} consecutive values of {field:label} came with {types} of {key} within {window}; the"
+                        " rule fires at {bound}", field=expr.consecutive, types=types, window=window,
+                        **measured)  # fmt: skip
+        return note("{value} events ({types}) of {key} came within {window}; the rule fires at {bound}", types=types,
+                    window=window, **measured)  # fmt: skip
+    if expr.kind == "violation":
+        return note("{value} violations of the rules of the ledger stand for {key}; the rule fires at {bound}",
+                    **measured)  # fmt: skip
+    if expr.kind in ("metric", "threshold"):
+        return note("{metric:label} of {key} is {value}, against a bound of {bound}", metric=expr.metric, **measured)
+    return note("rule {rule} found {value} for {key}, and fires at {bound}", rule=rule.name, **measured)
+
+
+def _number(value: float | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.2f}"
+
+
+def _duration(seconds: float) -> str:
+    from coupon_ledger.reports.labels import figure
+
+    return figure("window_seconds", seconds)
+
+
+def _extent(row: Row, stakes: list[Row]) -> str:
+    """Since when it has held, how much is behind it, and the money at stake."""
+    is_open = row["resolved_at"] is None and row["status"] != "normal"
+    parts: list[Note] = []
+    if is_open:
+        parts.append(note("it began at {since:instant} and is still open", since=_second(row["opened_at"])))
+    else:
+        parts.append(note("it began at {since:instant} and was seen last at {until:instant}",
+                          since=_second(row["opened_at"]), until=_second(row["last_true_at"])))  # fmt: skip
+    if row["coupons"]:
+        parts.append(note("{coupons:count} coupon{coupons:s} of {users:count} user{users:s} {coupons:are} behind it",
+                          coupons=row["coupons"], users=row["users"]))  # fmt: skip
+    money = _at_stake(row, stakes)
+    if money is not None and money[0]:
+        parts.append(note("{money:money} is at stake", money=money))
+    return ("；" if view().chinese else "; ").join(map(text_of, parts))
+
+
+def _second(at: datetime | None) -> datetime | None:
+    return None if at is None else at.replace(microsecond=0)
+
+
+def _ended(sentence: str) -> str:
+    """The sentence with a capital letter and a full stop."""
+    if view().chinese:
+        return sentence if sentence.endswith(("。", "！", "？")) else f"{sentence}。"
+    whole = sentence[:1].upper() + sentence[1:]
+    return whole if whole.endswith((".", "!", "?")) else f"{whole}."
+
+
+# ── What to do ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def what_to_do(row: Row) -> Iterator[str]:
+    """What to do about an alert, step by step: only what its state leaves open."""
+    rule, short = rule_of(row), row["alert_id"][:8]
+    if rule is not None and rule.playbook:
+        yield say("read {playbook}", playbook=printable(rule.playbook))
+    if row["resolved_at"] is not None:
+        if row["outcome"] is None:
+            yield say("say whether it was right: `coupon-ledger alerts resolve {alert} --true` or --false", alert=short)
+        return
+    if row["acknowledged_by"] is None and row["status"] != "pending":
+        yield say("take it: `coupon-ledger alerts ack {alert} --for 2h`", alert=short)
+    if rule is not None and rule.action is not None:
+        yield say("see what its action would do ({action}): `coupon-ledger alerts act {alert}`",
+                  action=ACTIONS[rule.action.do], alert=short)  # fmt: skip
+    if row["status"] != "pending":
+        yield say("when it is settled: `coupon-ledger alerts resolve {alert} --true --saved AMOUNT CURRENCY`, or"
+                  " --false if nothing was wrong", alert=short)  # fmt: skip
