@@ -35,7 +35,9 @@ from coupon_ledger.projections.alerts.rules import STREAMED, Rule
 from coupon_ledger.projections.store import Store
 
 _TICK_S: Final = 1.0
-_BUDGET_S: Final = 0.05
+_RESTS: Final = 20.0
+"""Time passes every `_TICK_S`, but more rarely if that takes long, with very many open alerts."""
+_BUDGET_S: Final = 0.1
 _AT_ONCE: Final = 200
 _AGAIN_S: Final = 60.0
 _PATIENCE_S: Final = 60.0
@@ -169,7 +171,7 @@ class AlertWork:
         deadline = time.monotonic() + _PATIENCE_S
         asked_once = False
         while time.monotonic() < deadline and not self._stopped and time.monotonic() >= self._pause_until:
-            self._tick_at = 0.0
+            self._tick_at = float("inf") if self._todo else 0.0
             self._round(at_once=True)
             if not self._synced:
                 time.sleep(0.02)
@@ -202,9 +204,11 @@ class AlertWork:
         if self._synced:
             self._look_at_episodes()
             self._take_answer()
-            if time.monotonic() >= self._tick_at:
+            started = time.monotonic()
+            if started >= self._tick_at:
                 self._tick(at_once=at_once)
-                self._tick_at = time.monotonic() + _TICK_S
+                ended = time.monotonic()
+                self._tick_at = ended + max(_TICK_S, _RESTS * (ended - started))
         self._flush()
         self._delivery.again()
 
