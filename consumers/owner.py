@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
 
-from coupon_ledger.consumers.alerts.work import AlertWork
+from coupon_ledger.consumers.alerts.work import AlertWork, Figures
 from coupon_ledger.consumers.replay import Repairs
 from coupon_ledger.consumers.runner import Boundary, Committed, Consumer
 from coupon_ledger.consumers.sweeper import Sweeper
@@ -117,6 +117,11 @@ class Owner:
             self._consumer = self._new_consumer()
             if self._stopped or not self._requests.empty():
                 self._consumer.stop()
+
+    @property
+    def figures(self) -> Figures | None:
+        """How alerts are, for metrics; None if nobody works with them. Callable from any thread."""
+        return None if self.alert_work is None else self.alert_work.figures
 
     def stop(self) -> None:
         """Finish the current batch, then stop. Safe to call from a signal handler."""

@@ -16,11 +16,12 @@ from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from coupon_ledger.consumers.alerts.conditions import FILE_RULE, RULES_FILE, is_problem
-from coupon_ledger.consumers.alerts.telling import Dead, Queued, SentState
+from coupon_ledger.consumers.alerts.telling import Channel as How
+from coupon_ledger.consumers.alerts.telling import Queued, SentState
 from coupon_ledger.delivery.channels import Channel, read
 from coupon_ledger.delivery.deliverer import Deliverer
 from coupon_ledger.delivery.messages import AlertMessage, Item, MessageKind
-from coupon_ledger.delivery.queue import Followed, MessageQueue
+from coupon_ledger.delivery.queue import ChannelState, Followed, MessageQueue
 from coupon_ledger.ledger.alert_routing import Message
 from coupon_ledger.ledger.alert_state import Alert, rank
 from coupon_ledger.ledger.plain import instant
@@ -73,8 +74,9 @@ class Posting:
             self._deliverer.use(self._channels)
         return [str(problem) for problem in problems]
 
-    def channels(self) -> Collection[str]:
-        return self._channels.keys()
+    def channels(self) -> Mapping[str, How]:
+        states = self._queue.channels()
+        return {name: _how(states.get(name, ChannelState(name))) for name in self._channels}
 
     def put(self, messages: Sequence[Message], alerts: Mapping[str, Alert], rules: Mapping[str, Rule]) -> None:
         words = [(message_of(m, [alerts[i] for i in m.alert_ids], rules, self._zone), m.channels) for m in messages]
@@ -87,13 +89,6 @@ class Posting:
 
     def forget(self, message_ids: Collection[str]) -> None:
         self._queue.forget(message_ids)
-
-    def dead(self) -> Mapping[str, Dead]:
-        return {
-            name: Dead(s.failures, datetime.fromtimestamp(s.since or time.time(), UTC), s.error or "")
-            for name, s in self._queue.channels().items()
-            if s.dead and name in self._channels
-        }
 
     def settle(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -108,6 +103,11 @@ class Posting:
         if self._deliverer is not None:
             self._deliverer.close()
         self._queue.close()
+
+
+def _how(state: ChannelState) -> How:
+    since = None if state.since is None else datetime.fromtimestamp(state.since, UTC)
+    return How(state.waiting, state.given_up, state.failures, since, state.error or "", state.dead)
 
 
 def dumped(message: Message) -> str:

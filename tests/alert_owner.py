@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coupon_ledger.consumers.alerts.telling import Dead, Messages, Queued
+from coupon_ledger.consumers.alerts.telling import Channel, Messages, Queued
 from coupon_ledger.consumers.alerts.work import AlertWork
 from coupon_ledger.consumers.owner import Owner
 from coupon_ledger.ledger import alert_events
@@ -86,7 +86,7 @@ class Box:
 
     def __init__(self, *channels: str) -> None:
         self.names = list(channels)
-        self.broken: dict[str, Dead] = {}
+        self.broken: dict[str, Channel] = {}
         self.taken: dict[str, Message] = {}
         self.alerts: dict[str, Mapping[str, Alert]] = {}
         self.forgotten: set[str] = set()
@@ -94,8 +94,8 @@ class Box:
     def use(self, file: Loaded) -> Sequence[str]:
         return ()
 
-    def channels(self) -> list[str]:
-        return self.names
+    def channels(self) -> dict[str, Channel]:
+        return {name: self.broken.get(name, Channel()) for name in self.names}
 
     def put(self, messages: Sequence[Message], alerts: Mapping[str, Alert], rules: Mapping[str, Rule]) -> None:
         for message in messages:
@@ -111,9 +111,6 @@ class Box:
 
     def forget(self, message_ids: Iterable[str]) -> None:
         self.forgotten |= set(message_ids)
-
-    def dead(self) -> Mapping[str, Dead]:
-        return self.broken
 
     def settle(self, timeout_s: float) -> None:
         return None

@@ -20,7 +20,7 @@ import pytest
 
 from coupon_ledger.api.client import asking
 from coupon_ledger.consumers.alerts.asked import Moment
-from coupon_ledger.consumers.alerts.telling import Dead
+from coupon_ledger.consumers.alerts.telling import Channel
 from coupon_ledger.consumers.owner import Owner, waiting
 from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
 from coupon_ledger.ledger import alert_events, operations
@@ -356,7 +356,7 @@ def test_of_a_dead_channel_the_others_hear(place: Place) -> None:
     dead = "  - alert: dead\n    expr: {kind: health, of: channel_dead, above: 2}\n    channels: [pager]\n"
     place.rules.write_text(FARM + dead, encoding="utf-8")
     box = Box("pager", "mail")
-    box.broken = {"pager": Dead(5, now(), "timeout")}
+    box.broken = {"pager": Channel(1, 0, 5, now(), "timeout", dead=True)}
     append(place.log, farm("d-1", 0))
     place.run(messages=box)
     by_rule = {message.rule: message.channels for message in box.taken.values()}

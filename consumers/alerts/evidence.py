@@ -63,12 +63,10 @@ def _of_events(
     values = {f"value_{n}": allowed for n, allowed in enumerate(wanted.values())}
     tests = [f"{name} IN (SELECT unnest($value_{n}::VARCHAR[]))" for n, name in enumerate(wanted)]
     events = f"SELECT * FROM ({journal}) WHERE {' AND '.join(tests)}"
-    with reading.holding("events_behind", events, bounds | values):
-        rows = reading.frame(sql(__package__, "first_events"), {"n": _ROWS}).to_dicts()
-        counts = reading.frame(sql(__package__, "counts_behind")).row(0, named=True)
-        money = reading.rows(sql(__package__, "money_behind"))
-    minor, currency = money[0] if money else (None, None)
-    return Behind(rows, counts, None if minor is None else int(minor), currency)
+    query = sql(__package__, "behind").replace("WITH ", f"WITH events_behind AS MATERIALIZED ({events}), ", 1)
+    found = reading.frame(query, bounds | values | {"n": _ROWS}).row(0, named=True)
+    rows, minor, currency = found.pop("rows") or [], found.pop("money_minor"), found.pop("currency")
+    return Behind(rows, found, None if minor is None else int(minor), currency)
 
 
 _OF_KIND: Final[dict[str, Callable[[Reading, Rule, Mapping[str, Any]], Behind]]] = {"velocity": _of_velocity}

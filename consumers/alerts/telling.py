@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Literal, Protocol
 
 from coupon_ledger.ledger.alert_book import AlertBook
@@ -30,12 +30,16 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
-    """A channel that does not take messages. `failures`: in a row, since `since` (aware). `error`: the last one."""
+class Channel:
+    """How a channel fares. `waiting`, `given_up`: numbers of messages. `failures`: in a row, the first at `since`
+    (aware), the last with `error`. `dead`: it does not take messages at the moment."""
 
-    failures: int
-    since: datetime
-    error: str
+    waiting: int = 0
+    given_up: int = 0
+    failures: int = 0
+    since: datetime | None = None
+    error: str = ""
+    dead: bool = False
 
 
 class Messages(Protocol):
@@ -49,8 +53,8 @@ class Messages(Protocol):
         """From now on, send to the channels of this rules file. Returns what is wrong with the other channels."""
         ...
 
-    def channels(self) -> Collection[str]:
-        """The names of the channels that can be used."""
+    def channels(self) -> Mapping[str, Channel]:
+        """The channels that messages can be put in for, by name."""
         ...
 
     def put(self, messages: Sequence[Message], alerts: Mapping[str, Alert], rules: Mapping[str, Rule]) -> None:
@@ -63,10 +67,6 @@ class Messages(Protocol):
 
     def forget(self, message_ids: Collection[str]) -> None:
         """What became of these messages is recorded in the log."""
-        ...
-
-    def dead(self) -> Mapping[str, Dead]:
-        """The channels that do not take messages at the moment, by name."""
         ...
 
     def settle(self, timeout_s: float) -> None:
@@ -82,8 +82,8 @@ class NoMessages:
     def use(self, file: Loaded) -> Sequence[str]:
         return ()
 
-    def channels(self) -> Collection[str]:
-        return ()
+    def channels(self) -> Mapping[str, Channel]:
+        return {}
 
     def put(self, messages: Sequence[Message], alerts: Mapping[str, Alert], rules: Mapping[str, Rule]) -> None:
         return None
@@ -93,9 +93,6 @@ class NoMessages:
 
     def forget(self, message_ids: Collection[str]) -> None:
         return None
-
-    def dead(self) -> Mapping[str, Dead]:
-        return {}
 
     def settle(self, timeout_s: float) -> None:
         return None
@@ -154,9 +151,9 @@ class Telling:
         alerts = book.to_route(now)
         if not alerts:
             return Routing((), ())
-        usable, dead = self.messages.channels(), self.messages.dead()
+        usable = self.messages.channels()
         named = {c for rule in self.rules.values() for c in (*rule.channels, *rule.escalate_to)}
-        unusable = {*dead, *(named - set(usable))}
+        unusable = {name for name, channel in usable.items() if channel.dead} | (named - usable.keys())
         routing = route(
             alerts,
             list(book.silences.values()),
@@ -191,16 +188,16 @@ def is_of_channels(rule: Rule) -> bool:
     return isinstance(rule.expr, Health) and rule.expr.of == "channel_dead"
 
 
-def own_offenders(rule: Rule, dead: Mapping[str, Dead], failing: Mapping[str, Alert]) -> list[Offender]:
+def own_offenders(rule: Rule, channels: Mapping[str, Channel], failing: Mapping[str, Alert]) -> list[Offender]:
     """The offenders of a health rule that is about the alerts' own machinery. `failing`: by rule, the alert that says
     that it cannot be evaluated."""
     assert isinstance(rule.expr, Health)
     above = rule.expr.above
     if is_of_channels(rule):
         return [
-            Offender({"channel": name}, d.failures, above, d.since.astimezone(UTC), details={"error": d.error})
-            for name, d in sorted(dead.items())
-            if d.failures > above
+            Offender({"channel": name}, c.failures, above, c.since, details={"error": c.error})
+            for name, c in sorted(channels.items())
+            if c.dead and c.failures > above and c.since is not None
         ]
     if len(failing) <= above:
         return []

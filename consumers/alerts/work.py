@@ -22,7 +22,7 @@ from coupon_ledger.consumers.alerts.asked import Asked, Find, Moment
 from coupon_ledger.consumers.alerts.evidence import behind
 from coupon_ledger.consumers.alerts.rules import Rules, RulesFile, problems_of, put_in_force
 from coupon_ledger.consumers.alerts.tail import Opening, Tail
-from coupon_ledger.consumers.alerts.telling import OF_THE_PAST, Messages, NoMessages, Telling, own_offenders
+from coupon_ledger.consumers.alerts.telling import OF_THE_PAST, Channel, Messages, NoMessages, Telling, own_offenders
 from coupon_ledger.consumers.runner import Boundary
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Command, Condition, NotDelivered
@@ -35,7 +35,9 @@ from coupon_ledger.projections.alerts.rules import STREAMED, Rule
 from coupon_ledger.projections.store import Store
 
 _TICK_S: Final = 1.0
-_BUDGET_S: Final = 0.05
+_RESTS: Final = 20.0
+"""Time passes every `_TICK_S`, but more rarely if that takes long, with very many open alerts."""
+_BUDGET_S: Final = 0.1
 _AT_ONCE: Final = 200
 _AGAIN_S: Final = 60.0
 _PATIENCE_S: Final = 60.0
@@ -50,10 +52,11 @@ _logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Figures:
     """How alerts are at the moment. `open`: open alerts by rule and severity. `evaluated_until`: by topic, the instant
-    of recording up to which the streamed rules were evaluated."""
+    of recording up to which the streamed rules were evaluated. `channels`: how channels fare, by name."""
 
     open: Mapping[tuple[str, str], int] = field(default_factory=dict)
     evaluated_until: Mapping[str, datetime] = field(default_factory=dict)
+    channels: Mapping[str, Channel] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -169,7 +172,7 @@ class AlertWork:
         deadline = time.monotonic() + _PATIENCE_S
         asked_once = False
         while time.monotonic() < deadline and not self._stopped and time.monotonic() >= self._pause_until:
-            self._tick_at = 0.0
+            self._tick_at = float("inf") if self._todo else 0.0
             self._round(at_once=True)
             if not self._synced:
                 time.sleep(0.02)
@@ -202,9 +205,11 @@ class AlertWork:
         if self._synced:
             self._look_at_episodes()
             self._take_answer()
-            if time.monotonic() >= self._tick_at:
+            started = time.monotonic()
+            if started >= self._tick_at:
                 self._tick(at_once=at_once)
-                self._tick_at = time.monotonic() + _TICK_S
+                ended = time.monotonic()
+                self._tick_at = ended + max(_TICK_S, _RESTS * (ended - started))
         self._flush()
         self._delivery.again()
 
@@ -385,11 +390,11 @@ class AlertWork:
                 self._end(conditions.over(alert, rule, at, now))
 
     def _look_at_own_rules(self, now: datetime) -> None:
-        dead = self._telling.messages.dead()
+        channels = self._telling.messages.channels()
         failing = {a.rule: a for a in self._book.open_alerts() if conditions.is_problem(a) and a.phase == "error"}
         for rule in self._rules.by_name.values():
             if asked.is_own(rule):
-                self._found(rule, own_offenders(rule, dead, failing), now, now)
+                self._found(rule, own_offenders(rule, channels, failing), now, now)
 
     def _look_at_problems(self, now: datetime) -> None:
         """What the rules file says wrong is an alert of the rule, until it is mended."""
@@ -470,7 +475,7 @@ class AlertWork:
         for alert in self._book.open_alerts():
             key = (alert.rule, alert.severity)
             counts[key] = counts.get(key, 0) + 1
-        self.figures = Figures(counts, dict(self._clocks.until))
+        self.figures = Figures(counts, dict(self._clocks.until), self._telling.messages.channels())
 
 
 def _was_heard(alert: Alert) -> bool:
