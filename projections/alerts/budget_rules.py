@@ -123,8 +123,7 @@ class _BudgetRule:
         left = max(limit - total, 0.0)
         seconds = left / per_second if per_second > 0 else math.inf
         details: dict[str, Any] = {
-            "limit": limit,
-            "total": total,
+            **({"budget": limit, "spent": total} if isinstance(of, Budget) else {"quantity": limit, "left": int(left)}),
             "per_hour": round(per_second * 3600, 2),
             "exhausted_at": None if math.isinf(seconds) else _later(closed.at, seconds),
         }

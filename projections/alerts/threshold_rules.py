@@ -136,7 +136,9 @@ class _ThresholdRule:
         less = value < bound
         details: dict[str, Any] = {"metric": self._of.metric, "until": instant(closed.at).isoformat() + "Z"}
         if self._of.against is not None:
-            details["against"] = self._of.against
+            then = self._value(before)
+            change = round((value - then) / abs(then), 4) if then else None
+            details |= {"against": self._of.against, "before": then, "change": change}
         named = tuple(zip(self._of.by, key, strict=True))
         self._episodes.true(named, closed.at, closed.place, value, bound, details, less_is_worse=less)
 
