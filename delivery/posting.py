@@ -51,12 +51,13 @@ _LANGUAGES: Final[tuple[Literal["en", "zh"], ...]] = ("en", "zh")
 
 
 class Posting:
-    """Puts messages into the queue in the file `queue`, and delivers them. `folder`: the one that paths of secrets are
-    relative to. `language`, `zone`: of channels that name none; `zone` also of instants in summaries."""
+    """Puts messages into the queue in `file`, which is made when there are channels, and delivers them. `folder`: the
+    one that paths of secrets are relative to. `language`, `zone`: of channels that name none; `zone` also of instants
+    in summaries."""
 
-    def __init__(self, queue: Path, *, folder: Path | None = None, language: str = "en", zone: str = "UTC") -> None:
-        self._queue = MessageQueue(queue)
-        self._deliverer: Deliverer | None = None
+    def __init__(self, file: Path, *, folder: Path | None = None, language: str = "en", zone: str = "UTC") -> None:
+        self._file = file
+        self._opened: tuple[MessageQueue, Deliverer] | None = None
         self._channels: Mapping[str, Channel] = {}
         self._folder, self._language, self._zone = folder, language, zone
 
@@ -68,27 +69,30 @@ class Posting:
             language=self._language,
             zone=self._zone,
         )
-        if self._deliverer is None:
-            self._deliverer = Deliverer(self._queue, self._channels)
-        else:
-            self._deliverer.use(self._channels)
+        if self._opened is not None:
+            self._opened[1].use(self._channels)
+        elif self._channels or self._file.exists():
+            queue = MessageQueue(self._file)
+            self._opened = queue, Deliverer(queue, self._channels)
         return [str(problem) for problem in problems]
 
     def channels(self) -> Mapping[str, How]:
-        states = self._queue.channels()
+        states = {} if self._opened is None else self._opened[0].channels()
         return {name: _how(states.get(name, ChannelState(name))) for name in self._channels}
 
     def put(self, messages: Sequence[Message], alerts: Mapping[str, Alert], rules: Mapping[str, Rule]) -> None:
+        assert self._opened is not None, "there are messages only if there are channels"
+        queue, deliverer = self._opened
         words = [(message_of(m, [alerts[i] for i in m.alert_ids], rules, self._zone), m.channels) for m in messages]
-        self._queue.enqueue_all(words, about={m.message_id: dumped(m) for m in messages})
-        if self._deliverer is not None:
-            self._deliverer.wake()
+        queue.enqueue_all(words, about={m.message_id: dumped(m) for m in messages})
+        deliverer.wake()
 
     def queued(self) -> Sequence[Queued]:
-        return [_queued(followed) for followed in self._queue.followed()]
+        return [] if self._opened is None else [_queued(followed) for followed in self._opened[0].followed()]
 
     def forget(self, message_ids: Collection[str]) -> None:
-        self._queue.forget(message_ids)
+        if self._opened is not None:
+            self._opened[0].forget(message_ids)
 
     def settle(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -96,13 +100,16 @@ class Posting:
             time.sleep(_SETTLING_S)
 
     def _may_send(self, channel: str) -> bool:
-        state, due, now = self._queue.channel(channel), self._queue.next_due(channel), time.time()
+        assert self._opened is not None
+        queue, now = self._opened[0], time.time()
+        state, due = queue.channel(channel), queue.next_due(channel)
         return state.waiting > 0 and state.rests_until <= now and (due is None or due <= now)
 
     def close(self) -> None:
-        if self._deliverer is not None:
-            self._deliverer.close()
-        self._queue.close()
+        if self._opened is not None:
+            queue, deliverer = self._opened
+            deliverer.close()
+            queue.close()
 
 
 def _how(state: ChannelState) -> How:

@@ -208,7 +208,7 @@ def test_a_restart_fires_nothing_again(place: Place) -> None:
 def test_killed_at_any_boundary_each_alert_is_fired_and_told_once(place: Place, boundary: str) -> None:
     """Else a crash loses an alert, or tells it twice."""
     append(place.log, farm("d-1", 0))
-    kills = [_process(place, f"{boundary}:{passing}") for passing in (1, 2, 1)]
+    kills = [_process(place, f"{boundary}:{passing}") for passing in (1, 1, 2)]
     assert -signal.SIGKILL in kills
     assert _process(place, "nowhere:1") == 0
     for kind in ("fired", "notified"):

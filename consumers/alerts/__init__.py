@@ -2,6 +2,8 @@
 people what `coupon.alerts` says (docs/decisions/0032-alerts.md).
 
     work.py         one round: everything below, in order, bounded in time
+    known.py        what the work knows and has decided
+    episodes.py     which episodes to look at; when their alerts end
     rules.py        the rules file: read again when it changes, put in force
     tail.py         reads the topic in a thread of its own
     book.py         the table `alert_events`, and the book of alerts made from it
