@@ -64,6 +64,7 @@ CAMPAIGN_EVENT = {
     "coupon_type": "cash",
     "quantity": 100,
     "budget_minor": 10_000,
+    "currency": "CNY",
 }
 
 
@@ -94,7 +95,7 @@ def test_a_budget_that_is_burnt_fires_and_a_returned_use_gives_it_back(tmp_path:
     assert burnt[4] == 0.9  # nine of ten thousand, before the return
     assert minute_of(burnt[2]) == 10  # the minute of the ninth use, and a minute of tolerance
     details = json.loads(burnt[8])
-    assert details["budget"] == 10_000 and details["spent"] == 9_000
+    assert details["budget"] == [10_000, "CNY"] and details["spent"] == [9_000, "CNY"]
 
 
 def test_a_stock_that_will_be_sold_out_soon_fires(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ class _BudgetRule:
         left = max(limit - total, 0.0)
         seconds = left / per_second if per_second > 0 else math.inf
         details: dict[str, Any] = {
-            **({"budget": limit, "spent": total} if isinstance(of, Budget) else {"quantity": limit, "left": int(left)}),
+            **self._figures(limit, total, terms.at(key[0], "currency", closed.place.recorded_at)),
             "per_hour": round(per_second * 3600, 2),
             "exhausted_at": None if math.isinf(seconds) else _later(closed.at, seconds),
         }
@@ -137,26 +137,31 @@ class _BudgetRule:
                 named, closed.at, closed.place, seconds, within.total_seconds(), details, less_is_worse=True
             )
 
+    def _figures(self, limit: int, total: float, currency: str | None) -> dict[str, Any]:
+        if isinstance(self._of, Stock):
+            return {"quantity": limit, "left": max(limit - int(total), 0)}
+        return {"budget": [limit, currency or ""], "spent": [int(total), currency or ""]}
+
 
 class _Terms:
-    """Budgets and quantities of the campaigns, as they were known at an instant of recording."""
+    """Budgets, currencies and quantities of the campaigns, as they were known at an instant of recording."""
 
     def __init__(self, reading: Reading, until: datetime) -> None:
         rows = reading.frame(
-            "SELECT campaign_id, budget_minor, quantity, recorded_at FROM campaign_events WHERE recorded_at <= $until"
-            " AND list_contains($terms, type) AND (budget_minor IS NOT NULL OR quantity IS NOT NULL)"
+            "SELECT campaign_id, budget_minor, quantity, currency, recorded_at FROM campaign_events"
+            " WHERE recorded_at <= $until AND list_contains($terms, type)"
+            " AND (budget_minor IS NOT NULL OR quantity IS NOT NULL OR currency IS NOT NULL)"
             " ORDER BY occurred_at, list_position($types, type), event_id",
             {"until": until, "terms": list(TERM_EVENTS), "types": list(types(CAMPAIGN))},
         )
-        self._rows: dict[str, list[tuple[int | None, int | None, datetime]]] = defaultdict(list)
-        for campaign, budget, quantity, recorded_at in rows.iter_rows():
-            self._rows[campaign].append((budget, quantity, recorded_at))
+        self._rows: dict[str, list[tuple[dict[str, Any], datetime]]] = defaultdict(list)
+        for row in rows.iter_rows(named=True):
+            self._rows[row["campaign_id"]].append((row, row["recorded_at"]))
 
-    def at(self, campaign: str, term: str, known_at: datetime) -> int | None:
+    def at(self, campaign: str, term: str, known_at: datetime) -> Any:
         """The canonically last value that was recorded by then; None without one."""
-        known = (row for row in reversed(self._rows.get(campaign, ())) if row[2] <= known_at)
-        values = (budget if term == "budget_minor" else quantity for budget, quantity, _ in known)
-        return next((value for value in values if value is not None), None)
+        known = (row[term] for row, recorded_at in reversed(self._rows.get(campaign, ())) if recorded_at <= known_at)
+        return next((value for value in known if value is not None), None)
 
 
 def _with_returns_priced(reading: Reading, events: pl.DataFrame) -> pl.DataFrame:
