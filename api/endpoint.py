@@ -96,7 +96,7 @@ class _Service:
     def __init__(self, store: Store, listening: socket.socket, token: str, owner: Owner | None) -> None:
         from coupon_ledger.api.metrics import Metrics
 
-        self.metrics = Metrics(store.path, as_of(store))
+        self.metrics = Metrics(store.path, as_of(store), lambda: None if owner is None else owner.figures)
         self._readers = Readers(store, QUICK + SLOW + COPIES + MOST)
         self._snapshots = Snapshots(self._readers)
         self._listening = listening

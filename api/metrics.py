@@ -25,6 +25,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from coupon_ledger.api.present import Present
+from coupon_ledger.consumers.alerts.work import Figures
 from coupon_ledger.consumers.runner import Committed
 from coupon_ledger.projections.generations import file_of, wal_file
 from coupon_ledger.questions.registry import AsOf
@@ -43,7 +45,8 @@ class Metrics:
 
     CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
-    def __init__(self, database: Path, at_start: AsOf) -> None:
+    def __init__(self, database: Path, at_start: AsOf, figures: Callable[[], Figures | None] = lambda: None) -> None:
+        """`figures`: how alerts are; None if nobody works with them."""
         registry = CollectorRegistry()
         self._registry = registry
         self._caught_up = True
@@ -117,6 +120,8 @@ class Metrics:
         self._running = Gauge(
             "coupon_ledger_questions_running", "Questions that run or are written.", registry=registry
         )
+        self.present = Present(figures, lambda: self._newest_recorded)
+        registry.register(self.present)
         ProcessCollector(registry=registry)
         self._at(at_start.committed_at, at_start.data_clock)
         for row in at_start.positions:

@@ -166,6 +166,7 @@ def application(
 
     @app.get("/metrics")
     async def metrics_text() -> PlainTextResponse:
+        await asyncio.get_running_loop().run_in_executor(threads[0], metrics.present.look, readers)
         return PlainTextResponse(metrics.text(), media_type=metrics.CONTENT_TYPE)
 
     if owner is not None:

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,12 +20,17 @@ from coupon_ledger.ledger.errors import LedgerError, masked
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
 from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.view import view
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from coupon_ledger.consumers.alerts.work import AlertWork
     from coupon_ledger.consumers.intake import Oddities
     from coupon_ledger.consumers.runner import Committed
+    from coupon_ledger.delivery.posting import Posting
+    from coupon_ledger.ledger.log import EventLog
+    from coupon_ledger.projections.store import Store
 
 _logger = logging.getLogger("coupon_ledger.consume")
 
@@ -42,10 +47,13 @@ _SLOW_COMMIT_S: Final = 10.0
     show_default=True,
     help="Meanwhile, answer questions on this port of 127.0.0.1 (0: any free port).",
 )
+@click.option("--no-alerts", is_flag=True, help="Put no alert rules in force, tell nobody, and send nothing.")
 @duration_option("--sweep-every", "With --follow: how often to expire coupons and release holds that are due.")
 @log_format_option
-@settings_options(*LOG, "database", "batch-size", "grace-minutes", "instant-skew-days", "skewed-events")
-def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
+@settings_options(*LOG, "database", "batch-size", "grace-minutes", "instant-skew-days", "skewed-events", "alert-rules")
+def consume(
+    follow: bool, port: int, no_alerts: bool, sweep_every: timedelta | None, log_format: str, settings: Settings
+) -> None:
     """Fold the log into the database, up to the log's present end. With --follow, keep folding new records.
 
     Rows and offsets are committed together, so nothing is lost or counted twice after a restart, even if the command
@@ -54,6 +62,9 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
 
     While it runs, it answers the other commands as of its last commit, and Prometheus at /metrics
     (docs/operations.md). With --sweep-every it also does what `expire` does, up to the data's clock.
+
+    Alert rules are evaluated meanwhile. What they find goes to the topic coupon.alerts and, as messages, to the
+    channels of the rules file, which is read again when it changes.
 
     \b
     coupon-ledger consume
@@ -65,7 +76,7 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
         raise click.UsageError("--sweep-every needs --follow; `coupon-ledger expire` sweeps once")
     with logging_as(log_format):
         try:
-            _consume(follow, port, sweep_every, log_format, settings)
+            _consume(follow, port, not no_alerts, sweep_every, log_format, settings)
         except LedgerError as error:
             if log_format == "text":
                 raise
@@ -73,7 +84,9 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
             sys.exit(error.exit_code)
 
 
-def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
+def _consume(
+    follow: bool, port: int, alerts: bool, sweep_every: timedelta | None, log_format: str, settings: Settings
+) -> None:
     from coupon_ledger.consumers.tuning import tune_process
     from coupon_ledger.ledger.address_space import check_for_batches
 
@@ -87,10 +100,11 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
     use_rules(settings)
     tune_process()
     store = open_database(settings.database)
-    owner = None
+    owner = posting = None
     with consuming() if log_format == "text" else nullcontext(lambda *_: None) as shown:
         try:
             log = open_log_of(settings.log, store)
+            posting = _posting(settings) if alerts else None
             owner = Owner(
                 store,
                 log,
@@ -98,6 +112,7 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
                 grace=settings.grace,
                 follow=follow,
                 sweep_every=sweep_every,
+                alerts=_alert_work(store, log, posting, settings) if posting is not None else None,
                 progress=shown,
             )
             # Handle signals first: once the endpoint is open, others can find this process and stop it.
@@ -107,7 +122,28 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
                 totals = _run(owner.run(), endpoint.committed, follow)
         finally:
             (owner or store).close()
+            if posting is not None:
+                posting.close()
     totals.print(log_format)
+
+
+def _posting(settings: Settings) -> Posting:
+    """Messages about alerts, in a queue beside the database, whatever generation of it is live."""
+    from coupon_ledger.delivery.posting import Posting
+
+    rules = settings.alert_rules
+    queue = settings.database.with_name(settings.database.name + ".messages")
+    return Posting(queue, folder=None if rules is None else rules.parent, language=view().lang, zone=view().zone)
+
+
+def _alert_work(store: Store, log: EventLog, posting: Posting, settings: Settings) -> AlertWork:
+    from coupon_ledger.consumers.alerts.work import AlertWork
+    from coupon_ledger.ledger.opening import open_log
+
+    # A log of its own for the thread that reads: the consumer's is for one such thread.
+    return AlertWork(
+        store, log, rules=settings.alert_rules, reader=lambda: closing(open_log(settings.log)), messages=posting
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
 
+from coupon_ledger.consumers.alerts.work import AlertWork, Figures
 from coupon_ledger.consumers.replay import Repairs
 from coupon_ledger.consumers.runner import Boundary, Committed, Consumer
 from coupon_ledger.consumers.sweeper import Sweeper
@@ -57,9 +58,12 @@ class Owner:
         grace: timedelta | None = None,
         follow: bool = False,
         sweep_every: timedelta | None = None,
+        alerts: AlertWork | None = None,
         progress: PhaseProgress = ignore,
     ) -> None:
+        """`alerts`: the work with alerts of this store; None: alert rules are evaluated, and nobody is told."""
         self.store = store
+        self.alert_work = alerts
         self.sweeper = Sweeper(store, log, sweep_every)
         self.repairs = Repairs(store, log)
         self.on_succession: Callable[[Store], None] = Store.close
@@ -82,26 +86,49 @@ class Owner:
             batch_size=self._batch_size,
             grace=self._grace,
             follow=self._follow,
-            caught_up=self.sweeper,
-            between=self.repairs,
+            caught_up=self._caught_up,
+            between=self._between,
             progress=self._progress,
         )
 
+    def _caught_up(self) -> None:
+        self.sweeper()
+        self._alert()
+
+    def _between(self) -> bool:
+        self._alert()
+        return self.repairs()
+
+    def _alert(self) -> None:
+        if self.alert_work is not None:
+            self.alert_work()
+
     def run(self) -> Iterator[Committed]:
         """Consume as `Consumer.run` does. After a switch to another generation, continue with that one."""
+        if self.alert_work is not None:
+            self.alert_work.begin()
         while True:
             yield from self._consumer.run()
             if self._stopped or self._requests.empty():
+                if self.alert_work is not None and not self._stopped:
+                    self.alert_work.finish()
                 return
             self._answer(*self._requests.get())
             self._consumer = self._new_consumer()
             if self._stopped or not self._requests.empty():
                 self._consumer.stop()
 
+    @property
+    def figures(self) -> Figures | None:
+        """How alerts are, for metrics; None if nobody works with them. Callable from any thread."""
+        return None if self.alert_work is None else self.alert_work.figures
+
     def stop(self) -> None:
         """Finish the current batch, then stop. Safe to call from a signal handler."""
         self._stopped = True
         self._consumer.stop()
+        if self.alert_work is not None:
+            self.alert_work.stop()
 
     def ask(self, file: Path) -> Future[Succeeded]:
         """Request a switch to the generation `file`. Returns a future with the result. Callable from any thread."""
@@ -114,6 +141,8 @@ class Owner:
         """Cancel the requested switches that have not begun, and close the live generation and the log."""
         while not self._requests.empty():
             self._requests.get()[0].cancel()
+        if self.alert_work is not None:
+            self.alert_work.close()
         self.store.close()
         self._log.close()
 
@@ -132,6 +161,8 @@ class Owner:
             return
         self.sweeper.use(self.store)
         self.repairs.use(self.store)
+        if self.alert_work is not None:
+            self.alert_work.use(self.store)
         self.on_succession(before)
         done = _succeeded(self.store, records, started)
         _logger.info("succeeded", extra={"file": done.file, "records": done.records, "seconds": done.seconds})

@@ -27,6 +27,7 @@ from coupon_ledger.ledger.log import Chunk, EventLog, Position, TopicPartition
 from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.ledger.registry_log import as_read
 from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.alerts.engine import evaluate_again
 from coupon_ledger.projections.checkpoints import Account
 from coupon_ledger.projections.dead_letters import Chosen, chosen_letters
 from coupon_ledger.projections.store import Store
@@ -199,6 +200,8 @@ def _folded(
             reached("fold")
             moved = accounts_after(chunks, taken, counts, unread)
             checkpoints.save(store, moved)
+            if counts and not dry_run:
+                evaluate_again(store)
             outcomes = _outcomes(moved, unread, chunks)
             if dry_run:
                 raise _OnlyAsIf

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 from coupon_ledger.ledger.plain import instant
 from coupon_ledger.projections.alerts.rules import SEVERITIES, Severity
 
-MessageKind = Literal["firing", "resolved", "repeat", "digest", "escalation", "test"]
-KINDS: Final[tuple[MessageKind, ...]] = ("firing", "resolved", "repeat", "digest", "escalation", "test")
+MessageKind = Literal["firing", "resolved", "repeat", "digest", "escalation", "flapping", "test"]
+KINDS: Final[tuple[MessageKind, ...]] = (*("firing", "resolved", "repeat", "digest", "escalation", "flapping", "test"),)
 
 
 @dataclass(frozen=True, slots=True)

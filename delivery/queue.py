@@ -12,11 +12,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal
 
 from coupon_ledger.delivery.messages import AlertMessage
@@ -54,6 +55,15 @@ class Claimed:
     message: AlertMessage
     attempt: int
     delivered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A message that whoever enqueued it follows. `about`: what they said of it; `states`: by channel."""
+
+    key: str
+    about: str
+    states: dict[str, State]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +105,45 @@ class MessageQueue:
         how many it is new. It is on the disk when this returns. Raises `QueueUnusable`."""
         return self.enqueue_all([(message, channels)], now=now)
 
-    def enqueue_all(self, messages: Iterable[tuple[AlertMessage, Iterable[str]]], *, now: float | None = None) -> int:
-        """Enqueue several messages, each for its channels: all or none of them."""
+    def enqueue_all(
+        self,
+        messages: Iterable[tuple[AlertMessage, Iterable[str]]],
+        *,
+        about: Mapping[str, str] = MappingProxyType({}),
+        now: float | None = None,
+    ) -> int:
+        """Enqueue several messages, each for its channels: all or none of them. `about`: by key, what the messages to
+        be `followed` are about."""
         at = time.time() if now is None else now
         rows = [
-            (m.key, channel, SEVERITIES.index(m.severity), json.dumps(m.as_json(), ensure_ascii=False), at, at)
+            (m.key, channel, SEVERITIES.index(m.severity), _dumped(m), about.get(m.key), at, at)
             for m, channels in messages
             for channel in channels
         ]
         with self._writing() as connection:
             before = connection.total_changes
             connection.executemany(
-                "INSERT INTO messages (key, channel, severity, body, enqueued, due) VALUES (?, ?, ?, ?, ?, ?)"
+                "INSERT INTO messages (key, channel, severity, body, about, enqueued, due) VALUES (?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT DO NOTHING",
                 rows,
             )
             return connection.total_changes - before
+
+    def followed(self) -> list[Followed]:
+        """The messages that were enqueued to be followed and are not forgotten, in the order in which they were."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT key, channel, state, about FROM messages WHERE about IS NOT NULL ORDER BY id"
+            ).fetchall()
+        found: dict[str, Followed] = {}
+        for key, channel, state_, about in rows:
+            found.setdefault(key, Followed(key, about, {})).states[channel] = state_
+        return list(found.values())
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Follow these messages no more. They are not enqueued again all the same."""
+        with self._writing() as connection:
+            connection.executemany("UPDATE messages SET about = NULL WHERE key = ?", [(key,) for key in keys])
 
     # ── For the one that delivers ────────────────────────────────────────────────────────────────────────────
 
@@ -299,6 +332,10 @@ class MessageQueue:
             raise QueueUnusable(
                 f"queue of messages {self.path}: {error}; check the file, its permissions and the room on its disk"
             ) from error
+
+
+def _dumped(message: AlertMessage) -> str:
+    return json.dumps(message.as_json(), ensure_ascii=False)
 
 
 def state(queue: MessageQueue) -> list[ChannelState]:

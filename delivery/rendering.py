@@ -34,6 +34,7 @@ TITLES: Final[Mapping[MessageKind, str]] = {
     "repeat": "[{severity:word}] still firing: {rule}",
     "digest": "[{severity:word}] digest: {rule}",
     "escalation": "[{severity:word}] nobody has acted: {rule}",
+    "flapping": "[{severity:word}] fires and recovers again and again: {rule}",
     "test": "[test] {rule}",
 }
 _MOST_TITLE: Final = 120

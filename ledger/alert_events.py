@@ -176,11 +176,12 @@ def read(
     """
     next_positions = dict(positions or {})
     chunks = chunks_to_end(log, ALERTS, next_positions)
-    events = [recorded for chunk in chunks for recorded in _events_in(chunk)]
+    events = [recorded for chunk in chunks for recorded in events_in(chunk)]
     return sorted(events, key=lambda recorded: (recorded.recorded_at, recorded.position)), next_positions
 
 
-def _events_in(chunk: Chunk) -> Iterable[RecordedAlertEvent]:
+def events_in(chunk: Chunk) -> Iterable[RecordedAlertEvent]:
+    """The events in a chunk of the topic. Records that are not valid events are skipped, with a warning."""
     for offset, at, value in zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True):
         position = Position(chunk.topic, chunk.partition, offset)
         try:

@@ -37,6 +37,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "segment_defined": "a rule that chooses customers was defined, or defined anew, by its name",
     "attribution_model_defined": "a model of attribution was defined, or defined anew, by its name",
     "review_template_defined": "a layout of reviews was kept, or kept anew, by its name",
+    "alert_rules_changed": "other alert rules came into force",
     "differences_accepted": "a rebuild that differs from the live tables was taken all the same",
 }
 _SCHEMA: Final = "operation_event"

@@ -137,6 +137,7 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
     "metrics": Question(metrics.metrics, stand_in=looking_back.metrics),
     "metric-explained": Question(metrics.metric_explained, json=("parameters", "rows"), stand_in=looking_back.metrics),
     "alert-backtest": Question(backtest.backtest, limit_s=900, json=("key", "details"), folds=True),
+    "event-span": Question(backtest.event_span),
     "attribution": Question(attribution.attribution, limit_s=300, stand_in=looking_back.attribution),
     "attribution-notes": Question(attribution.attribution_notes, limit_s=300, stand_in=looking_back.attribution),
     "attribution-order": Question(attribution.attribution_order, limit_s=300, stand_in=looking_back.attribution),

@@ -176,6 +176,7 @@ HOMONYMS: Final = {
     "high": "the upper end of an interval; how severe an alert is",
     "linked": "the other ids of a person; the event that links two",
     "ok": "whether a check holds; that it does",
+    "threshold": "what an alert's value is compared with; a type of coupon",
     "view": "events or cohorts, of a metric; looking at a page, of a person",
     "warning": "what speaks against a result; how severe an alert is",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from coupon_ledger.cli.alerts.acting import act
+from coupon_ledger.cli.alerts.backtest import backtest
 from coupon_ledger.cli.alerts.handling import ack, assign, note, resolve, silence, unsilence
 from coupon_ledger.cli.alerts.listing import history, list_alerts, silences, stats
 from coupon_ledger.cli.alerts.rules import rules
@@ -22,6 +23,7 @@ def alerts() -> None:
     coupon-ledger alerts show 3f9a01c2
     coupon-ledger alerts ack 3f9a01c2 --for 2h
     coupon-ledger alerts resolve 3f9a01c2 --true
+    coupon-ledger alerts backtest --rules rules.yaml --from 2026-11-10 --to 2026-11-12
     """
 
 
@@ -39,5 +41,6 @@ for command in (
     history,
     stats,
     rules,
+    backtest,
 ):
     alerts.add_command(command)

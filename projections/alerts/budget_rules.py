@@ -19,6 +19,7 @@ from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
 from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, Sums
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Released, instant
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
+from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import Measure
 from coupon_ledger.projections.alerts.rules import Budget, Rule, Stock
 from coupon_ledger.projections.connection import Reading
@@ -26,6 +27,7 @@ from coupon_ledger.projections.live.entities import TERM_EVENTS
 from coupon_ledger.projections.store import Store
 
 _SECOND: Final = 1_000_000
+_DAY: Final = 24 * 3600 * _SECOND
 _BURNT: Final = Measure(
     COUPON,
     pl.when(pl.col("type") == "used")
@@ -42,10 +44,8 @@ _ACQUIRED: Final = Measure(
 )
 
 
-class BudgetRules:
+class BudgetRules(Stored):
     """The budget and stock rules, on the topic of coupon events."""
-
-    longest = 0
 
     def __init__(self, rules: Iterable[tuple[Rule, Episodes]]) -> None:
         self._rules = [
@@ -59,9 +59,6 @@ class BudgetRules:
     def restore(self, reading: Reading, clock: int | None) -> None:
         for rule in self._rules:
             rule.restore(reading, clock)
-
-    def warm_up(self, earlier: Released) -> None:
-        """Nothing to do: the sums are stored."""
 
     def see(self, reading: Reading, piece: Released) -> None:
         if not self._rules:
@@ -86,6 +83,9 @@ class _BudgetRule:
         self._window = max(1, micros_of(of.window) // length)
         self._total: dict[Slice, float] = defaultdict(float)
         self._recent: deque[tuple[int, dict[Slice, Sums]]] = deque()
+        self._latest: dict[Slice, int] = {}
+        """Per campaign, its last bucket with events; only of those with events within a day."""
+        self._day = max(self._window, _DAY // length)
 
     def restore(self, reading: Reading, clock: int | None) -> None:
         self.buckets.restore(reading, clock)
@@ -96,6 +96,10 @@ class _BudgetRule:
     def _add(self, number: int, sums: dict[Slice, Sums]) -> None:
         for key, one in sums.items():
             self._total[key] += one.of
+            self._latest.pop(key, None)
+            self._latest[key] = number
+        while self._latest and next(iter(self._latest.values())) <= number - self._day:
+            del self._latest[next(iter(self._latest))]
         if sums:
             self._recent.append((number, sums))
         while self._recent and self._recent[0][0] <= number - self._window:
@@ -104,7 +108,7 @@ class _BudgetRule:
     def see(self, piece: Released, terms: _Terms) -> None:
         for closed in self.buckets.see(piece):
             self._add(closed.number, closed.sums)
-            for key in sorted({key for _, sums in self._recent for key in sums}):
+            for key in list(self._latest):
                 self._judge(closed, key, terms)
             self._episodes.advance(closed.at)
 

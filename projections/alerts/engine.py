@@ -9,9 +9,9 @@ not depend on batches, restarts or rebuilds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import polars as pl
 
@@ -20,11 +20,24 @@ from coupon_ledger.projections.alerts import episodes, in_force
 from coupon_ledger.projections.alerts.budget_rules import BudgetRules
 from coupon_ledger.projections.alerts.campaigns import Campaigns
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, EPOCH, Released, instant, micros, released
+from coupon_ledger.projections.alerts.concentration import ConcentrationRules
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
+from coupon_ledger.projections.alerts.evaluator import Evaluator
 from coupon_ledger.projections.alerts.in_force import InForce
+from coupon_ledger.projections.alerts.linked import LinkedRules
 from coupon_ledger.projections.alerts.measures import MEASURES
 from coupon_ledger.projections.alerts.metric_rules import MetricRules
-from coupon_ledger.projections.alerts.rules import STREAMED, Metric, Rule, Threshold, Velocity
+from coupon_ledger.projections.alerts.rules import (
+    STREAMED,
+    Budget,
+    Concentration,
+    Linked,
+    Metric,
+    Rule,
+    Stock,
+    Threshold,
+    Velocity,
+)
 from coupon_ledger.projections.alerts.threshold_rules import ThresholdRules
 from coupon_ledger.projections.alerts.velocity import VelocityRules
 from coupon_ledger.projections.connection import Reading
@@ -34,28 +47,13 @@ from coupon_ledger.projections.store import Cache, Store
 _TOPICS: Final = (COUPON, ORDER)
 
 
-class Evaluator(Protocol):
-    """Evaluates the rules of some kinds on one topic."""
-
-    @property
-    def columns(self) -> set[str]:
-        """The columns of the journal that its rules need."""
-
-    @property
-    def longest(self) -> int:
-        """How far back (microseconds of the clock) `warm_up` must see events after a restart."""
-
-    def restore(self, reading: Reading, clock: int | None) -> None:
-        """Go on with what `save` has stored. `clock`: the topic's clock; None before the first event."""
-
-    def warm_up(self, earlier: Released) -> None:
-        """See events again that were evaluated before a restart. Called after `restore`, piece by piece."""
-
-    def see(self, reading: Reading, piece: Released) -> None:
-        """Evaluate the rules on the next events."""
-
-    def save(self, store: Store) -> None:
-        """Store what a restart needs and `warm_up` cannot give, inside the caller's transaction."""
+_OF_COUPONS: Final[tuple[tuple[tuple[type[Any], ...], Callable[[list[tuple[Rule, Episodes]]], Evaluator]], ...]] = (
+    ((Velocity,), VelocityRules),
+    ((Concentration,), ConcentrationRules),
+    ((Linked,), LinkedRules),
+    ((Budget, Stock), BudgetRules),
+)
+"""The evaluators of coupon events, each with the kinds of its rules. Metrics are on both topics."""
 
 
 class Engine(Cache):
@@ -112,8 +110,8 @@ class TopicEngine:
         rules = [(f.rule, e) for f, e in zip(self._active, self._episodes, strict=True)]
         evaluators: list[Evaluator] = [MetricRules(self.topic, rules), ThresholdRules(self.topic, rules)]
         if self.topic == COUPON:
-            evaluators.append(BudgetRules(rules))
-            evaluators.append(VelocityRules((rule, e) for rule, e in rules if isinstance(rule.expr, Velocity)))
+            for kinds, evaluator in _OF_COUPONS:
+                evaluators.append(evaluator([(rule, e) for rule, e in rules if isinstance(rule.expr, kinds)]))
         return evaluators
 
     @property
@@ -146,8 +144,9 @@ class TopicEngine:
         # An event that is younger was also recorded later.
         since = instant(self.clock - 2 * longest)
         for piece in released(reading, self.topic, since, self.after, self.columns, None):
+            piece = self.with_campaigns(reading, piece, Campaigns.asking())
             for evaluator in self._evaluators:
-                evaluator.warm_up(self.with_campaigns(reading, piece, Campaigns.asking()))
+                evaluator.warm_up(piece)
 
     def with_campaigns(self, reading: Reading, piece: Released, campaigns: Campaigns) -> Released:
         """The piece, with the campaign of each event if a rule needs it."""
@@ -185,10 +184,11 @@ def topics_of(rule: Rule) -> tuple[str, ...]:
 
 
 def grain_of(rule: Rule) -> int:
-    """How far apart the evaluations of a streamed rule are, in microseconds; 0 if each event is one."""
-    if isinstance(rule.expr, Velocity):
-        return 0
-    return micros_of(rule.expr.bucket if isinstance(rule.expr, Metric) else rule.every)
+    """What is added to the time for which a rule keeps firing, in microseconds: the time between two evaluations of a
+    rule that is judged bucket by bucket."""
+    if isinstance(rule.expr, Metric):
+        return micros_of(rule.expr.bucket)
+    return micros_of(rule.every) if isinstance(rule.expr, Threshold | Budget | Stock) else 0
 
 
 def settle(store: Store, batch: Batch) -> None:
@@ -210,7 +210,8 @@ def release(store: Store, complete: Mapping[str, datetime]) -> None:
     engine = store.cache(Engine)
     for topic, of_topic in engine.topics(store).items():
         if of_topic.idle:
-            engine.campaigns.forget(complete=True)
+            if topic == COUPON:
+                engine.campaigns.forget(complete=True)
             continue
         # What coupons are judged by, their campaigns' terms, must be known too.
         until = complete.get(topic, EPOCH)
@@ -238,6 +239,18 @@ def take_over(store: Store, rules: Iterable[Mapping[str, Any]], released: Iterab
         release(store, {row["topic"]: instant(row["until"]) for row in released})
 
 
+def evaluate_again(store: Store) -> None:
+    """Evaluate everything again that is evaluated, inside the caller's transaction. For events that were folded at
+    positions long past, as when dead letters are replayed. Takes as long as a backtest of all rules."""
+    if not in_force.stored(store):
+        return
+    reached = {topic: until for topic, (until, _) in _progress(store).items()}
+    for table in (episodes.TABLE, "alert_progress", "alert_series", "alert_buckets"):
+        store.execute(f"DELETE FROM {table}")
+    store.cache(Engine).forget()
+    release(store, reached)
+
+
 def follow_rules(store: Store, rules: Iterable[Mapping[str, Any]]) -> None:
     """Put the rules of another database in force as they are there, inside the caller's transaction."""
     in_force.take_over(store, rules)
@@ -250,7 +263,8 @@ def _release(store: Store, engine: Engine, of_topic: TopicEngine, until: datetim
         of_topic.see(store, of_topic.with_campaigns(store, piece, campaigns))
         campaigns = Campaigns.asking()  # what was noted is from before the first piece
     of_topic.after = until
-    engine.campaigns.forget(complete=until >= engine.newest)
+    if of_topic.topic == COUPON:
+        engine.campaigns.forget(complete=until >= engine.newest)
 
 
 def _save(store: Store, of_topic: TopicEngine) -> None:

@@ -20,7 +20,7 @@ from coupon_ledger.projections.alerts.chunk import Place, instant, micros
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.signature import stable_hash
-from coupon_ledger.projections.store import Store
+from coupon_ledger.projections.store import Cache, Store
 
 TABLE: Final = "alert_episodes"
 PolarsDataType = DataType | DataTypeClass
@@ -64,6 +64,19 @@ class Episode:
     details: str | None = None
 
 
+class Touched(Cache):
+    """The ids of the episodes that were written since they were last taken. They are noted only for who asks for them
+    (`watched`). A write that is rolled back is noted too, so whoever takes an id looks at the row that is there."""
+
+    def __init__(self) -> None:
+        self.watched = False
+        self.ids: set[str] = set()
+
+    def note(self, ids: Iterable[str]) -> None:
+        if self.watched:
+            self.ids.update(ids)
+
+
 class Episodes:
     """The episodes of one rule version that are not closed, and what has changed since `changed` was last called."""
 
@@ -80,6 +93,16 @@ class Episodes:
     def __contains__(self, key: Key) -> bool:
         return key in self._open
 
+    @property
+    def going_on(self) -> Mapping[Key, Episode]:
+        """The episodes that are not closed."""
+        return self._open
+
+    def rises(self, key: Key, clock: int, value: float) -> bool:
+        """Whether this value at `clock` would open an episode, or pass the peak of the one that goes on."""
+        episode = self._open.get(key)
+        return episode is None or clock >= episode.last_true_at + self._keep or value > episode.peak
+
     def true(
         self,
         key: Key,
@@ -91,18 +114,20 @@ class Episodes:
         *,
         less_is_worse: bool = False,
     ) -> None:
-        """Note that the condition is true at `clock`. `place`: the event at which it was found."""
+        """Note that the condition is true at `clock`. `place`: the event at which it was found. `details` replace
+        those that were given before."""
         episode = self._open.get(key)
         if episode is not None and clock >= episode.last_true_at + self._keep:
             self._close(episode)
             episode = None
         if episode is None:
             episode = self._open[key] = Episode(key, clock, place, clock, value, value, threshold)
-            episode.details = None if details is None else json.dumps(details, ensure_ascii=False, sort_keys=True)
         else:
             episode.last_true_at = max(episode.last_true_at, clock)
             episode.peak = min(episode.peak, value) if less_is_worse else max(episode.peak, value)
             episode.times += 1
+        if details is not None:
+            episode.details = json.dumps(details, ensure_ascii=False, sort_keys=True)
         if episode.fired_at is None and clock >= episode.opened_at + self._hold:
             episode.fired_at, episode.value = clock, value
         self._changed[self._id(episode)] = episode
@@ -149,7 +174,9 @@ class Episodes:
 
     def _id(self, episode: Episode) -> str:
         place = episode.place
-        parts = (self.rule.name, text_of(episode.key), self._topic, str(place.partition), str(place.offset))
+        # One event can pass several ticks, at which different episodes of a key open.
+        position = (self._topic, str(place.partition), str(place.offset), str(episode.opened_at))
+        parts = (self.rule.name, text_of(episode.key), *position)
         return sha256("\x1f".join(parts).encode()).hexdigest()[:20]
 
     def _row(self, identity: str, episode: Episode) -> dict[str, Any]:
@@ -192,6 +219,7 @@ def write(store: Store, changed: Iterable[tuple[list[dict[str, Any]], set[str]]]
         rows += some
         gone |= others
     if gone:
+        store.cache(Touched).note(gone)
         store.execute(
             f"DELETE FROM {TABLE} WHERE episode_id IN (SELECT unnest($gone::VARCHAR[]))", {"gone": list(gone)}
         )

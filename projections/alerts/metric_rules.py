@@ -16,6 +16,7 @@ from coupon_ledger.analysis.detector import Detector
 from coupon_ledger.projections.alerts.buckets import NOTHING, Buckets, Closed, Slice, Sums
 from coupon_ledger.projections.alerts.chunk import Released, instant, micros
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
+from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import MEASURES, SLICES
 from coupon_ledger.projections.alerts.rules import Metric, Rule, Sale
 from coupon_ledger.projections.connection import Reading
@@ -25,10 +26,8 @@ MOST_SERIES: Final = 2_000
 _FORGOTTEN: Final = micros_of(timedelta(weeks=8))
 
 
-class MetricRules:
+class MetricRules(Stored):
     """The metric rules of one topic."""
-
-    longest = 0
 
     def __init__(self, topic: str, rules: Iterable[tuple[Rule, Episodes]]) -> None:
         self._rules = [
@@ -44,9 +43,6 @@ class MetricRules:
     def restore(self, reading: Reading, clock: int | None) -> None:
         for rule in self._rules:
             rule.restore(reading, clock)
-
-    def warm_up(self, earlier: Released) -> None:
-        """Nothing to do: the series are stored."""
 
     def see(self, reading: Reading, piece: Released) -> None:
         for rule in self._rules:

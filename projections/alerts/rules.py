@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from coupon_ledger.ledger.events import Instant, canonical_json
@@ -131,8 +131,15 @@ class Concentration(_Model):
     window: Annotated[Span, "Length of the window."]
 
 
+def _not_linked_ids(over: Any) -> Any:
+    """Linked ids come with user events, which have a clock of their own: the same log could give other groups."""
+    if isinstance(over, list | tuple) and "linked" in over:
+        raise ValueError("linked ids cannot join groups: user events have a clock of their own; leave out linked")
+    return over
+
+
 class Linked(_Model):
-    """A group of users joined over shared values: of devices, addresses of the network, phone prefixes, or linked ids.
+    """A group of users joined over shared values: of devices, addresses of the network, or phone prefixes.
 
     A value with more than `hub_above` users joins nobody (an office, a mobile carrier), and the alert says so.
     """
@@ -140,10 +147,11 @@ class Linked(_Model):
     kind: Literal["linked"]
     events: Events = ("claimed",)
     over: Annotated[
-        tuple[Literal["device_id", "ip", "phone_prefix", "linked"], ...],
+        tuple[Literal["device_id", "ip", "phone_prefix"], ...],
         Field(min_length=1),
         Once,
-        "What joins users; `linked`: ids that `linked` events join.",
+        BeforeValidator(_not_linked_ids),
+        "What joins users.",
     ]
     users: Annotated[int, Field(ge=2, le=10**6), "How many users the group must have."]
     at_least: Annotated[Count, "How many events they must have together."] = 1

@@ -1,6 +1,6 @@
 -- Grain: one episode: a stretch of time in which the condition of a rule held for one key. `episode_id`: a hash of the
--- rule's name, the key and the position of the event that opened it; `episode_hash`: a hash of it, for look-ups. `key`:
--- the key's fields and values, as JSON. All instants but `opened_recorded_at` are of the clock of the rule's topic.
+-- rule's name, the key, and the position and instant at which it was opened; `episode_hash`: a hash of it, for look-ups.
+-- `key`: the key's fields and values, as JSON. All instants but `opened_recorded_at` are of the clock of the rule's topic.
 -- `fired_at`: null while the condition has not held for long enough. `closed_at`: null while the episode goes on.
 -- `value`: the value when it fired; `peak`: the highest or, where less is worse, the lowest. `threshold`: what it was
 -- compared with. `times`: how often the condition was found true. `details`: further values, as JSON.

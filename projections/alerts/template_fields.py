@@ -109,7 +109,9 @@ def key_labels(rule: Rule) -> tuple[str, ...]:
             names = ("campaign",)
         case "health":
             names = ("source",) if expr.of == "silent_source" else ("channel",) if expr.of == "channel_dead" else ()
-        case "linked" | "reconciliation":
+        case "linked":
+            names = ("user_id",)
+        case "reconciliation":
             names = ()
         case _:
             names = tuple(expr.by)

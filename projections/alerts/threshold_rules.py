@@ -14,6 +14,7 @@ from typing import Any, Final
 from coupon_ledger.projections.alerts.buckets import NOTHING, Buckets, Closed, Slice, Sums
 from coupon_ledger.projections.alerts.chunk import Released, instant
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
+from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import MEASURES, SLICES
 from coupon_ledger.projections.alerts.rules import Rule, Threshold
 from coupon_ledger.projections.connection import Reading
@@ -28,10 +29,8 @@ _BEFORE: Final[Mapping[str, timedelta]] = {
 """A year is 52 whole weeks, so that days of the week are compared with their like."""
 
 
-class ThresholdRules:
+class ThresholdRules(Stored):
     """The threshold rules of one topic."""
-
-    longest = 0
 
     def __init__(self, topic: str, rules: Iterable[tuple[Rule, Episodes]]) -> None:
         self._rules = [
@@ -47,9 +46,6 @@ class ThresholdRules:
     def restore(self, reading: Reading, clock: int | None) -> None:
         for rule in self._rules:
             rule.restore(reading, clock)
-
-    def warm_up(self, earlier: Released) -> None:
-        """Nothing to do: the sums are stored."""
 
     def see(self, reading: Reading, piece: Released) -> None:
         for rule in self._rules:

@@ -19,19 +19,19 @@ from coupon_ledger.projections.alerts.campaigns import with_campaigns
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Int64, Mask, Place, Released, UInt64, instant
 from coupon_ledger.projections.alerts.counters import Counters
 from coupon_ledger.projections.alerts.episodes import Episodes, Key, micros_of
+from coupon_ledger.projections.alerts.evaluator import Remade
 from coupon_ledger.projections.alerts.preceded import Preceded
 from coupon_ledger.projections.alerts.rules import After, Rule, Velocity
 from coupon_ledger.projections.alerts.windows import Events, Run, Values, Window
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.journal import JOURNAL
-from coupon_ledger.projections.store import Store
 
 _KEPT: Final = 20_000
 """Number of keys of a rule whose exact windows are kept in memory."""
 _AT_ONCE: Final = 5_000
 
 
-class VelocityRules:
+class VelocityRules(Remade):
     """All velocity rules in force, in groups that share a stream."""
 
     def __init__(self, rules: Iterable[tuple[Rule, Episodes]]) -> None:
@@ -53,12 +53,6 @@ class VelocityRules:
     def longest(self) -> int:
         """The longest window, in microseconds."""
         return max((stream.longest for stream in self._streams.values()), default=0)
-
-    def restore(self, reading: Reading, clock: int | None) -> None:
-        """Nothing is stored: `warm_up` counts again."""
-
-    def save(self, store: Store) -> None:
-        """Nothing to store."""
 
     def warm_up(self, earlier: Released) -> None:
         """Count events from before the first piece."""

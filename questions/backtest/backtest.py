@@ -13,12 +13,21 @@ from coupon_ledger.projections.alerts import in_force
 from coupon_ledger.projections.alerts.backtest import replay
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.questions.backtest.parameters import BacktestOf
+from coupon_ledger.questions.parameters import Parameters
 
 _FOREVER: Final = datetime(9999, 1, 1)
 _SHOWN: Final = (
     *("rule", "rule_version", "key", "opened_at", "fired_at", "last_true_at", "closed_at"),
     *("value", "peak", "threshold", "times_true", "details"),
 )
+
+
+def event_span(reading: Reading, _: Parameters) -> pl.DataFrame:
+    """When the first and the last event of a coupon or an order happened: one row."""
+    return reading.frame(
+        "SELECT min(occurred_at) AS first_event_at, max(occurred_at) AS last_event_at FROM ("
+        "SELECT occurred_at FROM coupon_events UNION ALL SELECT occurred_at FROM order_events)"
+    )
 
 
 def backtest(reading: Reading, of: BacktestOf, progress: Progress = ignore) -> pl.DataFrame:

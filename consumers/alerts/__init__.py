@@ -1,0 +1,15 @@
+"""What the owner of a database does about alerts after each commit: it tells `coupon.alerts` what the rules found, and
+people what `coupon.alerts` says (docs/decisions/0032-alerts.md).
+
+    work.py         one round: everything below, in order, bounded in time
+    rules.py        the rules file: read again when it changes, put in force
+    tail.py         reads the topic in a thread of its own
+    book.py         the table `alert_events`, and the book of alerts made from it
+    conditions.py   from changed episodes and offenders to conditions
+    evidence.py     the first events behind an episode, and the money at stake
+    asked.py        rules on the tables: when each is asked, in a thread of its own
+    telling.py      who is told: policy, messages, what became of them
+
+Always true: an alert fires once, whatever is killed, restarted, rebuilt or evaluated again. Each event's id is computed
+from what it is about; the book knows every event that is in the log or in the outbox.
+"""

@@ -1,0 +1,170 @@
+"""Rules on the tables: when each is asked, and the thread that asks.
+
+One rule at a time, on a cursor of its own beside the consumer, in one committed state, and for a limited time. Between
+two rules the thread rests for a multiple of what the last one took, so that the consumer keeps its speed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from coupon_ledger.projections.alerts.offenders import Offender
+from coupon_ledger.projections.alerts.rules import Health, Rule, Sql
+from coupon_ledger.projections.connection import Cursor, Reading
+from coupon_ledger.projections.readers import Running
+from coupon_ledger.projections.store import Store
+
+_LIMIT: Final = timedelta(seconds=30)
+_RESTS: Final = 9.0
+_OWN: Final = frozenset({"channel_dead", "rule_failed"})
+"""What only the owner's work itself knows (`HEALTH`); no question is asked for it."""
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a rule is asked: `now` by the wall clock, `clock` by the data's; aware, in UTC. `clock` is None before the
+    first event."""
+
+    now: datetime
+    clock: datetime | None
+
+
+Find = Callable[[Reading, Rule, Moment], Sequence[Offender]]
+"""Finds the offenders of a rule of one kind in the tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What asking a rule gave, at `at` by the rule's clock: its offenders or, if it failed, the `problem`."""
+
+    rule: Rule
+    at: datetime
+    offenders: Sequence[Offender] = ()
+    problem: str | None = None
+
+
+def is_own(rule: Rule) -> bool:
+    """Whether only the owner's work itself can evaluate the rule."""
+    return isinstance(rule.expr, Health) and rule.expr.of in _OWN
+
+
+def follows_the_wall_clock(rule: Rule) -> bool:
+    return isinstance(rule.expr, Health)
+
+
+class Asked:
+    """Asks the rules on the tables. `finders`: by kind of rule. Use from one thread, except for what it runs itself."""
+
+    def __init__(self, store: Store, finders: Mapping[str, Find]) -> None:
+        self._finders = finders
+        self._cursor = store.cursor()
+        self._pool = ThreadPoolExecutor(1, "alerts asked")
+        self._running: Future[tuple[Answer, float]] | None = None
+        self._question = Running()
+        self._last: dict[tuple[str, str], datetime] = {}
+        self._rest_until = 0.0
+
+    def use(self, store: Store) -> None:
+        """From now on, ask `store`, another generation of the database."""
+        self._stop()
+        self._cursor.close()
+        self._cursor = store.cursor()
+        self._last.clear()
+
+    def close(self) -> None:
+        self._stop()
+        self._pool.shutdown()
+        self._cursor.close()
+
+    def _stop(self) -> None:
+        if self._running is not None:
+            self._question.stop("the consumer stops")
+            self._running.exception()
+            self._running = None
+
+    @property
+    def busy(self) -> bool:
+        return self._running is not None
+
+    def asks(self, rule: Rule) -> bool:
+        """Whether the rule is one of those on the tables, and there is a question for it."""
+        return rule.expr.kind in self._finders and not is_own(rule)
+
+    def start(self, rules: Iterable[Rule], moment: Moment, *, at_once: bool = False) -> bool:
+        """Start to ask the rule that is due for longest. Returns whether one was started. `at_once`: without rest."""
+        if self.busy or (not at_once and time.monotonic() < self._rest_until):
+            return False
+        due = [(waited, rule) for rule in rules if self.asks(rule) and (waited := self._waited(rule, moment)) >= 1]
+        if not due:
+            return False
+        _, rule = max(due, key=lambda pair: pair[0])
+        at = _clock(rule, moment)
+        assert at is not None
+        self._last[rule.name, rule.version] = at
+        self._question = Running()
+        limit = rule.expr.timeout if isinstance(rule.expr, Sql) else _LIMIT
+        self._running = self._pool.submit(self._ask, self._cursor, self._question, rule, moment.now, limit)
+        return True
+
+    def _waited(self, rule: Rule, moment: Moment) -> float:
+        """For how many of its intervals the rule has not been asked."""
+        at = _clock(rule, moment)
+        if at is None:
+            return 0.0
+        last = self._last.get((rule.name, rule.version))
+        return float("inf") if last is None else (at - last) / rule.every
+
+    def answer(self, timeout_s: float = 0.0) -> Answer | None:
+        """The answer of the rule that was asked; None if it is not there within `timeout_s`."""
+        if self._running is None:
+            return None
+        if not self._running.done():
+            if timeout_s <= 0:
+                return None
+            self._running.exception(timeout_s)
+        answer, seconds = self._running.result()
+        self._running = None
+        self._rest_until = time.monotonic() + _RESTS * seconds
+        return answer
+
+    def _ask(
+        self, cursor: Cursor, question: Running, rule: Rule, now: datetime, limit: timedelta
+    ) -> tuple[Answer, float]:
+        started = time.monotonic()
+        answer = self._answered(cursor, question, rule, now, limit)
+        return answer, time.monotonic() - started
+
+    def _answered(self, cursor: Cursor, question: Running, rule: Rule, now: datetime, limit: timedelta) -> Answer:
+        at = now
+        try:
+            question.enter(cursor, limit.total_seconds())
+            cursor.begin()
+            moment = Moment(now, data_clock(cursor))
+            at = _clock(rule, moment) or now
+            offenders = tuple(self._finders[rule.expr.kind](cursor, rule, moment))
+            return Answer(rule, at, offenders)
+        except Exception as error:  # whatever a rule does, the others are asked
+            if question.stopped is not None:
+                return Answer(rule, at, problem=f"took longer than {limit.total_seconds():g} s")
+            _logger.warning("alert rule %s: %s", rule.name, error)
+            return Answer(rule, at, problem=str(error) or type(error).__name__)
+        finally:
+            question.leave()
+            cursor.end()
+
+
+def _clock(rule: Rule, moment: Moment) -> datetime | None:
+    return moment.now if follows_the_wall_clock(rule) else moment.clock
+
+
+def data_clock(reading: Reading) -> datetime | None:
+    """The data's clock, aware; None before the first event."""
+    [(clock,)] = reading.rows("SELECT data_clock FROM ledger")
+    return None if clock is None else clock.replace(tzinfo=UTC)

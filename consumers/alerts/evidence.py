@@ -1,0 +1,72 @@
+"""What stands behind an episode: its first events, and the money at stake.
+
+A rule's kind without a function here has the evidence that the evaluation itself wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.alerts.campaigns import with_campaigns
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF
+from coupon_ledger.projections.alerts.rules import Rule, Velocity
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.live.journal import JOURNAL
+
+_ROWS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """`rows`: the first events behind the episode. `counts`: how many events, users, coupons and orders there are.
+    `money_minor`: the discounts of their coupons, or face values of those without one, in `currency`; if there are
+    several currencies, the one with most coupons."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    money_minor: int | None = None
+    currency: str | None = None
+
+
+def behind(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> Behind:
+    """What stands behind an episode. `row`: its row in `alert_episodes`."""
+    find = _OF_KIND.get(rule.expr.kind)
+    return Behind() if find is None else find(reading, rule, row)
+
+
+def _of_velocity(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> Behind:
+    of = rule.expr
+    assert isinstance(of, Velocity)
+    types, after, until = [*map(str, of.events)], row["opened_at"] - of.window, row["last_true_at"]
+    wanted: dict[str, list[str]] = {name: [value] for name, value in json.loads(row["key"]).items()}
+    for name, values in of.where.items():
+        wanted[name] = [v for v in wanted[name] if v in values] if name in wanted else list(values)
+    return _of_events(reading, types, wanted, after, until)
+
+
+def _of_events(
+    reading: Reading, types: list[str], wanted: Mapping[str, list[str]], after: datetime, until: datetime
+) -> Behind:
+    """What stands behind events of these types, whose fields have one of these values."""
+    bounds = {"types": types, "after": after, "until": until}
+    journal = (
+        f"SELECT * FROM {JOURNAL[COUPON]} WHERE type IN (SELECT unnest($types::VARCHAR[]))"
+        " AND recorded_at > $after AND occurred_at > $after AND least(occurred_at, recorded_at) <= $until"
+    )
+    if CAMPAIGN_OF in wanted:
+        journal = with_campaigns(journal)
+    values = {f"value_{n}": allowed for n, allowed in enumerate(wanted.values())}
+    tests = [f"{name} IN (SELECT unnest($value_{n}::VARCHAR[]))" for n, name in enumerate(wanted)]
+    events = f"SELECT * FROM ({journal}) WHERE {' AND '.join(tests)}"
+    query = sql(__package__, "behind").replace("WITH ", f"WITH events_behind AS MATERIALIZED ({events}), ", 1)
+    found = reading.frame(query, bounds | values | {"n": _ROWS}).row(0, named=True)
+    rows, minor, currency = found.pop("rows") or [], found.pop("money_minor"), found.pop("currency")
+    return Behind(rows, found, None if minor is None else int(minor), currency)
+
+
+_OF_KIND: Final[dict[str, Callable[[Reading, Rule, Mapping[str, Any]], Behind]]] = {"velocity": _of_velocity}

@@ -1,0 +1,135 @@
+"""The rules file: read again when it changes, and put in force."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import Any, Final
+
+from coupon_ledger.consumers import outbox
+from coupon_ledger.ledger import operations
+from coupon_ledger.ledger.plain import instant
+from coupon_ledger.projections import checkpoints, kept
+from coupon_ledger.projections.alerts import in_force
+from coupon_ledger.projections.alerts.engine import Engine
+from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.alerts.rules_file import Loaded, load
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.store import Store
+
+_EVERY_S: Final = 3.0
+_OPERATOR: Final = "coupon-ledger"
+_logger = logging.getLogger(__name__)
+
+
+class RulesFile:
+    """The file at `path`; None: the default rules, which never change."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._look_at = 0.0
+        self._stat: tuple[int, int, int] | None = None
+        self._hash: bytes | None = None
+
+    def changed(self) -> Loaded | None:
+        """What the file says, if that is new since the last call. Looks at the file every few seconds."""
+        now = time.monotonic()
+        if now < self._look_at or (self.path is None and self._hash is not None):
+            return None
+        self._look_at = now + _EVERY_S
+        stat, content = self._state()
+        if stat is not None and stat == self._stat:
+            return None
+        self._stat = stat
+        digest = hashlib.sha256(content).digest()
+        if digest == self._hash:
+            return None
+        self._hash = digest
+        return load(self.path)
+
+    def _state(self) -> tuple[tuple[int, int, int] | None, bytes]:
+        """Size, time of change and file number, and the content. A file that cannot be read has no content."""
+        if self.path is None:
+            return None, b"defaults"
+        try:
+            stat = self.path.stat()
+            state = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            return state, b"" if state == self._stat else b"read" + self.path.read_bytes()
+        except OSError as error:
+            return None, type(error).__name__.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules in force. `by_name`: those that judge from now on. `versions`: by name and version, all that are or
+    were in force, for episodes of before."""
+
+    by_name: Mapping[str, Rule]
+    versions: Mapping[tuple[str, str], Rule]
+
+    @classmethod
+    def stored(cls, reading: Reading) -> Rules:
+        every = in_force.stored(reading)
+        return cls(
+            {f.rule.name: f.rule for f in every if f.until is None},
+            {(f.rule.name, f.rule.version): f.rule for f in every},
+        )
+
+
+def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
+    """Put the good rules of the file in force, in a transaction, and record the operation. A rule with a problem stays
+    in force as it was, and so do all rules if nothing of the file can be read. Returns whether anything changed."""
+    for problem in loaded.problems:
+        _logger.warning("alert rules: %s", problem)
+    before = Rules.stored(store).by_name
+    if not loaded.readable and before:
+        return False
+    broken = {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
+    wanted = {rule.name: rule for rule in loaded.rule_set.rules}
+    wanted |= {name: before[name] for name in broken & before.keys()}
+    with store.transaction():
+        changed = in_force.put_in_force(store, wanted.values())
+        if changed:
+            now = {rule.name: rule for rule in wanted.values() if rule.enabled}
+            outbox.put(store, [operations.record_of(_operation(store, changed, before, now, path))])
+    if changed:
+        store.cache(Engine).forget()
+        with store.transaction():  # the rules judge what was read before any rule was in force, too
+            kept.release(store, checkpoints.Completeness.load(store).topics())
+    return bool(changed)
+
+
+def _operation(
+    store: Store, changed: list[str], before: Mapping[str, Rule], now: Mapping[str, Rule], path: Path | None
+) -> operations.Operation:
+    """The record of the change: what changed, by version, and from where on the new rules judge. `since`: they judge
+    what is recorded after this instant; `positions`: what was read of the log by then."""
+    since = in_force.released_until(store).replace(tzinfo=UTC)
+    details: dict[str, Any] = {
+        "rules": [
+            {"rule": name, "from": _version(before.get(name)), "to": _version(now.get(name))} for name in changed
+        ],
+        "since": instant(since),
+        "positions": [[*partition, account.next_offset] for partition, account in checkpoints.load(store).items()],
+    }
+    why = "the default rules" if path is None else f"the rules file {path.name}"
+    return operations.operation(
+        "alert_rules_changed", why=why, operator=operations.user_name() or _OPERATOR, details=details
+    )
+
+
+def _version(rule: Rule | None) -> str | None:
+    return None if rule is None else rule.version
+
+
+def problems_of(loaded: Loaded) -> dict[str, str]:
+    """What is wrong in the file, by rule; under an empty name what is in no rule."""
+    said: dict[str, list[str]] = {}
+    for problem in loaded.problems:
+        said.setdefault(problem.rule or "", []).append(str(problem))
+    return {rule: "; ".join(texts[:5]) for rule, texts in said.items()}

@@ -1,0 +1,132 @@
+"""Compares what rules would have found: rules with others, alert by alert, and with known faults."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from coupon_ledger.ledger.errors import WrongQuestion
+
+_AFTER: Final = timedelta(days=1)
+"""How long after the end of a fault an alert may still be about it."""
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A known fault. `start`, `end`: naive UTC. `names`: its keys and its campaign."""
+
+    kind: str
+    start: datetime
+    end: datetime
+    names: frozenset[str]
+    money_minor: int
+
+    def is_meant_by(self, alert: Row) -> bool:
+        """Whether an alert is about this fault: it fired in time, and names one of its keys, or has no key."""
+        key = key_of(alert)
+        return self.start <= alert["fired_at"] <= self.end + _AFTER and (
+            not key or bool(self.names & {str(value) for value in key.values()})
+        )
+
+
+def read_faults(file: Path) -> list[Fault]:
+    """The faults in a file of labels, as `simulate --labels` writes them. Raises `WrongQuestion`, naming the line."""
+    faults = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            label = json.loads(line)
+            names = {str(value) for values in label["keys"].values() for value in values}
+            campaign = {label["campaign_id"]} if label.get("campaign_id") else set()
+            start, end = (_naive(label[name]) for name in ("from", "until"))
+            money = int(label.get("money_minor") or 0)
+            faults.append(Fault(str(label["kind"]), start, end, frozenset(names | campaign), money))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WrongQuestion(
+                f"{file} line {number}: no label of a fault ({error}); `simulate --labels` writes such a file"
+            ) from error
+    return faults
+
+
+def _naive(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+
+
+def key_of(alert: Row) -> dict[str, str]:
+    key: dict[str, str] = json.loads(alert["key"]) if isinstance(alert["key"], str) else alert["key"]
+    return key
+
+
+def by_rule(
+    tried: Sequence[Row], current: Sequence[Row], days: float, faults: Sequence[Fault], names: Iterable[str]
+) -> Iterator[dict[str, Any]]:
+    """One row per rule: how many alerts the tried rules and those in force raise, how many both do, and how the tried
+    ones do on the faults.
+
+    `days`: the length of the period. `names`: rules to list even without alerts. `faults_found`: the number of faults
+    that an alert of the rule is about; `unfounded`: the number of alerts that are about no fault. Both are None without
+    faults.
+    """
+    mine, theirs = _grouped(tried), _grouped(current)
+    for name in sorted({*names, *mine, *theirs}):
+        alerts, before = mine.get(name, []), theirs.get(name, [])
+        both = sum(any(_same(a, b) for b in before) for a in alerts)
+        hits = [fault for fault in faults if any(fault.is_meant_by(a) for a in alerts)]
+        delays = [min(a["fired_at"] for a in alerts if fault.is_meant_by(a)) - fault.start for fault in hits]
+        yield {
+            "rule": name,
+            "alerts": len(alerts),
+            "alerts_per_day": round(len(alerts) / days, 2) if days else None,
+            "alerts_in_force": len(before),
+            "in_both": both,
+            "faults_found": len(hits) if faults else None,
+            "unfounded": sum(not any(f.is_meant_by(a) for f in faults) for a in alerts) if faults else None,
+            "delay_minutes": round(median(d / timedelta(minutes=1) for d in delays), 1) if delays else None,
+            "caught_minor": sum(fault.money_minor for fault in hits) if faults else None,
+        }
+
+
+def by_fault(tried: Sequence[Row], faults: Iterable[Fault]) -> Iterator[dict[str, Any]]:
+    """One row per fault: the rules that found it, and how long after its start."""
+    for fault in faults:
+        about = [a for a in tried if fault.is_meant_by(a)]
+        first = min((a["fired_at"] for a in about), default=None)
+        yield {
+            "fault": fault.kind,
+            "fault_from": fault.start,
+            "is_found": bool(about),
+            "delay_minutes": None if first is None else round((first - fault.start) / timedelta(minutes=1), 1),
+            "found_by": sorted({a["rule"] for a in about}),
+            "money_minor": fault.money_minor,
+        }
+
+
+def differences(tried: Sequence[Row], current: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Every alert that only the tried rules or only those in force raise, in order of time."""
+    only = [("tried", a) for a in tried if not any(_same(a, b) for b in current)]
+    only += [("in_force", b) for b in current if not any(_same(a, b) for a in tried)]
+    for side, alert in sorted(only, key=lambda pair: (pair[1]["fired_at"], pair[1]["rule"])):
+        yield {"only_in": side, **{n: alert[n] for n in ("rule", "key", "fired_at", "closed_at", "value", "threshold")}}
+
+
+def _grouped(alerts: Iterable[Row]) -> dict[str, list[Row]]:
+    grouped: dict[str, list[Row]] = defaultdict(list)
+    for alert in alerts:
+        grouped[alert["rule"]].append(alert)
+    return grouped
+
+
+def _same(one: Row, other: Row) -> bool:
+    """Whether both are about the same key at overlapping times."""
+    if one["rule"] != other["rule"] or one["key"] != other["key"]:
+        return False
+    ends = (alert["closed_at"] or datetime.max for alert in (one, other))
+    return bool(max(one["opened_at"], other["opened_at"]) <= min(ends))

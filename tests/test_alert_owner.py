@@ -1,0 +1,546 @@
+"""The owner's work with alerts: from an event in the log to a fired alert and a message, once and only once."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coupon_ledger.api.client import asking
+from coupon_ledger.consumers.alerts.asked import Moment
+from coupon_ledger.consumers.alerts.telling import Channel
+from coupon_ledger.consumers.owner import Owner, waiting
+from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
+from coupon_ledger.ledger import alert_events, operations
+from coupon_ledger.ledger.alert_book import AlertBook
+from coupon_ledger.ledger.alert_commands import Acknowledge, Resolve
+from coupon_ledger.projections.alerts.in_force import stored
+from coupon_ledger.projections.alerts.offenders import Offender
+from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.database import open_database
+from tests.alert_owner import FARM, Box, Place, append, claim, farm, now, told
+from tests.command_line import ledger
+from tests.loopback import Http, serving
+
+SEED = 20261111
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    with closing(made.log):
+        yield made
+
+
+@contextmanager
+def following(place: Place, messages: Box | None = None, **options: Any) -> Iterator[Owner]:
+    """An owner that follows the log in a thread, as `consume --follow` does."""
+    failed: list[BaseException] = []
+    owners: list[Owner] = []
+    ready = threading.Event()
+
+    def consume() -> None:
+        try:
+            with place.owner(messages=messages, follow=True, **options) as owner:
+                owners.append(owner)
+                ready.set()
+                for _ in owner.run():
+                    pass
+        except BaseException as error:
+            failed.append(error)
+            ready.set()
+
+    thread = threading.Thread(target=consume)
+    thread.start()
+    try:
+        assert ready.wait(PATIENCE_S) and not failed, failed
+        yield owners[0]
+    finally:
+        for owner in owners:
+            owner.stop()
+        thread.join(PATIENCE_S)
+    assert not failed, failed
+
+
+def until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def fired(place: Place) -> Counter[str]:
+    """How often each alert fired in the log, by id."""
+    return Counter(event.alert_id or "" for event in told(place.log, "fired"))
+
+
+def evidence_of(event: alert_events.AlertEvent) -> dict[str, Any]:
+    evidence = event.details["evidence"]
+    assert isinstance(evidence, dict)
+    return evidence
+
+
+# ── From an event to an alert ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_a_rule_finds_is_fired_in_the_log_with_its_evidence(place: Place) -> None:
+    """Else nobody hears of a device farm, or nobody can check why it was called one."""
+    append(place.log, farm("d-1", 0))
+    place.run()
+    [event] = told(place.log, "fired")
+    assert (event.rule, event.labels, event.severity) == ("farm", {"device_id": "d-1"}, "high")
+    assert (event.money_minor, event.currency) == (3_000, "CNY")
+    evidence = evidence_of(event)
+    assert evidence["threshold"] == 3 and evidence["users"] == 3
+    assert {row["event_id"] for row in evidence["rows"]} == {"claim-0", "claim-1", "claim-2"}
+
+
+def test_an_alert_fires_within_two_seconds_and_people_are_told(place: Place) -> None:
+    """Else a farm has emptied the stock before anybody knows."""
+    box = Box("pager")
+    with following(place, box):
+        append(place.log, [claim(100, "other")])
+        time.sleep(0.5)  # the owner has caught up
+        started = time.monotonic()
+        append(place.log, farm("d-1", 0))
+        until(lambda: fired(place))
+        assert time.monotonic() - started < 2
+        until(lambda: told(place.log, "notified"))
+    assert box.kinds() == [("firing", "farm")]
+    [notified] = told(place.log, "notified")
+    assert (notified.channel, notified.message_id) == ("pager", next(iter(box.taken)))
+
+
+def test_an_alert_that_is_over_is_resolved_once(place: Place) -> None:
+    """Else it stays open for ever, or people are told twice that it is over."""
+    append(place.log, farm("d-1", 0, now() - timedelta(minutes=20)))
+    append(place.log, [claim(50, "other")])
+    box = Box("pager")
+    place.run(messages=box)
+    place.run(messages=box)
+    assert [event.type for event in told(place.log) if event.type != "not_notified"] == [
+        *("fired", "notified", "recovering", "resolved"),
+    ]
+    assert box.kinds() == [("firing", "farm")], "that it is over is told once the group's interval has passed"
+
+
+def test_pending_alerts_fire_by_evaluation_and_not_by_time_alone(place: Place) -> None:
+    """Else two bursts and a pause count as a condition that has held."""
+    place.rules.write_text(FARM.replace("keep_firing_for: 5m", "keep_firing_for: 5m\n    for: 1m"), encoding="utf-8")
+    start = now() - timedelta(minutes=30)
+    append(place.log, farm("d-1", 0, start))
+    place.run()
+    append(place.log, [claim(50, "other", start + timedelta(minutes=2))])
+    place.run()
+    assert [event.type for event in told(place.log)] == ["pending"]
+    append(place.log, [claim(51, "other", start + timedelta(minutes=20))])
+    place.run()
+    assert [event.type for event in told(place.log)] == ["pending", "cleared"]
+    append(place.log, farm("d-2", 10, start + timedelta(minutes=21)))
+    append(place.log, [claim(60, "d-2", start + timedelta(minutes=23))])
+    place.run()
+    assert [e.labels["device_id"] for e in told(place.log, "fired")] == ["d-2"]
+
+
+# ── Once and only once ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def history(seed: int, number: int = 300) -> list[dict[str, Any]]:
+    """Claims on a few devices over some hours of today, in the order in which they happened."""
+    draw = random.Random(seed)
+    at = now() - timedelta(minutes=50)
+    events = []
+    for n in range(number):
+        at += timedelta(seconds=draw.choice((1, 5, 10, 40)))
+        events.append(claim(n, f"d-{draw.randrange(12)}", min(at, now())))
+    return events
+
+
+@pytest.mark.slow
+def test_the_same_log_in_other_batches_fires_the_same_alerts(place: Place) -> None:
+    """Else what is an alert depends on how busy the machine was."""
+    for event in history(SEED):
+        append(place.log, [event])
+    place.run("a.duckdb", batch_size=7)
+    first = fired(place)
+    assert len(first) > 5 and set(first.values()) == {1}
+    before = len(told(place.log))
+    place.run("b.duckdb", batch_size=100_000)
+    assert fired(place) == first
+    assert len(told(place.log)) == before, "a second database tells nothing anew"
+    for database in ("a.duckdb", "b.duckdb"):
+        with open_database(place.folder / database) as store:
+            rows = store.rows("SELECT episode_id FROM alert_episodes WHERE fired_at IS NOT NULL")
+        assert {episode_id for (episode_id,) in rows} == set(first)
+
+
+def test_a_restart_fires_nothing_again(place: Place) -> None:
+    """Else every start of the consumer wakes everybody."""
+    append(place.log, farm("d-1", 0))
+    box = Box("pager")
+    place.run(messages=box)
+    before = [event.event_id for event in told(place.log)]
+    place.run(messages=box)
+    place.run(messages=Box("pager"))
+    assert [event.event_id for event in told(place.log)] == before
+    assert box.kinds() == [("firing", "farm")]
+
+
+@pytest.mark.slow
+@pytest.mark.vital
+@pytest.mark.parametrize(
+    "boundary", ["rules in force", "alerts decided", "alerts appended", "events stored", "messages queued"]
+)
+def test_killed_at_any_boundary_each_alert_is_fired_and_told_once(place: Place, boundary: str) -> None:
+    """Else a crash loses an alert, or tells it twice."""
+    append(place.log, farm("d-1", 0))
+    kills = [_process(place, f"{boundary}:{passing}") for passing in (1, 2, 1)]
+    assert -signal.SIGKILL in kills
+    assert _process(place, "nowhere:1") == 0
+    for kind in ("fired", "notified"):
+        assert len({event.event_id for event in told(place.log, kind)}) == 1, kind
+    assert (place.folder / "messages.txt").read_text(encoding="utf-8").count("firing") == 1
+    place.run()
+    with open_database(place.folder / "a.duckdb") as store:
+        assert store.rows("SELECT count(*) FROM alert_events WHERE type = 'fired'") == [(1,)]
+        assert store.rows("SELECT count(*) FROM outbox") == [(0,)]
+
+
+def _process(place: Place, kill: str) -> int:
+    command = [sys.executable, "-m", "tests.alert_owner_process", str(place.folder), kill]
+    ended = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert ended.returncode in (0, -signal.SIGKILL), ended.stderr.decode()
+    return ended.returncode
+
+
+@pytest.mark.slow
+@pytest.mark.vital
+def test_a_rebuild_fires_nothing_again_and_the_new_generation_goes_on(place: Place) -> None:
+    """Else the most careful way to check a database tells people of everything that ever was."""
+    append(place.log, farm("d-1", 0))
+    box, path = Box("pager"), place.folder / "a.duckdb"
+    place.run(messages=box)
+    with Rebuild(LiveDatabase(path, lambda: asking(path)), place.log, 100) as rebuild:
+        rebuild.build()
+        compared = rebuild.compare()
+    assert compared is not None and not compared.different and "alert_episodes" in compared.equal
+    before = Counter(event.event_id for event in told(place.log))
+    with following(place, box) as owner:
+        succeeded = owner.ask(waiting(path, back=False)).result(PATIENCE_S)
+        assert succeeded.file.endswith("gen2")
+        append(place.log, farm("d-2", 10))
+        until(lambda: len(fired(place)) == 2)
+        until(lambda: len(told(place.log, "not_notified")) > 0)
+    assert box.kinds() == [("firing", "farm")], "the second one waits for the group's interval"
+    assert before <= Counter(event.event_id for event in told(place.log))
+    assert len(fired(place)) == 2 and set(fired(place).values()) == {1}
+    with open_database(path) as store:
+        assert store.rows("SELECT count(*) FROM alert_events WHERE type = 'fired'") == [(2,)]
+
+
+# ── Rules in force ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rules_in_force(place: Place, database: str = "a.duckdb") -> dict[str, Rule]:
+    with open_database(place.folder / database) as store:
+        return {f.rule.name: f.rule for f in stored(store) if f.until is None}
+
+
+def changes(place: Place) -> list[Any]:
+    """What the recorded changes of rules name."""
+    recorded = operations.read(place.log)
+    return [r.operation.details for r in recorded if r.operation.action == "alert_rules_changed"]
+
+
+def test_a_changed_file_is_in_force_within_seconds_and_recorded_with_versions(place: Place) -> None:
+    """Else nobody can say by which rule somebody was accused."""
+    with following(place):
+        append(place.log, [claim(100, "other")])
+        until(lambda: changes(place))
+        place.rules.write_text(FARM.replace("at_least: 3", "at_least: 2"), encoding="utf-8")
+        until(lambda: len(changes(place)) == 2)
+        append(place.log, farm("d-1", 0, number=2))
+        until(lambda: fired(place))
+    first, second = changes(place)
+    [added], [changed] = first["rules"], second["rules"]
+    assert added["from"] is None and changed["from"] == added["to"] != changed["to"]
+    assert changed["to"] == rules_in_force(place)["farm"].version == told(place.log, "fired")[0].rule_version
+    assert "coupon.events" in {topic for topic, _, _ in second["positions"]}
+    assert datetime.fromisoformat(second["since"]) > datetime.fromisoformat(first["since"])
+
+
+def test_a_broken_file_leaves_the_rules_in_force_and_says_so(place: Place) -> None:
+    """Else a typing mistake switches off all alerts, or one that nobody sees."""
+    place.run()
+    before = rules_in_force(place)
+    place.rules.write_text("groups: [", encoding="utf-8")
+    place.run()
+    assert rules_in_force(place) == before
+    [error] = told(place.log, "error")
+    assert error.rule == "alert-rules" and "rules.yaml line" in (error.note or "")
+    place.rules.write_text(FARM, encoding="utf-8")
+    place.run()
+    assert [e.rule for e in told(place.log, "resolved")] == ["alert-rules"]
+
+
+def test_a_rule_with_a_mistake_stays_in_force_as_it_was_and_the_others_change(place: Place) -> None:
+    """Else who mends one rule loses another."""
+    place.run()
+    broken = FARM.replace("at_least: 3", "at_least: none")
+    more = "  - alert: more\n    expr: {kind: velocity, events: [claimed], by: [ip], at_least: 9, window: 1m}\n"
+    place.rules.write_text(broken + more, encoding="utf-8")
+    place.run()
+    now_ = rules_in_force(place)
+    assert now_.keys() == {"farm", "more"} and now_["farm"].expr.at_least == 3  # type: ignore[union-attr]
+    assert [e.rule for e in told(place.log, "error")] == ["farm"]
+
+
+def test_alerts_of_a_rule_that_is_gone_end(place: Place) -> None:
+    """Else they stand for ever, since nothing evaluates them any more."""
+    append(place.log, farm("d-1", 0))
+    place.run()
+    place.rules.write_text("use_defaults: false\n", encoding="utf-8")
+    place.run()
+    append(place.log, [claim(50, "other", now() + timedelta(minutes=1))])
+    place.run()
+    assert [e.type for e in told(place.log) if e.type in ("fired", "recovering")] == ["fired", "recovering"]
+
+
+# ── Who is told ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_old_episodes_send_no_message_and_say_why(place: Place) -> None:
+    """Else a consumer that catches up floods everybody with last week, or alerts vanish without a word."""
+    past = now() - timedelta(days=3)
+    append(place.log, farm("d-1", 0, past))
+    append(place.log, [claim(50, "other", past + timedelta(hours=1))])
+    append(place.log, farm("d-2", 10, past + timedelta(hours=2)))
+    box = Box("pager")
+    place.run(messages=box)
+    assert box.kinds() == []
+    held = [(e.alert_id, e.reason) for e in told(place.log, "not_notified")]
+    assert sorted(held) == sorted((alert_id, "catch_up") for alert_id in fired(place))
+    assert len(held) == 2
+
+
+def test_alerts_of_the_past_that_still_stand_are_told_in_one_digest(place: Place) -> None:
+    """Else what has been wrong since yesterday is never told."""
+    place.rules.write_text(FARM.replace("keep_firing_for: 5m", "keep_firing_for: 10d"), encoding="utf-8")
+    append(place.log, farm("d-1", 0, now() - timedelta(days=2)))
+    append(place.log, farm("d-2", 10, now() - timedelta(days=2)))
+    box = Box("pager")
+    place.run(messages=box)
+    append(place.log, [claim(50, "other")])
+    place.run(messages=box)
+    assert box.kinds() == [("digest", None)]
+    [message] = box.taken.values()
+    assert set(message.alert_ids) == set(fired(place))
+
+
+def test_of_a_dead_channel_the_others_hear(place: Place) -> None:
+    """Else a pager that is off takes every alert with it, and nobody knows."""
+    dead = "  - alert: dead\n    expr: {kind: health, of: channel_dead, above: 2}\n    channels: [pager]\n"
+    place.rules.write_text(FARM + dead, encoding="utf-8")
+    box = Box("pager", "mail")
+    box.broken = {"pager": Channel(1, 0, 5, now(), "timeout", dead=True)}
+    append(place.log, farm("d-1", 0))
+    place.run(messages=box)
+    by_rule = {message.rule: message.channels for message in box.taken.values()}
+    assert by_rule == {"farm": ("mail",), "dead": ("mail",)}
+    assert [(e.rule, e.labels) for e in told(place.log, "fired") if e.rule == "dead"] == [
+        ("dead", {"channel": "pager"})
+    ]
+    assert ("channel_dead", {"cause": "pager"}) in [(e.reason, e.details) for e in told(place.log, "not_notified")]
+    box.broken = {}
+    place.run(messages=box)
+    assert "dead" in {e.rule for e in told(place.log, "recovering")}
+
+
+def test_an_alert_that_another_explains_is_held_back(place: Place) -> None:
+    """Else one farm sends a message for each symptom."""
+    symptom = FARM.replace("farm", "symptom").partition("  rules:\n")[2] + "    inhibited_by: [farm]\n"
+    place.rules.write_text(FARM + symptom, encoding="utf-8")
+    append(place.log, farm("d-1", 0))
+    box = Box("pager")
+    place.run(messages=box)
+    assert {e.rule for e in told(place.log, "fired")} == {"farm", "symptom"}
+    assert box.kinds() == [("firing", "farm")]
+    assert [(e.rule, e.reason, e.details) for e in told(place.log, "not_notified")] == [
+        ("symptom", "inhibited", {"cause": "farm"})
+    ]
+
+
+def test_what_an_operator_says_in_the_log_holds_for_the_owner(place: Place) -> None:
+    """Else who has taken an alert is woken again."""
+    box = Box("pager")
+    with following(place, box):
+        append(place.log, farm("d-1", 0))
+        until(lambda: told(place.log, "notified"))
+        book = alert_book(place)
+        [alert_id] = fired(place)
+        taken = Acknowledge(alert_id=alert_id, operator="mei", now=now())
+        place.log.append([alert_events.record_of(e) for e in book.decide(taken)])
+        until(lambda: _acknowledged(place))
+    [(operator,)] = _rows(place, "SELECT event ->> 'operator' FROM alert_events WHERE type = 'acknowledged'")
+    assert operator == "mei"
+
+
+def alert_book(place: Place) -> AlertBook:
+    return AlertBook(told(place.log))
+
+
+def _acknowledged(place: Place) -> bool:
+    return bool(told(place.log, "acknowledged"))
+
+
+def _rows(place: Place, query: str) -> list[tuple[Any, ...]]:
+    place.run()
+    with open_database(place.folder / "a.duckdb") as store:
+        return store.rows(query)
+
+
+# ── Rules on the tables ──────────────────────────────────────────────────────────────────────────────────────
+
+SQL = """
+use_defaults: false
+groups:
+- name: tables
+  rules:
+  - alert: many
+    expr: {kind: sql, query: "SELECT 1 AS campaign", key: [campaign]}
+    keep_firing_for: 1s
+"""
+
+
+class Tables:
+    """Answers as a question would. `offenders`: what is found; `error`: raised instead."""
+
+    def __init__(self) -> None:
+        self.offenders: list[Offender] = []
+        self.error: Exception | None = None
+        self.asked = 0
+
+    def __call__(self, reading: Reading, rule: Rule, moment: Moment) -> Sequence[Offender]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return self.offenders
+
+
+def test_an_offender_is_an_alert_until_it_is_gone(place: Place) -> None:
+    """Else a fault that the tables show is not told, or told again each minute."""
+    place.rules.write_text(SQL, encoding="utf-8")
+    tables, at = Tables(), now() - timedelta(minutes=30)
+    tables.offenders = [Offender({"campaign": "k-1"}, 5, 1, at.replace(tzinfo=None), 700, "CNY")]
+    append(place.log, [claim(1, at=at)])
+    place.run(finders={"sql": tables})
+    tables.offenders = [Offender({"campaign": "k-1"}, 5, 1, at.replace(tzinfo=None) + timedelta(minutes=1))]
+    append(place.log, [claim(2, at=at + timedelta(minutes=5))])
+    place.run(finders={"sql": tables})
+    assert [(e.labels, e.money_minor) for e in told(place.log, "fired")] == [({"campaign": "k-1"}, 700)]
+    tables.offenders = []
+    append(place.log, [claim(3, at=at + timedelta(minutes=10))])
+    place.run(finders={"sql": tables})
+    append(place.log, [claim(4, at=at + timedelta(minutes=15))])
+    place.run(finders={"sql": tables})
+    assert [e.type for e in told(place.log) if e.type != "not_notified"] == ["fired", "recovering", "resolved"]
+    tables.offenders = [Offender({"campaign": "k-1"}, 5, 1, at.replace(tzinfo=None))]
+    append(place.log, [claim(5, at=at + timedelta(minutes=20))])
+    place.run(finders={"sql": tables})
+    place.run(finders={"sql": tables})
+    assert len(fired(place)) == 2, "it holds anew, and is told anew, once"
+
+
+def test_what_an_operator_closed_is_not_fired_again_for_the_same_fault(place: Place) -> None:
+    """Else whoever settles a fault is told of it for ever."""
+    place.rules.write_text(SQL, encoding="utf-8")
+    tables, at = Tables(), now() - timedelta(minutes=30)
+    tables.offenders = [Offender({"campaign": "k-1"}, 5, 1, at.replace(tzinfo=None))]
+    append(place.log, [claim(1, at=at)])
+    place.run(finders={"sql": tables})
+    [alert_id] = fired(place)
+    settled = Resolve(alert_id=alert_id, operator="mei", outcome="true", now=now())
+    place.log.append([alert_events.record_of(e) for e in alert_book(place).decide(settled)])
+    append(place.log, [claim(2, at=at + timedelta(minutes=5))])
+    place.run(finders={"sql": tables})
+    assert list(fired(place)) == [alert_id]
+
+
+def test_a_rule_that_fails_is_an_alert_of_its_own(place: Place) -> None:
+    """Else a rule that does not run looks like a rule that finds nothing."""
+    place.rules.write_text(SQL, encoding="utf-8")
+    tables = Tables()
+    tables.error = ValueError("no such table")
+    append(place.log, [claim(1)])
+    place.run(finders={"sql": tables})
+    place.run(finders={"sql": tables})
+    [error] = told(place.log, "error")
+    assert (error.rule, error.note) == ("many", "no such table")
+    tables.error = None
+    place.run(finders={"sql": tables})
+    assert [e.rule for e in told(place.log, "resolved")] == ["many"]
+
+
+@pytest.mark.slow
+def test_a_rule_that_takes_too_long_is_broken_off_and_the_consumer_goes_on(place: Place) -> None:
+    """Else one query stops every alert, or the consumer with it."""
+    rule = SQL.replace("key: [campaign]", "key: [campaign], timeout: 1s")
+    place.rules.write_text(rule, encoding="utf-8")
+
+    def endless(reading: Reading, rule: Rule, moment: Moment) -> Sequence[Offender]:
+        reading.rows("SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range = 7")
+        return []
+
+    append(place.log, [claim(1)])
+    with following(place, finders={"sql": endless}):
+        started = time.monotonic()
+        append(place.log, farm("d-1", 10))
+        until(lambda: told(place.log, "error"))
+        assert time.monotonic() - started < 20
+    [error] = told(place.log, "error")
+    assert error.rule == "many" and "longer than 1 s" in (error.note or "")
+
+
+# ── The command ──────────────────────────────────────────────────────────────────────────────────────────────
+
+CHANNELS = """
+channels:
+  hook: {{url: "{url}", secret: {{env: HOOK_SECRET}}, personal_data: true}}
+"""
+
+
+@pytest.mark.slow
+def test_the_command_sends_what_a_rule_finds_in_words(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all parts work, and nobody gets a message."""
+    monkeypatch.setenv("HOOK_SECRET", "geheim-7")
+    server = Http()
+    append(place.log, farm("d-1", 0))
+    options = ("--log", place.settings.url, "--database", place.folder / "a.duckdb", "--alert-rules", place.rules)
+    with serving(server.serve, server.ending) as port:
+        place.rules.write_text(FARM + CHANNELS.format(url=f"http://127.0.0.1:{port}/alerts"), encoding="utf-8")
+        assert ledger("init", *options[:4]).code == 0
+        assert ledger("consume", *options, "--no-alerts").code == 0
+        assert told(place.log) == [] and not server.requests
+        ran = ledger("consume", *options)
+        assert ran.code == 0, ran.err
+        assert ledger("consume", *options).code == 0
+    [request] = server.requests
+    alert = json.loads(request.body)["alert"]
+    assert (alert["rule"], alert["severity"], alert["keys"]) == ("farm", "high", {"device_id": "d-1"})
+    assert (alert["value"], alert["threshold"], alert["money_minor"]) == (3, 3, 3_000)
+    assert "d-1" in alert["summary"]["en"] and "d-1" in alert["summary"]["zh"]
+    assert [e.channel for e in told(place.log, "notified")] == ["hook"]
