@@ -16,7 +16,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from string import Formatter
@@ -88,7 +88,7 @@ def _note(value: Any) -> Any:
 
 
 def _utc(at: datetime) -> str:
-    return f"{at.isoformat()}Z"
+    return f"{(at if at.tzinfo is None else at.astimezone(UTC).replace(tzinfo=None)).isoformat()}Z"
 
 
 @dataclass(frozen=True)

@@ -166,11 +166,6 @@ def _of_rule(row: Row) -> str:
 
 def _campaign(source: Source, campaign: str) -> tuple[Row, tuple[Row, ...]]:
     known = source.ask("campaign", campaign=campaign).row()
-    if not known["known"]:
-        raise CommandRefused(
-            note("campaign {campaign}: no event of it has been consumed, so it cannot be unpublished; check the name",
-                 campaign=campaign)
-        )  # fmt: skip
     states = [{"state": r["state"], "coupons": r["coupons"]} for r in rows_of(source.ask("states", campaign=campaign))]
     return known, tuple(state for state in states if state["coupons"])
 
@@ -227,11 +222,14 @@ def _show_campaign(situation: Situation, plan: Plan) -> None:
 
 
 def _sentences(alert: Alert, plan: Plan, taken: bool) -> Iterator[str]:
-    if plan.again:
+    if plan.again and taken:
+        yield say("{n:count} event{n:s} of an earlier action {n:are} not folded yet; appended again, which changes"
+                  " nothing; run `coupon-ledger consume`", n=len(plan.again))  # fmt: skip
+    elif plan.again:
         yield say("{n:count} event{n:s} of an earlier action {n:are} not folded yet; run `coupon-ledger consume`",
                   n=len(plan.again))  # fmt: skip
     if not plan.fresh:
-        yield say("nothing is left to do for this action; nothing was appended")
+        yield say("nothing else is left to do for this action")
         return
     if not taken:
         yield say("this is what would happen: {n:count} event{n:s} would be appended; --yes --why TEXT does it",

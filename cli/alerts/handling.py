@@ -221,7 +221,8 @@ def resolve(
         known = here.alert(alert)
         command = Resolve(alert_id=known.alert_id, operator=who, now=now(), outcome=outcome,  # type: ignore[arg-type]
                           saved_minor=minor, currency=currency, note=why)  # fmt: skip
-        events = here.do(command)
+        says_more = (outcome, None, None) != (known.outcome, minor, why)
+        events = here.do(command) if says_more or known.phase != "resolved" else []
         after = here.book.alerts[known.alert_id]
     _said(events, output, *_resolved(known, after, events))
 

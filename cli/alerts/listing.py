@@ -13,7 +13,7 @@ from coupon_ledger.cli.asking import FIRST_ROWS, answered, rows_of
 from coupon_ledger.cli.lists import SHOWN
 from coupon_ledger.cli.options import instant_option, limit_option, output_option, past_options, settings_options
 from coupon_ledger.cli.output import Fit, limited, print_rows
-from coupon_ledger.cli.tables import echo_wrapped
+from coupon_ledger.cli.tables import cut, echo_wrapped
 from coupon_ledger.cli.view import view
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.questions.alerts.parameters import (
@@ -26,13 +26,15 @@ from coupon_ledger.questions.alerts.parameters import (
 )
 from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.alerts import key_in_words
-from coupon_ledger.reports.labels import label, say, shown
+from coupon_ledger.reports.labels import label, say, shown, word
 from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 _SEVERITIES: Final = ("critical", "high", "warning", "info")
+_KEY: Final = 22
+"""So many columns of a key are shown in lists, so that they fit a terminal of 100."""
 _LISTED: Final = "alert_id severity status rule key measured money_minor opened_at assignee".split()
 
 
@@ -65,8 +67,8 @@ def list_alerts(by: str | None, limit: int | None, settings: Settings, output: s
     filters |= _judged_now(filters)
     if by is not None:
         with answered(settings, output, "alert-groups", by=by, **filters) as answer:
-            rows = list(rows_of(answer))
-            print_rows(({**row, "severity": row["severity"]} for row in rows[:limit]), output)
+            groups = list(rows_of(answer))[:limit]
+            print_rows(map(_group_for_people, groups) if output == "table" else groups, output)
         return
     at_most = limit or (SHOWN if output == "table" else None)
     with answered(settings, output, "alerts", limit=at_most and at_most + 1, **filters) as answer:
@@ -89,7 +91,12 @@ def _judged_now(filters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_people(row: Row) -> Row:
-    return {**row, "alert_id": short(row["alert_id"]), "key": key_in_words(json.loads(row["key"]))}
+    key = key_in_words(json.loads(row["key"]))
+    return {**row, "alert_id": short(row["alert_id"]), "key": key if view().wide else cut(key, _KEY)}
+
+
+def _group_for_people(row: Row) -> Row:
+    return {**to_the_second(row), "grouped_by": word(row["grouped_by"])}
 
 
 @click.command()
@@ -153,16 +160,16 @@ def _event_for_people(row: Row, one: bool) -> Row:
 
 
 _SAID: Final = (
-    *("note", "assignee", "until", "reason", "cause", "outcome", "saved_minor", "measured", "money_minor"),
-    *("message_kind", "channel", "action"),
+    *("action", "assignee", "until", "reason", "cause", "outcome", "saved_minor", "measured", "money_minor"),
+    *("message_kind", "channel", "note"),
 )
 
 
 def in_words_of(row: Row) -> str | None:
     """What an event of an alert says, on one line."""
-    values = {name: row[name] for name in _SAID if row[name] is not None}
-    if isinstance(values.get("until"), object) and values.get("until") is not None:
-        values["until"] = values["until"].replace(microsecond=0)
+    values = to_the_second({name: row[name] for name in _SAID if row[name] is not None})
+    if values.get("reason") == "operator":
+        del values["reason"]  # who it was is a column of its own
     currency = {"currency": row["currency"]}
     parts = [
         str(value) if name == "note" else f"{label(name)} {shown(name, {name: value, **currency})}"

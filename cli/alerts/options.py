@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -36,9 +37,14 @@ def until_options(text: str) -> Callable[[Command], Command]:
     """Add `--for` and `--until`; the command gets `lasting` and `until`. `text`: what ends then."""
 
     def decorate(command: Command) -> Command:
-        return instant_option("--until", f"{text}: the instant.")(
-            duration_option("--for", f"{text}: after this time.")(command)
+        @functools.wraps(command)
+        def renamed(*args: Any, **kwargs: Any) -> Any:
+            return command(*args, lasting=kwargs.pop("for"), **kwargs)
+
+        wrapped: Any = instant_option("--until", f"{text}: the instant.")(
+            duration_option("--for", f"{text}: after this time.")(renamed)
         )
+        return wrapped  # type: ignore[no-any-return]
 
     return decorate
 

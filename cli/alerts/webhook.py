@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coupon_ledger.ledger.errors import CommandRefused
@@ -22,17 +21,16 @@ def channel_of(settings: Settings, name: str) -> Channel:
     from coupon_ledger.delivery.channels import read
     from coupon_ledger.projections.alerts.rules_file import load
 
-    texts = load(settings.alert_rules).channels
-    if name not in texts:
-        known = sorted(texts)
+    loaded = load(settings.alert_rules)
+    known = sorted(loaded.channels)
+    if name not in known:
         if known:
             raise CommandRefused(note("no channel {name} in the rules file; there are {known}", name=name, known=known))
         raise CommandRefused(
             note("no channel {name}: the rules file has none; write it under channels, and name the file with"
                  " --alert-rules", name=name)
         )  # fmt: skip
-    folder = Path(str(settings.alert_rules)).parent
-    channels, problems = read({name: texts[name].content}, folder=folder)
+    channels, problems = read({name: loaded.channels[name]}, loaded.channel_lines)
     if name not in channels:
         raise CommandRefused(problems[0].note())
     return channels[name]
