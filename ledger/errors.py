@@ -13,6 +13,7 @@
     │   └── UnknownAlert            there is no alert or silence of that id
     ├── WrongQuestion               a question's parameters contradict each other, or one is out of bounds
     ├── TooFew                      too few people or orders to compare
+    ├── RuleFailed                  an alert rule could not be evaluated
     ├── UnknownTable                no table of that name has a digest
     ├── UnknownSegment              no segment of that name was defined
     ├── UnknownTemplate             no review layout is kept under that name
@@ -149,6 +150,10 @@ class WrongQuestion(LedgerError):
 
 
 class TooFew(LedgerError):
+    pass
+
+
+class RuleFailed(LedgerError):
     pass
 
 
