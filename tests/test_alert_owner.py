@@ -20,6 +20,7 @@ import pytest
 
 from coupon_ledger.api.client import asking
 from coupon_ledger.consumers.alerts.asked import Moment
+from coupon_ledger.consumers.alerts.on_tables import OnTables
 from coupon_ledger.consumers.alerts.telling import Channel
 from coupon_ledger.consumers.owner import Owner, waiting
 from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
@@ -358,7 +359,7 @@ def test_of_a_dead_channel_the_others_hear(place: Place) -> None:
     box = Box("pager", "mail")
     box.broken = {"pager": Channel(1, 0, 5, now(), "timeout", dead=True)}
     append(place.log, farm("d-1", 0))
-    place.run(messages=box, find=dead_channels)
+    place.run(messages=box, find=OnTables())
     by_rule = {message.rule: message.channels for message in box.taken.values()}
     assert by_rule == {"farm": ("mail",), "dead": ("mail",)}
     assert [(e.rule, e.labels) for e in told(place.log, "fired") if e.rule == "dead"] == [
@@ -366,12 +367,8 @@ def test_of_a_dead_channel_the_others_hear(place: Place) -> None:
     ]
     assert ("channel_dead", {"cause": "pager"}) in [(e.reason, e.details) for e in told(place.log, "not_notified")]
     box.broken = {}
-    place.run(messages=box, find=dead_channels)
+    place.run(messages=box, find=OnTables())
     assert "dead" in {e.rule for e in told(place.log, "recovering")}
-
-
-def dead_channels(reading: Cursor, rule: Rule, moment: Moment) -> Sequence[Offender]:
-    return [Offender({"channel": name}, n, 2, moment.now) for name, n in moment.dead_channels.items()]
 
 
 def test_an_alert_that_another_explains_is_held_back(place: Place) -> None:
@@ -517,6 +514,21 @@ def test_a_rule_that_takes_too_long_is_broken_off_and_the_consumer_goes_on(place
         assert time.monotonic() - started < 20
     [error] = told(place.log, "error")
     assert error.rule == "many" and "longer than 1 s" in (error.note or "")
+
+
+@pytest.mark.slow
+def test_the_default_rules_find_a_double_use_in_the_tables(place: Place) -> None:
+    """Else rules, questions and owner each work, and a coupon that was used twice is told to nobody."""
+    at = now() - timedelta(minutes=5)
+    used: dict[str, Any] = {"type": "used", "order_id": "o-1", "discount_minor": 1_000, "device_id": None}
+    append(place.log, [claim(1, at=at)])
+    append(place.log, [claim(1, at=at + timedelta(minutes=1), event_id="use-1", **used)])
+    append(place.log, [claim(1, at=at + timedelta(minutes=2), event_id="use-2", **(used | {"order_id": "o-2"}))])
+    place.run(rules=None, find=OnTables())
+    assert [(e.rule, e.labels) for e in told(place.log, "fired") if e.rule == "double_use"] == [
+        ("double_use", {"campaign": "k-1"})
+    ]
+    assert told(place.log, "error") == [], "no default rule fails"
 
 
 # ── The command ──────────────────────────────────────────────────────────────────────────────────────────────
