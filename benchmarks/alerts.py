@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -114,10 +115,13 @@ def _episodes(store: Store) -> Iterator[Found]:
 def _on_tables(store: Store, rules: Sequence[Rule]) -> Iterator[Found]:
     from coupon_ledger.questions.alerts.offenders import offenders_of
 
-    for rule in rules:
-        if rule.expr.kind in ("violation", "sql", "guardrail", "reconciliation"):
-            for offender in offenders_of(store, rule):
-                yield Found(rule.name, offender.since.replace(tzinfo=UTC), offender.key)
+    with closing(store.cursor()) as cursor:
+        cursor.begin()
+        for rule in rules:
+            if rule.expr.kind in ("violation", "sql", "guardrail", "reconciliation"):
+                for offender in offenders_of(cursor, rule):
+                    yield Found(rule.name, offender.since.replace(tzinfo=UTC), offender.key)
+        cursor.end()
 
 
 def belongs(found: Found, label: Label) -> bool:
