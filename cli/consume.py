@@ -137,12 +137,18 @@ def _posting(settings: Settings) -> Posting:
 
 
 def _alert_work(store: Store, log: EventLog, posting: Posting, settings: Settings) -> AlertWork:
+    from coupon_ledger.consumers.alerts.on_tables import OnTables
     from coupon_ledger.consumers.alerts.work import AlertWork
     from coupon_ledger.ledger.opening import open_log
 
     # A log of its own for the thread that reads: the consumer's is for one such thread.
     return AlertWork(
-        store, log, rules=settings.alert_rules, reader=lambda: closing(open_log(settings.log)), messages=posting
+        store,
+        log,
+        rules=settings.alert_rules,
+        reader=lambda: closing(open_log(settings.log)),
+        find=OnTables(),
+        messages=posting,
     )
 
 
