@@ -157,7 +157,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                                    occurred_at="2026-11-12T00:00:00Z"))  # fmt: skip
         done("init")
         done("publish", "-", stdin=ndjson(events))
-        done("consume", "--no-alerts")
+        done("consume")
         yield
 
 
