@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 _SHOWN: Final = 10
+_ABOVE: Final = frozenset(
+    "value threshold peak times version window_s position count distinct coupons users orders money_minor currency".split()
+)
+"""Names in the evidence of what is shown anyway: as the alert's own values, or as what is behind it."""
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _MESSAGES: Final = ("notified", "not_notified")
 _COLUMNS: Final = {
     "coupon_list": "coupon_id state owner campaign_id order_id discount_minor promised_minor currency last_at",
@@ -121,19 +128,33 @@ def _plain(name: str, row: Row) -> Any:
 
 
 def _print_evidence(row: Row) -> None:
-    """The evidence of the moment that the alert itself keeps: values on lines, rows as tables."""
-    evidence = json.loads(row["evidence"])
-    values = {name: value for name, value in evidence.items() if not isinstance(value, list | dict)}
-    values |= {name: figure_of(value) for name, value in evidence.items() if isinstance(value, dict)}
-    pairs = {name: _pairs(value) for name, value in evidence.items() if _are_pairs(value)}
-    if values or pairs:
+    """The evidence of the moment that the alert itself keeps, without what is shown above: values on lines, the first
+    rows as a table."""
+    evidence = {name: value for name, value in json.loads(row["evidence"]).items() if name not in _ABOVE}
+    tables = {name: value for name, value in evidence.items() if _are_rows(value)}
+    values = {name: _evident(value) for name, value in evidence.items() if name not in tables}
+    values = {name: value for name, value in values.items() if value is not None}
+    if evidence:
         click.echo("\n" + label_of_texts("evidence"))
-        print_fields({name: printable(str(value)) for name, value in (values | pairs).items()})
-    for name, rows in evidence.items():
-        if isinstance(rows, list) and rows and all(isinstance(one, dict) for one in rows):
-            if not (values or pairs):
-                click.echo("\n" + label_of_texts("evidence"))
-            print_titled(name, [_with_same(rows, one) for one in rows[:_SHOWN]])
+    if values:
+        print_fields(values)
+    for name, rows in tables.items():
+        print_titled(name, [_with_same(rows, one) for one in rows[:_SHOWN]])
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def _evident(value: Any) -> Any:
+    """A value of the evidence for people: an instant in the reader's zone, to the second."""
+    if isinstance(value, dict):
+        return figure_of(value)
+    if isinstance(value, list):
+        return _pairs(value) if value else None
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        return datetime.fromisoformat(value.removesuffix("Z")).replace(microsecond=0)
+    return printable(value) if isinstance(value, str) else value
 
 
 def figure_of(values: Mapping[str, Any]) -> str:
@@ -142,18 +163,15 @@ def figure_of(values: Mapping[str, Any]) -> str:
     return in_words(dict(values))
 
 
-def _are_pairs(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and not any(isinstance(one, dict) for one in value)
-
-
 def _pairs(value: list[Any]) -> str:
     said = [f"{one[0]} ({one[1]})" if isinstance(one, list) and len(one) == 2 else str(one) for one in value[:_SHOWN]]
     return ", ".join(said) + (" …" if len(value) > _SHOWN else "")
 
 
 def _with_same(rows: list[Row], row: Row) -> Row:
-    """The row with the columns of all rows."""
-    return {name: row.get(name) for name in dict.fromkeys(name for one in rows for name in one)}
+    """The row with the columns of all rows, but for positions in the log."""
+    names = dict.fromkeys(name for one in rows for name in one if not name.startswith("log_"))
+    return {name: _evident(row.get(name)) for name in names}
 
 
 def _print_first(name: str, rows: list[Row], count: int | None, currency: str | None) -> None:

@@ -65,8 +65,7 @@ def scope_of(alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None)
     """Where the events behind the alert are found; None if there are none. `rule`: the version that the alert is of;
     None if it is not known. `episode`: the row of `alert_episodes`; None for rules that are asked."""
     opened: datetime = episode["opened_at"] if episode else naive(alert.since)
-    last_true_at: datetime = episode["last_true_at"] if episode else opened
-    until = max(last_true_at, naive(alert.at))
+    until: datetime = episode["last_true_at"] if episode else max(opened, naive(alert.at))
     if rule is not None and isinstance(rule.expr, Violations):
         window = rule.expr.window
         since = None if window is None else opened - window
