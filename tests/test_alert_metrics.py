@@ -227,10 +227,10 @@ def test_events_centuries_apart_cost_no_time(tmp_path: Path) -> None:
     ages = [Delivery(dict(d.event) | {"event_id": f"old-{n}", "coupon_id": f"old-{n}",
                                       "occurred_at": datetime(1700, 1, 1, tzinfo=UTC)}, d.recorded_at - 1, 0, n)
             for n, d in enumerate(deliveries(random_, 3))]  # fmt: skip
-    late = [Delivery(d.event, d.recorded_at + 10**15, 1, n) for n, d in enumerate(deliveries(random_, 40))]
     late = [
-        Delivery(dict(d.event) | {"occurred_at": datetime.fromtimestamp(d.recorded_at / 1e6, UTC)}, *d[1:])
-        for d in late
+        Delivery(dict(d.event) | {"occurred_at": datetime.fromtimestamp(at / 1e6, UTC)}, at, 1, n)
+        for n, d in enumerate(deliveries(random_, 40))
+        for at in [d.recorded_at + 10**15]
     ]
     rules = [*RULES, rule("minutes", "claimed", bucket="1m")]
     assert isinstance(episodes_of(tmp_path, [*ages, *late], rules, random_), list)

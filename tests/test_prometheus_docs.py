@@ -68,7 +68,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     opened = opened_log(folder / "log.db")
     opened.append([Record(COUPON, b"c-9", POISON)])
     opened.close()
-    with owning("--log", log, database=database) as owner:
+    with owning("--alerts", "--log", log, database=database) as owner:
 
         def text() -> str:
             return owner.get("/metrics").body.decode()

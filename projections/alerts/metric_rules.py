@@ -1,7 +1,7 @@
 """Metric rules: a bucket of a metric is unusual for its season, trend and level, or unlike the last sale of its kind.
 
 Each slice is a series of its own, read by a `Detector`. A series begins with the first bucket in which its slice has
-events, and is forgotten after eight weeks without.
+events, and is forgotten after eight weeks or 2,000 buckets without.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from coupon_ledger.projections.store import Store
 
 MOST_SERIES: Final = 2_000
 _FORGOTTEN: Final = micros_of(timedelta(weeks=8))
+_FORGOTTEN_BUCKETS: Final = 2_000
 
 
 class MetricRules(Stored):
@@ -82,9 +83,9 @@ class _MetricRule:
         self._episodes = episodes
         self._series: dict[Slice, _Series] = {}
         self._sales = _Sales(of.sales if of.calendar else ())
-        self.buckets = Buckets(
-            rule, self._measure, self._slices, micros_of(of.bucket), _FORGOTTEN // micros_of(of.bucket)
-        )
+        length = micros_of(of.bucket)
+        self._patience = min(_FORGOTTEN // length, _FORGOTTEN_BUCKETS)
+        self.buckets = Buckets(rule, self._measure, self._slices, length, self._patience)
 
     @property
     def columns(self) -> set[str]:
@@ -112,7 +113,7 @@ class _MetricRule:
         for key, series in list(self._series.items()):
             if key in sums:
                 series.latest = number
-            elif (number - series.latest) * self.buckets.length > _FORGOTTEN:
+            elif number - series.latest > self._patience:
                 del self._series[key]
                 continue
             judged.append(self._step(number, key, series, sums.get(key, NOTHING)))
