@@ -140,7 +140,7 @@ REFUSED = [
     "WITH a AS (SELECT * FROM awaited), b AS (FROM a x, a y) SELECT 1 AS id FROM b",
     "SELECT COLUMNS(*) + COLUMNS(*) FROM awaited",
     "SELECT 1 AS id FROM " + ", ".join(["awaited"] * 31),
-    "SELECT " + " + ".join(["1"] * 6_000) + " AS id",
+    "SELECT " + " + ".join(["1"] * 4_500) + " AS id",
     "WITH a AS NOT MATERIALIZED (SELECT 1 AS id) SELECT id FROM a",
     "WITH a AS (SELECT 1) SELECT",
     "not even SQL",
