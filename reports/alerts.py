@@ -85,7 +85,9 @@ def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
 
 def _rendered(template: str, rule: Rule, row: Row, stakes: list[Row]) -> str:
     how = view()
-    return _templates().render(template, rule, values_of(row, rule, stakes), _templates().Reader(how.lang, how.instant))
+    reader = _templates().Reader(how.lang, how.instant)
+    text: str = _templates().render(template, rule, values_of(row, rule, stakes), reader)
+    return text
 
 
 def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
