@@ -26,7 +26,7 @@ RULES = [text for kind, text in BLOCKS if kind == "yaml"]
 def accept(words: list[str]) -> None:
     """Parse a command with its arguments as the program does, without running it. Raises `click.UsageError`."""
     command: click.Command = cli
-    context = click.Context(cli, info_name="coupon-ledger")
+    context = click.Context(cli, info_name="coupon-ledger", help_option_names=["-h", "--help"])
     while isinstance(command, click.Group):
         found = command.get_command(context, words[0]) if words else None
         if found is None:

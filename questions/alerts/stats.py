@@ -55,8 +55,10 @@ def alert_stats(reading: Reading, parameters: AlertStats) -> pl.DataFrame:
     saved. Both are null if a rule's alerts have several currencies. `…_before`: of the period before, which is as long.
     """
     known = lives(reading, parameters)
-    until = parameters.until or (known.now + timedelta(microseconds=1)).astimezone(UTC).replace(tzinfo=None)
-    since = parameters.since or max(until - PERIOD, datetime.min + PERIOD)
+    now = known.now.astimezone(UTC).replace(tzinfo=None)
+    until = parameters.until or min(now, datetime.max - timedelta(microseconds=1)) + timedelta(microseconds=1)
+    earliest = datetime.min + 2 * PERIOD  # before it there is no period to compare with
+    since = parameters.since or max(max(until, earliest) - PERIOD, datetime.min + PERIOD)
     before = since - min(until - since, since - datetime.min)
     recorded = dict(reading.frame(sql(__package__, "fired")).rows())
     of_rules: dict[str, list[Alert]] = {}
