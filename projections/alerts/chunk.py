@@ -68,6 +68,7 @@ class Released:
     before: int | None
     _hashes: dict[tuple[str, ...], tuple[UInt64, Mask]] = field(default_factory=dict)
     _types: dict[frozenset[str], Mask] = field(default_factory=dict)
+    _places: pl.DataFrame | None = None
 
     @classmethod
     def of(cls, topic: str, events: pl.DataFrame, before: int | None) -> Released:
@@ -102,7 +103,9 @@ class Released:
         return self.events[column].gather(rows).to_list()
 
     def place(self, row: int) -> Place:
-        return Place(*self.events.select(_POSITION).row(row))
+        if self._places is None:
+            self._places = self.events.select(_POSITION)
+        return Place(*self._places.row(row))
 
 
 def released(

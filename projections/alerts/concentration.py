@@ -76,6 +76,7 @@ class _Counted:
         self._of = of
         self._slices = Numbered()
         self._values = Numbered()
+        self._keys: dict[int, Key] = {}
         self._inside = Sliding()
         self._pending: list[pl.DataFrame] = []
 
@@ -124,6 +125,7 @@ class _Counted:
         """Forget slices and values that have no event any more, once they are many."""
         if len(self._values) + len(self._slices) < 2 * len(self._inside.keys) + _FEW:
             return
+        self._keys.clear()
         keys = self._inside.all_keys()
         values = np.unique(keys & _VALUE)
         slice_numbers = self._slices.keep(np.unique(keys >> _VALUE_BITS))
@@ -163,31 +165,32 @@ class _Counted:
                     of_slice = keys[first:end], counts[first:end]
                     share = _top(*of_slice, of.top) / total
                     if share >= of.share:
-                        self._true(of, episodes, number, of_slice, range(self._inside.tick, last + 1), passed)
+                        ticks = range(self._inside.tick, last + 1)
+                        self._true(of, episodes, self._key(number), of_slice, share, ticks, passed)
 
     def _true(
         self,
         of: Concentration,
         episodes: Episodes,
-        number: int,
+        key: Key,
         of_slice: tuple[Keys, Counts],
+        share: float,
         ticks: range,
         passed: Passed,
     ) -> None:
         """Note that a rule holds for a slice at all these ticks."""
-        key = self._key(number)
-        total = int(of_slice[1].sum())
-        share = _top(*of_slice, of.top) / total
         for tick in ticks:
             clock = tick * self.ticks.every
             details = None
             if episodes.rises(key, clock, share):
-                details = {"count": total, "top": self._largest(*of_slice, of.top)}
+                details = {"count": int(of_slice[1].sum()), "top": self._largest(*of_slice, of.top)}
             episodes.true(key, clock, passed.place(tick), share, of.share, details)
 
     def _key(self, number: int) -> Key:
-        [values] = self._slices.values(np.array([number]))
-        return tuple((name, values[name]) for name in self._by)
+        if number not in self._keys:
+            [values] = self._slices.values(np.array([number]))
+            self._keys[number] = tuple((name, values[name]) for name in self._by)
+        return self._keys[number]
 
     def _largest(self, keys: Keys, counts: Counts, top: int) -> list[tuple[str, int]]:
         """The values with most events, each with their number."""

@@ -46,14 +46,10 @@ class Passed:
         self.first = before // every + 1
         self.last = int(piece.clock[-1]) // every
         self._piece = piece
-        self._places: dict[int, Place] = {}
 
     def place(self, tick: int) -> Place:
         """The place of the first event whose clock reaches the tick."""
-        row = int(np.searchsorted(self._piece.clock, tick * self.every))
-        if row not in self._places:
-            self._places = {row: self._piece.place(row)}
-        return self._places[row]
+        return self._piece.place(int(np.searchsorted(self._piece.clock, tick * self.every)))
 
 
 class Judged(Protocol):
