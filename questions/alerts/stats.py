@@ -59,7 +59,7 @@ def alert_stats(reading: Reading, parameters: AlertStats) -> pl.DataFrame:
     until = parameters.until or min(now, datetime.max - timedelta(microseconds=1)) + timedelta(microseconds=1)
     earliest = datetime.min + 2 * PERIOD  # before it there is no period to compare with
     since = parameters.since or max(max(until, earliest) - PERIOD, datetime.min + PERIOD)
-    before = since - min(until - since, since - datetime.min)
+    before = since - min(max(until - since, timedelta(0)), since - datetime.min)
     recorded = dict(reading.frame(sql(__package__, "fired")).rows())
     of_rules: dict[str, list[Alert]] = {}
     for alert in known.book.alerts.values():
