@@ -114,10 +114,16 @@ def _episodes(store: Store) -> Iterator[Found]:
 def _on_tables(store: Store, rules: Sequence[Rule]) -> Iterator[Found]:
     from coupon_ledger.questions.alerts.offenders import offenders_of
 
-    for rule in rules:
-        if rule.expr.kind in ("violation", "sql", "guardrail", "reconciliation"):
-            for offender in offenders_of(store, rule):
-                yield Found(rule.name, offender.since.replace(tzinfo=UTC), offender.key)
+    cursor = store.cursor()
+    try:
+        for rule in rules:
+            if rule.expr.kind in ("violation", "sql", "guardrail", "reconciliation"):
+                cursor.begin()
+                for offender in offenders_of(cursor, rule):
+                    yield Found(rule.name, offender.since.replace(tzinfo=UTC), offender.key)
+                cursor.end()
+    finally:
+        cursor.close()
 
 
 def belongs(found: Found, label: Label) -> bool:

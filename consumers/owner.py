@@ -108,7 +108,10 @@ class Owner:
         if self.alert_work is not None:
             self.alert_work.begin()
         while True:
-            yield from self._consumer.run()
+            for commit in self._consumer.run():
+                if self.alert_work is not None:
+                    self.alert_work.committed(commit)
+                yield commit
             if self._stopped or self._requests.empty():
                 if self.alert_work is not None and not self._stopped:
                     self.alert_work.finish()

@@ -31,6 +31,8 @@ from coupon_ledger.projections.alerts.rules_file import Loaded
 from coupon_ledger.projections.alerts.templates import Reader, render, summary
 
 _SETTLING_S: Final = 0.05
+_AGAIN_S: Final = 0.5
+"""How old the counts of messages may be: all messages are counted for them."""
 _STATES: Final[Mapping[str, SentState]] = {"sent": "sent", "given_up": "given_up"}
 _KINDS: Final[Mapping[str, MessageKind]] = {
     "firing": "firing",
@@ -58,6 +60,8 @@ class Posting:
     def __init__(self, file: Path, *, folder: Path | None = None, language: str = "en", zone: str = "UTC") -> None:
         self._file = file
         self._opened: tuple[MessageQueue, Deliverer] | None = None
+        self._states: Mapping[str, ChannelState] = {}
+        self._look_at = 0.0
         self._channels: Mapping[str, Channel] = {}
         self._folder, self._language, self._zone = folder, language, zone
 
@@ -77,7 +81,9 @@ class Posting:
         return [str(problem) for problem in problems]
 
     def channels(self) -> Mapping[str, How]:
-        states = {} if self._opened is None else self._opened[0].channels()
+        if self._opened is not None and time.monotonic() >= self._look_at:
+            self._states, self._look_at = self._opened[0].channels(), time.monotonic() + _AGAIN_S
+        states = self._states
         return {name: _how(states.get(name, ChannelState(name))) for name in self._channels}
 
     def put(self, messages: Sequence[Message], alerts: Mapping[str, Alert], rules: Mapping[str, Rule]) -> None:

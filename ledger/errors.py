@@ -13,6 +13,7 @@
     │   └── UnknownAlert            there is no alert or silence of that id
     ├── WrongQuestion               a question's parameters contradict each other, or one is out of bounds
     ├── TooFew                      too few people or orders to compare
+    ├── RuleFailed                  an alert rule could not be evaluated
     ├── UnknownTable                no table of that name has a digest
     ├── UnknownRule                 no alert rule of that name applies
     ├── UnknownSegment              no segment of that name was defined
@@ -150,6 +151,10 @@ class WrongQuestion(LedgerError):
 
 
 class TooFew(LedgerError):
+    pass
+
+
+class RuleFailed(LedgerError):
     pass
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from coupon_ledger.projections.alerts import ALERTS
+from coupon_ledger.projections.alerts.table import ALERTS
 from coupon_ledger.projections.attribution import upkeep
 from coupon_ledger.projections.coupon_sales import COUPON_SALES
 from coupon_ledger.projections.event_counts import EVENT_COUNTS

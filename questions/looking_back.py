@@ -4,7 +4,7 @@ reads. `registry.QUESTIONS` says which function belongs to which question."""
 from __future__ import annotations
 
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
-from coupon_ledger.projections.alerts import ALERTS
+from coupon_ledger.projections.alerts.table import ALERTS
 from coupon_ledger.projections.attribution.upkeep import PATHS
 from coupon_ledger.projections.connection import live_schema, sql
 from coupon_ledger.projections.coupon_sales import COUPON_SALES
@@ -126,8 +126,10 @@ def alerts(past: Past, _: Parameters) -> None:
     bounds = {"occurred_at": at, "recorded_at": known_at}
     within = [f"{name} <= TIMESTAMP '{until}'" for name, until in bounds.items() if until is not None]
     if positions is not None:
-        journals = " UNION ALL ".join(f"SELECT max(recorded_at) AS at FROM {JOURNAL[topic]}" for topic in INPUT_TOPICS)
-        within.append(f"recorded_at <= (SELECT max(at) FROM ({journals}))")
+        journals = " UNION ALL ".join(
+            f"SELECT max(recorded_at) AS latest FROM {JOURNAL[topic]}" for topic in INPUT_TOPICS
+        )
+        within.append(f"recorded_at <= (SELECT max(latest) FROM ({journals}))")
     past.show("alert_events", f"SELECT * FROM {live_schema(past.reading)}.alert_events WHERE {' AND '.join(within)}")
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from coupon_ledger.ledger.words import Note, note
-from coupon_ledger.projections.alerts import templates
-from coupon_ledger.projections.alerts.rules import Rule
-from coupon_ledger.projections.alerts.templates import Reader
 from coupon_ledger.reports.labels import label, say, text_of, word
 from coupon_ledger.reports.text import Row, printable
 from coupon_ledger.reports.view import view
+
+if TYPE_CHECKING:
+    from coupon_ledger.projections.alerts.rules import Rule
 
 _NAMES: Final = {
     "campaign": note("campaign"),
@@ -34,7 +34,7 @@ def rule_of(row: Row) -> Rule | None:
     """The rule of an alert. `row`: of the answer to the question `alert`."""
     content = row["content"]
     content = json.loads(content) if isinstance(content, str) else content
-    return None if content is None else Rule.model_validate(content)
+    return None if content is None else _rules().Rule.model_validate(content)
 
 
 def key_of(row: Row) -> dict[str, str]:
@@ -68,7 +68,7 @@ def what_happened(row: Row, stakes: Iterable[Row]) -> tuple[str, str]:
 def description(row: Row, stakes: Iterable[Row]) -> str | None:
     """What the rule says beside its summary; None if nothing."""
     rule = rule_of(row)
-    template = None if rule is None else templates.description(rule, view().lang)
+    template = None if rule is None else _templates().description(rule, view().lang)
     return None if rule is None or template is None else _rendered(template, rule, row, list(stakes))
 
 
@@ -79,13 +79,13 @@ def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
     if row["problem"] or row["status"] == "error":
         return say("rule {rule} could not be judged: {problem}", rule=row["rule"], problem=why)
     if rule is not None and rule.annotations:
-        return _rendered(templates.summary(rule, view().lang), rule, row, stakes)
+        return _rendered(_templates().summary(rule, view().lang), rule, row, stakes)
     return text_of(_fallback(row, rule))
 
 
 def _rendered(template: str, rule: Rule, row: Row, stakes: list[Row]) -> str:
     how = view()
-    return templates.render(template, rule, values_of(row, rule, stakes), Reader(how.lang, how.instant))
+    return _templates().render(template, rule, values_of(row, rule, stakes), _templates().Reader(how.lang, how.instant))
 
 
 def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
@@ -225,3 +225,16 @@ def what_to_do(row: Row) -> Iterator[str]:
     if row["status"] != "pending":
         yield say("when it is settled: `coupon-ledger alerts resolve {alert} --true --saved AMOUNT CURRENCY`, or"
                   " --false if nothing was wrong", alert=short)  # fmt: skip
+
+
+def _rules() -> Any:
+    """The models of rules, which load pydantic: only once an alert is shown."""
+    from coupon_ledger.projections.alerts import rules
+
+    return rules
+
+
+def _templates() -> Any:
+    from coupon_ledger.projections.alerts import templates
+
+    return templates

@@ -91,7 +91,6 @@ def test_open_alerts_come_first_by_severity_and_closed_ones_only_when_asked_for(
         ({"until": FIRED}, set()),
         ({"since": FIRED}, {"mass_claims", "device_farm", "two_claims"}),
     ],
-    ids=str,
 )
 def test_filters_choose_alerts(local: Local, chosen: dict[str, Any], rules: set[str]) -> None:
     """Else whoever looks for what concerns them reads everything."""

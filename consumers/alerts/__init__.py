@@ -10,6 +10,7 @@ people what `coupon.alerts` says (docs/decisions/0032-alerts.md).
     conditions.py   from changed episodes and offenders to conditions
     evidence.py     the first events behind an episode, and the money at stake
     asked.py        rules on the tables: when each is asked, in a thread of its own
+    on_tables.py    the questions that they are asked with
     telling.py      who is told: policy, messages, what became of them
 
 Always true: an alert fires once, whatever is killed, restarted, rebuilt or evaluated again. Each event's id is computed

@@ -10,34 +10,38 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from coupon_ledger.projections.alerts.offenders import Offender
-from coupon_ledger.projections.alerts.rules import Health, Rule, Sql
+from coupon_ledger.projections.alerts.rules import ASKED, SETTLED, Health, Rule, Sql
 from coupon_ledger.projections.connection import Cursor, Reading
 from coupon_ledger.projections.readers import Running
 from coupon_ledger.projections.store import Store
 
 _LIMIT: Final = timedelta(seconds=30)
 _RESTS: Final = 9.0
-_OWN: Final = frozenset({"channel_dead", "rule_failed"})
-"""What only the owner's work itself knows (`HEALTH`); no question is asked for it."""
+_ON_TABLES: Final = SETTLED | ASKED
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a rule is asked: `now` by the wall clock, `clock` by the data's; aware, in UTC. `clock` is None before the
-    first event."""
+    """When a rule is asked, and what the tables do not say. `now`: by the wall clock; `clock`: by the data's; both
+    aware, in UTC. `clock` is None before the first event. `lag_records`: how many records of the log wait; `lag_s`: for
+    how long, in seconds. `dead_channels`, `failing_rules`: by name, how often in a row they have failed."""
 
     now: datetime
     clock: datetime | None
+    lag_s: float = 0.0
+    lag_records: int = 0
+    dead_channels: Mapping[str, int] = field(default_factory=dict)
+    failing_rules: Mapping[str, int] = field(default_factory=dict)
 
 
-Find = Callable[[Reading, Rule, Moment], Sequence[Offender]]
-"""Finds the offenders of a rule of one kind in the tables."""
+Find = Callable[[Cursor, Rule, Moment], Sequence[Offender]]
+"""Finds the offenders of a rule on the tables, in one committed state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +54,17 @@ class Answer:
     problem: str | None = None
 
 
-def is_own(rule: Rule) -> bool:
-    """Whether only the owner's work itself can evaluate the rule."""
-    return isinstance(rule.expr, Health) and rule.expr.of in _OWN
-
-
 def follows_the_wall_clock(rule: Rule) -> bool:
     return isinstance(rule.expr, Health)
 
 
 class Asked:
-    """Asks the rules on the tables. `finders`: by kind of rule. Use from one thread, except for what it runs itself."""
+    """Asks the rules on the tables with `find`; None: asks none. Use from one thread. `failures`: by the name of a
+    rule, how often in a row its evaluation has failed."""
 
-    def __init__(self, store: Store, finders: Mapping[str, Find]) -> None:
-        self._finders = finders
+    def __init__(self, store: Store, find: Find | None) -> None:
+        self.failures: dict[str, int] = {}
+        self._find = find
         self._cursor = store.cursor()
         self._pool = ThreadPoolExecutor(1, "alerts asked")
         self._running: Future[tuple[Answer, float]] | None = None
@@ -93,15 +94,12 @@ class Asked:
     def busy(self) -> bool:
         return self._running is not None
 
-    def asks(self, rule: Rule) -> bool:
-        """Whether the rule is one of those on the tables, and there is a question for it."""
-        return rule.expr.kind in self._finders and not is_own(rule)
-
     def start(self, rules: Iterable[Rule], moment: Moment, *, at_once: bool = False) -> bool:
         """Start to ask the rule that is due for longest. Returns whether one was started. `at_once`: without rest."""
-        if self.busy or (not at_once and time.monotonic() < self._rest_until):
+        if self._find is None or self.busy or (not at_once and time.monotonic() < self._rest_until):
             return False
-        due = [(waited, rule) for rule in rules if self.asks(rule) and (waited := self._waited(rule, moment)) >= 1]
+        on_tables = [rule for rule in rules if rule.expr.kind in _ON_TABLES]
+        due = [(waited, rule) for rule in on_tables if (waited := self._waited(rule, moment)) >= 1]
         if not due:
             return False
         _, rule = max(due, key=lambda pair: pair[0])
@@ -110,7 +108,7 @@ class Asked:
         self._last[rule.name, rule.version] = at
         self._question = Running()
         limit = rule.expr.timeout if isinstance(rule.expr, Sql) else _LIMIT
-        self._running = self._pool.submit(self._ask, self._cursor, self._question, rule, moment.now, limit)
+        self._running = self._pool.submit(self._ask, self._cursor, self._question, rule, moment, limit)
         return True
 
     def _waited(self, rule: Rule, moment: Moment) -> float:
@@ -132,24 +130,28 @@ class Asked:
         answer, seconds = self._running.result()
         self._running = None
         self._rest_until = time.monotonic() + _RESTS * seconds
+        if answer.problem is None:
+            self.failures.pop(answer.rule.name, None)
+        else:
+            self.failures[answer.rule.name] = self.failures.get(answer.rule.name, 0) + 1
         return answer
 
     def _ask(
-        self, cursor: Cursor, question: Running, rule: Rule, now: datetime, limit: timedelta
+        self, cursor: Cursor, question: Running, rule: Rule, moment: Moment, limit: timedelta
     ) -> tuple[Answer, float]:
         started = time.monotonic()
-        answer = self._answered(cursor, question, rule, now, limit)
+        answer = self._answered(cursor, question, rule, moment, limit)
         return answer, time.monotonic() - started
 
-    def _answered(self, cursor: Cursor, question: Running, rule: Rule, now: datetime, limit: timedelta) -> Answer:
-        at = now
+    def _answered(self, cursor: Cursor, question: Running, rule: Rule, moment: Moment, limit: timedelta) -> Answer:
+        assert self._find is not None
+        at = moment.now
         try:
             question.enter(cursor, limit.total_seconds())
             cursor.begin()
-            moment = Moment(now, data_clock(cursor))
-            at = _clock(rule, moment) or now
-            offenders = tuple(self._finders[rule.expr.kind](cursor, rule, moment))
-            return Answer(rule, at, offenders)
+            moment = replace(moment, clock=data_clock(cursor))
+            at = _clock(rule, moment) or moment.now
+            return Answer(rule, at, tuple(self._find(cursor, rule, moment)))
         except Exception as error:  # whatever a rule does, the others are asked
             if question.stopped is not None:
                 return Answer(rule, at, problem=f"took longer than {limit.total_seconds():g} s")

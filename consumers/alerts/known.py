@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from coupon_ledger.consumers.alerts import asked, conditions
-from coupon_ledger.consumers.alerts.asked import Moment
 from coupon_ledger.consumers.alerts.rules import Rules
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Command
@@ -62,9 +61,6 @@ class Known:
         for event in events:
             self.book.fold(event)
         self.made += events
-
-    def moment(self, now: datetime) -> Moment:
-        return Moment(now, self.clocks.data)
 
     def clock_of(self, alert: Alert) -> datetime | None:
         """The clock by which time passes for an alert; None: the wall clock."""

@@ -11,7 +11,6 @@ from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Delivered, NotDelivered
 from coupon_ledger.ledger.alert_routing import Message, Policy, Route, Routing, route
 from coupon_ledger.ledger.alert_state import Alert
-from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import Health, Rule
 from coupon_ledger.projections.alerts.rules_file import Loaded
 
@@ -177,30 +176,12 @@ def policy_of(
     routes = {}
     for name, rule in rules.items():
         own: tuple[str, ...] | None = rule.channels or None
-        if is_of_channels(rule) and own is not None and set(own) <= set(unusable):
+        if _is_of_channels(rule) and own is not None and set(own) <= set(unusable):
             own = None
         routes[name] = Route(channels=own, escalate_to=rule.escalate_to, inhibited_by=rule.inhibited_by)
     policy = Policy(routes=routes, channels=tuple(sorted(channels)), mark=now - OF_THE_PAST)
     return replace(policy, group_wait=timedelta(0)) if at_once else policy
 
 
-def is_of_channels(rule: Rule) -> bool:
+def _is_of_channels(rule: Rule) -> bool:
     return isinstance(rule.expr, Health) and rule.expr.of == "channel_dead"
-
-
-def own_offenders(rule: Rule, channels: Mapping[str, Channel], failing: Mapping[str, Alert]) -> list[Offender]:
-    """The offenders of a health rule that is about the alerts' own machinery. `failing`: by rule, the alert that says
-    that it cannot be evaluated."""
-    assert isinstance(rule.expr, Health)
-    above = rule.expr.above
-    if is_of_channels(rule):
-        return [
-            Offender({"channel": name}, c.failures, above, c.since, details={"error": c.error})
-            for name, c in sorted(channels.items())
-            if c.dead and c.failures > above and c.since is not None
-        ]
-    if len(failing) <= above:
-        return []
-    since = min(alert.opened_at for alert in failing.values())
-    error = "; ".join(f"{name}: {alert.problem or ''}" for name, alert in sorted(failing.items()))[:500]
-    return [Offender({}, len(failing), above, since, details={"error": error, "rules": sorted(failing)[:20]})]

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Final
 
 from coupon_ledger.consumers import outbox
-from coupon_ledger.consumers.alerts import asked, book, conditions
-from coupon_ledger.consumers.alerts.asked import Asked, Find
+from coupon_ledger.consumers.alerts import book, conditions
+from coupon_ledger.consumers.alerts.asked import Asked, Find, Moment
 from coupon_ledger.consumers.alerts.episodes import EpisodeWork
 from coupon_ledger.consumers.alerts.known import Clocks, Known
 from coupon_ledger.consumers.alerts.rules import Rules, RulesFile, problems_of, put_in_force
 from coupon_ledger.consumers.alerts.tail import Opening, Tail
-from coupon_ledger.consumers.alerts.telling import Channel, Messages, NoMessages, Telling, own_offenders
-from coupon_ledger.consumers.runner import Boundary
+from coupon_ledger.consumers.alerts.telling import Channel, Messages, NoMessages, Telling
+from coupon_ledger.consumers.runner import Boundary, Committed
 from coupon_ledger.ledger.alert_commands import NotDelivered
 from coupon_ledger.ledger.alert_events import fingerprint_of, record_of
 from coupon_ledger.ledger.errors import LedgerError, StoreError
@@ -59,8 +59,8 @@ class AlertWork:
     commit, and `close`; all in one thread.
 
     `rules`: the rules file; None: the defaults. `reader`: opens the log for the thread that reads `coupon.alerts`; by
-    default, that thread uses `log`, which must then stand two readers. `finders`: the questions for rules on the
-    tables, by kind. `messages`: closed by whoever made it. `figures`: for other threads, replaced as a whole.
+    default, that thread uses `log`, which must then stand two readers. `find`: evaluates the rules on the tables; None:
+    these are not evaluated. `messages`: closed by whoever made it. `figures`: for other threads, replaced as a whole.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class AlertWork:
         *,
         rules: Path | None = None,
         reader: Opening | None = None,
-        finders: Mapping[str, Find] | None = None,
+        find: Find | None = None,
         messages: Messages | None = None,
         at_boundary: Boundary = lambda _: None,
     ) -> None:
@@ -81,11 +81,13 @@ class AlertWork:
         self._file = RulesFile(rules)
         self._reached = at_boundary
         self._telling = Telling(messages or NoMessages())
-        self._asked = Asked(store, finders or {})
+        self._asked = Asked(store, find)
         self._stopped = False
         self._pause_until = 0.0
         self._problems: dict[str, str] | None = None
         self._tail: Tail | None = None
+        self._lag = 0
+        self._newest: float | None = None
 
     # ── For the owner ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,6 +95,11 @@ class AlertWork:
         """Put the rules of the file in force, before the first batch is folded."""
         self._open()
         self._look_at_file()
+
+    def committed(self, commit: Committed) -> None:
+        """Note how far the consumer is behind the log."""
+        self._lag = commit.lag
+        self._newest = commit.newest_recorded_at or self._newest
 
     def use(self, store: Store) -> None:
         """From now on, work on `store`, another generation of the database, whose rules in force are the same."""
@@ -172,7 +179,7 @@ class AlertWork:
 
     def _ask_all(self, deadline: float) -> None:
         rules = list(self._known.rules.by_name.values())
-        while self._asked.busy or self._asked.start(rules, self._known.moment(_now()), at_once=True):
+        while self._asked.busy or self._asked.start(rules, self._moment(_now()), at_once=True):
             if time.monotonic() > deadline or self._stopped:
                 return
             self._take_answer(timeout_s=0.5)
@@ -263,15 +270,11 @@ class AlertWork:
             if others and not conditions.is_problem(alert) and alert.at <= at:
                 self._episodes.end(conditions.over(alert, rule, at, now))
 
-    def _look_at_own_rules(self, now: datetime) -> None:
-        own = [rule for rule in self._known.rules.by_name.values() if asked.is_own(rule)]
-        if not own:
-            return
-        open_alerts = self._known.book.open_alerts()
-        failing = {a.rule: a for a in open_alerts if conditions.is_problem(a) and a.phase == "error"}
-        channels = self._telling.messages.channels()
-        for rule in own:
-            self._found(rule, own_offenders(rule, channels, failing), now, now)
+    def _moment(self, now: datetime) -> Moment:
+        lag_s = 0.0 if not self._lag or self._newest is None else max(0.0, time.time() - self._newest)
+        dead = {name: c.failures for name, c in self._telling.messages.channels().items() if c.dead}
+        unwell = {a.rule: 1 for a in self._known.book.open_alerts() if conditions.is_problem(a) and a.phase == "error"}
+        return Moment(now, self._known.clocks.data, lag_s, self._lag, dead, unwell | self._asked.failures)
 
     def _look_at_problems(self, now: datetime) -> None:
         """What the rules file says wrong is an alert of the rule, until it is mended."""
@@ -290,10 +293,9 @@ class AlertWork:
         known.clocks = Clocks.read(self._store)
         known.note(known.book.tick(now, known.clock_of, lambda a: conditions.terms_of(known.rule_of(a))))
         self._look_at_problems(now)
-        self._look_at_own_rules(now)
         self._tell(now, at_once=at_once)
         self._episodes.go_on(now)
-        self._asked.start(known.rules.by_name.values(), known.moment(now))
+        self._asked.start(known.rules.by_name.values(), self._moment(now))
         counts = Counter((alert.rule, alert.severity) for alert in known.book.open_alerts())
         self.figures = Figures(counts, known.clocks.until, self._telling.messages.channels())
 

@@ -1,7 +1,7 @@
 """Metric rules: a bucket of a metric is unusual for its season, trend and level, or unlike the last sale of its kind.
 
 Each slice is a series of its own, read by a `Detector`. A series begins with the first bucket in which its slice has
-events, and is forgotten after eight weeks without.
+events, and is forgotten after eight weeks or 2,000 buckets without.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from coupon_ledger.projections.store import Store
 
 MOST_SERIES: Final = 2_000
 _FORGOTTEN: Final = micros_of(timedelta(weeks=8))
+_FORGOTTEN_BUCKETS: Final = 2_000
 
 
 class MetricRules(Stored):
@@ -82,7 +83,9 @@ class _MetricRule:
         self._episodes = episodes
         self._series: dict[Slice, _Series] = {}
         self._sales = _Sales(of.sales if of.calendar else ())
-        self.buckets = Buckets(rule, self._measure, self._slices, micros_of(of.bucket))
+        length = micros_of(of.bucket)
+        self._patience = min(_FORGOTTEN // length, _FORGOTTEN_BUCKETS)
+        self.buckets = Buckets(rule, self._measure, self._slices, length, self._patience)
 
     @property
     def columns(self) -> set[str]:
@@ -91,17 +94,8 @@ class _MetricRule:
     def restore(self, reading: Reading, clock: int | None) -> None:
         """Learn again from all stored buckets."""
         self.buckets.restore(reading, clock)
-        upto = self.buckets.next
-        if upto is None:
-            return
-        number: int | None = None
-        for bucket, sums in self.buckets.stored(reading, -(2**62), upto):
-            for empty in range(bucket if number is None else number, bucket):
-                self._judged(empty, {})
-            self._judged(bucket, sums)
-            number = bucket + 1
-        for empty in range(upto if number is None else number, upto):
-            self._judged(empty, {})
+        for number, sums in self.buckets.history(reading, -(2**62)):
+            self._judged(number, sums)
 
     def see(self, piece: Released) -> None:
         for closed in self.buckets.see(piece):
@@ -119,7 +113,7 @@ class _MetricRule:
         for key, series in list(self._series.items()):
             if key in sums:
                 series.latest = number
-            elif (number - series.latest) * self.buckets.length > _FORGOTTEN:
+            elif number - series.latest > self._patience:
                 del self._series[key]
                 continue
             judged.append(self._step(number, key, series, sums.get(key, NOTHING)))

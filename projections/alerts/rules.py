@@ -176,8 +176,11 @@ ORDER_SLICES: Final = ("channel", "store", "region", "source")
 def _sliced(metric: str, by: tuple[str, ...]) -> None:
     """Raises `ValueError` if the events of the metric do not carry one of the slices."""
     possible = COUPON_SLICES if metric in COUPON_METRICS else ORDER_SLICES
-    if wrong := [name for name in by if name not in possible]:
-        raise ValueError(f"{metric} cannot be sliced by {wrong[0]}; slice it by {', '.join(possible)}")
+    if not set(by) <= set(possible):
+        raise ValueError(
+            "events of the metric carry no such slice; coupon metrics have campaign, channel and source, order metrics"
+            " channel, store, region and source"
+        )
 
 
 class Sale(_Model):
