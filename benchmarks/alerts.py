@@ -16,7 +16,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -115,13 +114,16 @@ def _episodes(store: Store) -> Iterator[Found]:
 def _on_tables(store: Store, rules: Sequence[Rule]) -> Iterator[Found]:
     from coupon_ledger.questions.alerts.offenders import offenders_of
 
-    with closing(store.cursor()) as cursor:
-        cursor.begin()
+    cursor = store.cursor()
+    try:
         for rule in rules:
             if rule.expr.kind in ("violation", "sql", "guardrail", "reconciliation"):
+                cursor.begin()
                 for offender in offenders_of(cursor, rule):
                     yield Found(rule.name, offender.since.replace(tzinfo=UTC), offender.key)
-        cursor.end()
+                cursor.end()
+    finally:
+        cursor.close()
 
 
 def belongs(found: Found, label: Label) -> bool:

@@ -47,12 +47,16 @@ _SLOW_COMMIT_S: Final = 10.0
     show_default=True,
     help="Meanwhile, answer questions on this port of 127.0.0.1 (0: any free port).",
 )
-@click.option("--no-alerts", is_flag=True, help="Put no alert rules in force, tell nobody, and send nothing.")
+@click.option(
+    "--alerts/--no-alerts",
+    default=None,
+    help="Put alert rules in force, and tell what they find; or do not. [default: if the setting alert-rules is given]",
+)
 @duration_option("--sweep-every", "With --follow: how often to expire coupons and release holds that are due.")
 @log_format_option
 @settings_options(*LOG, "database", "batch-size", "grace-minutes", "instant-skew-days", "skewed-events", "alert-rules")
 def consume(
-    follow: bool, port: int, no_alerts: bool, sweep_every: timedelta | None, log_format: str, settings: Settings
+    follow: bool, port: int, alerts: bool | None, sweep_every: timedelta | None, log_format: str, settings: Settings
 ) -> None:
     """Fold the log into the database, up to the log's present end. With --follow, keep folding new records.
 
@@ -63,20 +67,22 @@ def consume(
     While it runs, it answers the other commands as of its last commit, and Prometheus at /metrics
     (docs/operations.md). With --sweep-every it also does what `expire` does, up to the data's clock.
 
-    Alert rules are evaluated meanwhile. What they find goes to the topic coupon.alerts and, as messages, to the
-    channels of the rules file, which is read again when it changes.
+    With --alerts, or where the setting alert-rules is given, alert rules are evaluated meanwhile. What they find goes
+    to the topic coupon.alerts and, as messages, to the channels of the rules file, which is read again when it changes.
 
     \b
     coupon-ledger consume
     coupon-ledger consume --follow --log kafka://localhost:9092
     coupon-ledger consume --follow --port 9310 --log-format json
     coupon-ledger consume --follow --sweep-every 60s
+    coupon-ledger consume --follow --alert-rules rules.yaml
     """
     if sweep_every is not None and not follow:
         raise click.UsageError("--sweep-every needs --follow; `coupon-ledger expire` sweeps once")
     with logging_as(log_format):
         try:
-            _consume(follow, port, not no_alerts, sweep_every, log_format, settings)
+            chosen = settings.has_alerts if alerts is None else alerts
+            _consume(follow, port, chosen, sweep_every, log_format, settings)
         except LedgerError as error:
             if log_format == "text":
                 raise

@@ -14,19 +14,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import polars as pl
-
+from coupon_ledger.consumers.alerts.book import positions, store_piece
+from coupon_ledger.consumers.alerts.tail import Piece
 from coupon_ledger.ledger import alert_events
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Condition, Terms
 from coupon_ledger.ledger.alert_events import AlertEvent, RecordedAlertEvent
+from coupon_ledger.ledger.log import Position, TopicPartition
+from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.projections.alerts.in_force import put_in_force
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.database import open_database
-from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.projections.store import Store
 from tests.command_line import DATABASE, LOG, Data, coupon_event, done, ndjson, opened_log
-from tests.folding import Row
 
 FARM: Final = Rule.model_validate(
     {
@@ -111,7 +111,12 @@ def begin(folder: Path, rules: Iterable[Rule] = RULES, events: Iterable[Data] | 
     with open_database(folder / DATABASE) as store, store.transaction():
         put_in_force(store, rules)
     publish(folder, sale() if events is None else events)
-    done("consume", *at, "--database", folder / DATABASE)
+    consume(folder)
+
+
+def consume(folder: Path) -> None:
+    """Fold what is new. The rules stay as they are, and nobody is told."""
+    done("consume", "--no-alerts", "--log", f"sqlite:///{folder / LOG}", "--database", folder / DATABASE)
 
 
 def publish(folder: Path, events: Iterable[Data]) -> None:
@@ -176,30 +181,13 @@ def tell(folder: Path, events: Iterable[AlertEvent]) -> None:
 
 
 def follow(folder: Path) -> None:
-    """Bring the table `alert_events` to the end of the topic."""
-    with closing(opened_log(folder / LOG)) as log:
-        recorded, _ = alert_events.read(log)
-    with open_database(folder / DATABASE) as store, store.transaction():
-        store_events(store, recorded)
+    """Bring the table `alert_events` to the end of the topic, as the owner of the database does."""
+    with closing(opened_log(folder / LOG)) as log, open_database(folder / DATABASE) as store:
+        store_piece(store, Piece(*alert_events.read(log, positions(store))))
 
 
-def store_events(store: Store, recorded: Iterable[RecordedAlertEvent]) -> None:
+def store_events(store: Store, events: Iterable[AlertEvent]) -> None:
     """Make these events the contents of the table `alert_events`."""
-    first: dict[str, Row] = {}
-    for one in recorded:
-        event = one.event
-        ids = {name: getattr(event, name) for name in "event_id type fingerprint alert_id silence_id rule".split()}
-        first.setdefault(
-            event.event_id,
-            {
-                **ids,
-                "occurred_at": event.occurred_at.replace(tzinfo=None),
-                "recorded_at": one.recorded_at.replace(tzinfo=None),
-                "log_partition": one.position.partition,
-                "log_offset": one.position.offset,
-                "event": event.model_dump_json(exclude_none=True),
-            },
-        )
+    recorded = [RecordedAlertEvent(e, e.occurred_at, Position(ALERTS, 0, n)) for n, e in enumerate(events)]
     store.execute("DELETE FROM alert_events")
-    frame = pl.DataFrame(list(first.values()), infer_schema_length=None)
-    store.insert("alert_events", frame.with_columns(event_hash=pl.Series(stable_hash(frame["event_id"]))))
+    store_piece(store, Piece(recorded, {TopicPartition(ALERTS, 0): len(recorded)}))

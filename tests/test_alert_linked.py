@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from datetime import datetime
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.projections.alerts import linked
 from coupon_ledger.projections.alerts.linked_groups import components
 from coupon_ledger.projections.alerts.rules import Rule
 from tests.alert_worlds import (
@@ -150,7 +152,11 @@ def test_episodes_are_those_of_the_model_whatever_the_batches(
     random_ = random.Random(seed)
     episodes, details = modelled(world)
     for batches in ([world.deliveries], batches_of(random_, world.deliveries)):
-        with scratch_store(tmp_path_factory.mktemp("linked")) as store:
+        few, at_once = random_.choice([(-1_000_000, 2), (10_000, 100_000)])  # forgets at every tick, or never
+        with (
+            patch.multiple(linked, _FEW=few, _AT_ONCE=at_once),
+            scratch_store(tmp_path_factory.mktemp("linked")) as store,
+        ):
             assert consumed(store, world, batches, random_) == episodes
             assert details_in(store) == details
 

@@ -219,3 +219,18 @@ def test_orders_have_metrics_too(tmp_path: Path) -> None:
         released(store, list(cut(random_, told)), random_, ORDER)
         sums = store.rows("SELECT rule, sum(of), sum(per) FROM alert_series GROUP BY rule ORDER BY rule")
     assert sums == [("gmv", 200_000.0, 0.0), ("share", 12_000.0, 200_000.0)]
+
+
+def test_events_centuries_apart_cost_no_time(tmp_path: Path) -> None:
+    """A clock in 1970 must not stop the consumer: the empty buckets between are skipped, not counted through."""
+    random_ = random.Random(6)
+    ages = [Delivery(dict(d.event) | {"event_id": f"old-{n}", "coupon_id": f"old-{n}",
+                                      "occurred_at": datetime(1700, 1, 1, tzinfo=UTC)}, d.recorded_at - 1, 0, n)
+            for n, d in enumerate(deliveries(random_, 3))]  # fmt: skip
+    late = [Delivery(d.event, d.recorded_at + 10**15, 1, n) for n, d in enumerate(deliveries(random_, 40))]
+    late = [
+        Delivery(dict(d.event) | {"occurred_at": datetime.fromtimestamp(d.recorded_at / 1e6, UTC)}, *d[1:])
+        for d in late
+    ]
+    rules = [*RULES, rule("minutes", "claimed", bucket="1m")]
+    assert isinstance(episodes_of(tmp_path, [*ages, *late], rules, random_), list)

@@ -14,16 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coupon_ledger.ledger.alert_commands import Acknowledge, Command, NotDelivered, Note, Resolve
-from coupon_ledger.ledger.alert_events import RecordedAlertEvent, event
+from coupon_ledger.ledger.alert_events import event
 from coupon_ledger.ledger.errors import UnknownAlert, WrongQuestion
-from coupon_ledger.ledger.log import Position
-from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.projections.store import Store
 from coupon_ledger.questions.alerts.lives import id_of
 from coupon_ledger.questions.local import Local
-from tests.alert_world import FARM, begin, book_of, fire, publish, store_events, tell
-from tests.command_line import DATABASE, LOG, coupon_event, done
+from tests.alert_world import FARM, begin, book_of, consume, fire, publish, store_events, tell
+from tests.command_line import DATABASE, coupon_event
 from tests.examples import examples
 from tests.folding import Row, scratch_store
 
@@ -41,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
         begin(folder)
         ids = fire(folder, FIRED)
         publish(folder, [coupon_event("revoked", "c-7-9", coupon_id="c-7", reason="theft", occurred_at=LATER)])
-        done("consume", "--log", f"sqlite:///{folder / LOG}", "--database", folder / DATABASE)
+        consume(folder)
         farm, mass = ids["device_farm"], ids["mass_claims"]
         commands: list[Command] = [
             Acknowledge(alert_id=farm, operator="mei", now=FIRED + timedelta(minutes=10)),
@@ -93,7 +91,6 @@ def test_open_alerts_come_first_by_severity_and_closed_ones_only_when_asked_for(
         ({"until": FIRED}, set()),
         ({"since": FIRED}, {"mass_claims", "device_farm", "two_claims"}),
     ],
-    ids=str,
 )
 def test_filters_choose_alerts(local: Local, chosen: dict[str, Any], rules: set[str]) -> None:
     """Else whoever looks for what concerns them reads everything."""
@@ -261,8 +258,7 @@ def test_precision_is_the_share_of_right_alerts_among_the_judged(store: Store, o
         events.append(event("fired", event_id=f"fired-{number}", severity="high", **of))
         if outcome is not None:
             events.append(event("resolved", event_id=f"resolved-{number}", operator="mei", outcome=outcome, **of))
-    with store.transaction():
-        store_events(store, [RecordedAlertEvent(e, FIRED, Position(ALERTS, 0, n)) for n, e in enumerate(events)])
+    store_events(store, events)
     with closing(Local(store)) as asked:
         [row] = rows(asked, "alert-stats", now=FIRED + timedelta(days=1))
     right, wrong = outcomes.count("true"), outcomes.count("false")

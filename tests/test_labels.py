@@ -15,16 +15,13 @@ import pytest
 
 from coupon_ledger.analysis.customers import SEGMENTS
 from coupon_ledger.ledger import alert_events, labels
-from coupon_ledger.ledger.alert_events import RecordedAlertEvent
 from coupon_ledger.ledger.alert_routing import KINDS as KINDS_OF_MESSAGES
 from coupon_ledger.ledger.alert_routing import REASONS
 from coupon_ledger.ledger.alert_state import STATUSES
 from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.ledger.labels import Label, fields, of_code
-from coupon_ledger.ledger.log import Position
 from coupon_ledger.ledger.operations import ACTIONS
 from coupon_ledger.ledger.rules import CHOICES, EXPIRY, NEEDS, STATES, VIOLATIONS
-from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.ledger.words import catalogue
 from coupon_ledger.questions.attribution.models import KINDS
 from coupon_ledger.questions.audits import AUDITS
@@ -122,8 +119,7 @@ def local_and_order(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
         patch.setattr(test_rooms, "PERSONS", 100)
         world = test_rooms.World(6)
         test_rooms.fill(store, world)
-        with store.transaction():
-            store_events(store, [RecordedAlertEvent(ALERT, ALERT.occurred_at, Position(ALERTS, 0, 0))])
+        store_events(store, [ALERT])
         with closing(Local(store)) as local:
             yield local, world.orders[0]["order_id"]
 

@@ -108,13 +108,15 @@ def _operation(
     store: Store, changed: list[str], before: Mapping[str, Rule], now: Mapping[str, Rule], path: Path | None
 ) -> operations.Operation:
     """The record of the change: what changed, by version, and from where on the new rules judge. `since`: they judge
-    what is recorded after this instant; `positions`: what was read of the log by then."""
+    what is recorded after this instant; `positions`: what was read of the log by then. Of the default rules, which
+    come with the program, it has only the number."""
     since = in_force.released_until(store).replace(tzinfo=UTC)
+    each = [
+        {"rule": name, "rule_version_before": _version(before.get(name)), "rule_version": _version(now.get(name))}
+        for name in changed
+    ]
     details: dict[str, Any] = {
-        "rules": [
-            {"rule": name, "rule_version_before": _version(before.get(name)), "rule_version": _version(now.get(name))}
-            for name in changed
-        ],
+        **({"changed": len(each)} if path is None else {"rules": each}),
         "since": instant(since),
         "positions": [[*partition, account.next_offset] for partition, account in checkpoints.load(store).items()],
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -36,32 +37,48 @@ class Sums(NamedTuple):
 NOTHING: Final = Sums(0.0, 0.0)
 
 
-class Closed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Closed:
     """A bucket that was closed. `number`: its start divided by its length. `at`: the instant (microseconds of the
-    topic's clock) at which it was closed; `place`: the first event from then on."""
+    topic's clock) at which it was closed, within `piece`."""
 
     number: int
     at: int
-    place: Place
+    piece: Released
     sums: dict[Slice, Sums]
+
+    @property
+    def place(self) -> Place:
+        """The first event from then on."""
+        return self.piece.place(int(np.searchsorted(self.piece.clock, self.at)))
 
 
 class Buckets:
     """Sums up the events of one metric, in buckets of one length. Yields each bucket once, in order of time, also those
-    without events that lie between others."""
+    without events, until `patience` of them have followed the last one with events."""
 
     def __init__(
-        self, rule: Rule, measure: Measure, columns: tuple[str, ...], length: int, *, late_now: bool = False
+        self,
+        rule: Rule,
+        measure: Measure,
+        columns: tuple[str, ...],
+        length: int,
+        patience: int,
+        *,
+        late_now: bool = False,
     ) -> None:
         """`columns`: the columns of the journal by which the sums are sliced; events without a value in one of them do
-        not count. `length`: of a bucket, in microseconds. `late_now`: count late events in the first open bucket
-        instead of nowhere, for sums over all buckets."""
+        not count. `length`: of a bucket, in microseconds. `patience`: a number of buckets. `late_now`: count late
+        events in the first open bucket instead of nowhere, for sums over all buckets."""
         self.length = length
         self.tolerance = min(length, _TOLERANCE)
         self._named = {"rule": rule.name, "version": rule.version}
         self._measure = measure
         self._columns = columns
         self._late_now = late_now
+        self._patience = patience
+        self._latest: int | None = None
+        """The last closed bucket with events."""
         self._open: dict[int, dict[Slice, Sums]] = {}
         self._next: int | None = None
         self._saved: int | None = None
@@ -79,10 +96,31 @@ class Buckets:
         )
         if found.height:
             self._next = self._saved = found.item()
+            self._latest = self._last_before(reading, self._next)
             for bucket, of_bucket in self.stored(reading, self._next):
                 self._open[bucket] = of_bucket
         elif clock is not None:
             self._next = (clock - self.tolerance) // self.length
+
+    def _last_before(self, reading: Reading, bucket: int) -> int | None:
+        latest = reading.frame(
+            "SELECT max(bucket) FROM alert_series WHERE rule = $rule AND rule_version = $version AND bucket < $bucket",
+            {**self._named, "bucket": bucket},
+        )
+        return None if latest.item() is None else int(latest.item())
+
+    def history(self, reading: Reading, since: int) -> Iterator[tuple[int, dict[Slice, Sums]]]:
+        """The closed buckets from `since` on, as `see` has yielded them."""
+        if self._next is None:
+            return
+        latest: int | None = None
+        for bucket, sums in [*self.stored(reading, since, self._next), (self._next, {})]:
+            if latest is not None:
+                for empty in range(latest + 1, min(bucket, latest + 1 + self._patience)):
+                    yield empty, {}
+            if sums:
+                yield bucket, sums
+            latest = bucket
 
     def stored(self, reading: Reading, since: int, until: int | None = None) -> list[tuple[int, dict[Slice, Sums]]]:
         """The stored buckets from `since` on, and before `until`."""
@@ -127,7 +165,11 @@ class Buckets:
             sums = self._open.pop(number, {})
             if sums:
                 self._closed[number] = sums
-            yield Closed(number, at, piece.place(int(np.searchsorted(piece.clock, at))), sums)
+                self._latest = number
+            elif self._latest is None or number - self._latest > self._patience:
+                self._next = max(self._next, min((*self._open, (end - self.tolerance) // self.length)))
+                continue
+            yield Closed(number, at, piece, sums)
 
     def _add(self, piece: Released) -> None:
         measure = self._measure

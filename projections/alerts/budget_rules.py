@@ -79,13 +79,13 @@ class _BudgetRule:
         self._episodes = episodes
         length = micros_of(rule.every)
         measure = _BURNT if isinstance(of, Budget) else _ACQUIRED
-        self.buckets = Buckets(rule, measure, (CAMPAIGN_OF,), length, late_now=True)
         self._window = max(1, micros_of(of.window) // length)
+        self._day = max(self._window, _DAY // length)
+        self.buckets = Buckets(rule, measure, (CAMPAIGN_OF,), length, self._day, late_now=True)
         self._total: dict[Slice, float] = defaultdict(float)
         self._recent: deque[tuple[int, dict[Slice, Sums]]] = deque()
         self._latest: dict[Slice, int] = {}
         """Per campaign, its last bucket with events; only of those with events within a day."""
-        self._day = max(self._window, _DAY // length)
 
     def restore(self, reading: Reading, clock: int | None) -> None:
         self.buckets.restore(reading, clock)

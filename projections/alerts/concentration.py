@@ -22,6 +22,8 @@ from coupon_ledger.projections.connection import Reading
 
 _VALUE_BITS: Final = 32
 _VALUE: Final = (1 << _VALUE_BITS) - 1
+_AT_ONCE: Final = 100_000
+"""So many events are pending at most, so that none of the pieces takes long."""
 _FEW: Final = 10_000
 """So many values of before may always be kept."""
 
@@ -85,6 +87,8 @@ class _Counted:
     def see(self, piece: Released) -> None:
         passed = Passed(piece, self.ticks.every)
         self._take(piece)
+        if sum(map(len, self._pending)) > _AT_ONCE:
+            self._count()
         if passed.first <= passed.last:
             self._count()
             judge(self, passed.first, passed.last, passed)
@@ -94,7 +98,7 @@ class _Counted:
             episodes.advance(int(piece.clock[-1]))
 
     def _take(self, piece: Released) -> None:
-        """Keep the events of the piece until a tick is passed."""
+        """Keep the events of the piece until a tick is passed, or they are many."""
         mask = piece.of_types(self._types)
         for column in self._by:
             mask = mask & piece.events[column].is_not_null().to_numpy()

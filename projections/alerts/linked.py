@@ -30,6 +30,8 @@ _SHOWN: Final = 50
 """How many users, values and hubs the details list."""
 _LATEST: Final = "latest_user"
 """The user of a group whose last event leaves the window last: a group goes on with the episode of this user."""
+_AT_ONCE: Final = 100_000
+"""So many events are pending at most, so that none of the pieces takes long."""
 _FEW: Final = 10_000
 """So many users and values of before may always be kept."""
 
@@ -94,6 +96,8 @@ class _Graph:
     def see(self, piece: Released) -> None:
         passed = Passed(piece, self.ticks.every)
         self._take(piece)
+        if sum(map(len, self._pending)) > _AT_ONCE:
+            self._join()
         if passed.first <= passed.last:
             self._join()
             judge(self, passed.first, passed.last, passed)
@@ -103,7 +107,7 @@ class _Graph:
             episodes.advance(int(piece.clock[-1]))
 
     def _take(self, piece: Released) -> None:
-        """Keep the events of the piece until a tick is passed."""
+        """Keep the events of the piece until a tick is passed, or they are many."""
         mask = piece.of_types(self._types) & piece.events["user_id"].is_not_null().to_numpy()
         rows, enters, leaves = self.ticks.of(piece, np.flatnonzero(mask))
         if len(rows):
@@ -179,13 +183,16 @@ class _Graph:
         self, of: Linked, episodes: Episodes, graph: Graph, found: list[Group], ticks: range, passed: Passed
     ) -> None:
         """Note that a rule holds for these groups at all these ticks."""
-        latest = [min(self._users.values(self._events.last_to_leave(group.users))) for group in found]
+        group_of = np.full(len(self._users) + 1, -1)  # the last is for users that have no number
+        for index, group in enumerate(found):
+            group_of[group.users] = index
+        latest = self._latest(len(found), group_of)
         keys: list[Key | None] = []
         for tick in ticks:
             clock = tick * self.ticks.every
             episodes.advance(clock)
             if not keys or any(key not in episodes.going_on for key in keys):
-                keys = self._keys(found, episodes)
+                keys = self._keys(found, group_of, episodes)
             for key, group, user in zip(keys, found, latest, strict=True):
                 if key is not None:
                     size = len(group.users)
@@ -194,19 +201,31 @@ class _Graph:
                     details = None if said.get(_LATEST) == user else {**said, _LATEST: user}
                     episodes.true(key, clock, passed.place(tick), size, of.users, details)
 
-    def _keys(self, found: list[Group], episodes: Episodes) -> list[Key | None]:
+    def _latest(self, number: int, group_of: Int64) -> list[str]:
+        """The latest user of each group: of those whose last event leaves the window last, the smallest. `number`: of
+        groups; `group_of`: per user."""
+        waiting = np.ones(number + 1, dtype=np.bool_)
+        waiting[-1] = False
+        latest: dict[int, str] = {}
+        for events in self._events.last_first():
+            users = np.unique(events[waiting[group_of[events]]])
+            named = pl.DataFrame({"group": group_of[users], "user": self._users.named(users)})
+            latest |= dict(named.group_by("group").agg(pl.col("user").min()).iter_rows())
+            waiting[group_of[users]] = False
+            if len(latest) == number:
+                break
+        return [latest[group] for group in range(number)]
+
+    def _keys(self, found: list[Group], group_of: Int64, episodes: Episodes) -> list[Key | None]:
         """The key of each group's episode. A group goes on with the episode that it has the latest user of; if it has
         those of several, with the oldest. Another group opens an episode under its smallest user whose name is not
         that of an open one; if there is none, it waits (None)."""
         oldest_first = sorted(episodes.going_on.values(), key=lambda e: (e.opened_at, e.key))
         latest = self._users.find(pl.Series([_said(e)[_LATEST] for e in oldest_first], dtype=pl.String))
-        members = np.concatenate([group.users for group in found])
-        group_of = np.repeat(np.arange(len(found)), [len(group.users) for group in found])
-        keys: list[Key | None] = [None] * len(found)
-        for episode, number in zip(oldest_first, latest.tolist(), strict=True):
-            for group in group_of[members == number].tolist():
-                keys[group] = keys[group] or episode.key
-        return [key or self._new_key(group, episodes) for key, group in zip(keys, found, strict=True)]
+        going_on: dict[int, Key] = {}
+        for episode, group in zip(oldest_first, group_of[latest].tolist(), strict=True):
+            going_on.setdefault(group, episode.key)
+        return [going_on.get(index) or self._new_key(group, episodes) for index, group in enumerate(found)]
 
     def _new_key(self, group: Group, episodes: Episodes) -> Key | None:
         keys: Iterator[Key] = ((("user_id", user),) for user in sorted(self._users.values(group.users)))

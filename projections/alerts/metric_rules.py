@@ -82,7 +82,9 @@ class _MetricRule:
         self._episodes = episodes
         self._series: dict[Slice, _Series] = {}
         self._sales = _Sales(of.sales if of.calendar else ())
-        self.buckets = Buckets(rule, self._measure, self._slices, micros_of(of.bucket))
+        self.buckets = Buckets(
+            rule, self._measure, self._slices, micros_of(of.bucket), _FORGOTTEN // micros_of(of.bucket)
+        )
 
     @property
     def columns(self) -> set[str]:
@@ -91,17 +93,8 @@ class _MetricRule:
     def restore(self, reading: Reading, clock: int | None) -> None:
         """Learn again from all stored buckets."""
         self.buckets.restore(reading, clock)
-        upto = self.buckets.next
-        if upto is None:
-            return
-        number: int | None = None
-        for bucket, sums in self.buckets.stored(reading, -(2**62), upto):
-            for empty in range(bucket if number is None else number, bucket):
-                self._judged(empty, {})
-            self._judged(bucket, sums)
-            number = bucket + 1
-        for empty in range(upto if number is None else number, upto):
-            self._judged(empty, {})
+        for number, sums in self.buckets.history(reading, -(2**62)):
+            self._judged(number, sums)
 
     def see(self, piece: Released) -> None:
         for closed in self.buckets.see(piece):

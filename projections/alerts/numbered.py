@@ -44,9 +44,13 @@ class Numbered:
         numbers[known] = self._numbers[at[known]]
         return numbers
 
-    def values(self, numbers: Int64) -> list[Any]:
+    def named(self, numbers: Int64) -> pl.Series:
         """The values with these numbers."""
-        return [] if self._values is None else self._values.gather(numbers).to_list()
+        return pl.Series() if self._values is None else self._values.gather(numbers)
+
+    def values(self, numbers: Int64) -> list[Any]:
+        """The values with these numbers, as a list."""
+        return self.named(numbers).to_list()
 
     def keep(self, numbers: Int64) -> Int64:
         """Forget all values but those with these numbers, in order. Returns the new number of each former one."""
@@ -54,7 +58,7 @@ class Numbered:
         now[numbers] = np.arange(len(numbers))
         kept = now[self._numbers] >= 0
         self._hashes, self._numbers = self._hashes[kept], now[self._numbers[kept]]
-        self._values = None if self._values is None else self._values.gather(numbers)
+        self._values = None if self._values is None else self._values.gather(numbers).rechunk()
         return now
 
     def _look_up(self, hashes: UInt64) -> tuple[Int64, Any]:

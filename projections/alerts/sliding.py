@@ -8,6 +8,7 @@ after it was released, and leaves at the first tick at which it is older than th
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -155,14 +156,9 @@ class Sliding:
         """The keys that are inside at all ticks from here to `last`, and counts that they have at least."""
         return _merged(self.keys, self.counts, _NONE, self.leaving(last))
 
-    def last_to_leave(self, wanted: Keys) -> Keys:
-        """Those of the `wanted` keys (in order) that have the event that leaves last."""
-        for end in reversed(self._ends):
-            for_end = np.concatenate(self._leaving[end])
-            found = np.intersect1d(for_end, wanted)
-            if len(found):
-                return found
-        return _NONE
+    def last_first(self) -> Iterator[Keys]:
+        """The keys of the events inside: those that leave last, then those that leave before, and so on."""
+        return (np.concatenate(self._leaving[end]) for end in reversed(self._ends))
 
     def all_keys(self) -> Keys:
         """The keys of all events that are inside or will enter."""

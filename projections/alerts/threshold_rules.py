@@ -83,9 +83,10 @@ class _ThresholdRule:
         self._slices = tuple(SLICES[topic][name] for name in of.by)
         self._episodes = episodes
         length = micros_of(rule.every)
-        self.buckets = Buckets(rule, self._measure, self._slices, length)
         self._buckets_in_window = max(1, micros_of(of.window) // length)
         self._back = 0 if of.against is None else micros_of(_BEFORE[of.against]) // length
+        patience = self._buckets_in_window + self._back
+        self.buckets = Buckets(rule, self._measure, self._slices, length, patience)
         self._now: dict[Slice, _Window] = {}
         self._before: dict[Slice, _Window] = {}
         self._waiting: deque[tuple[int, dict[Slice, Sums]]] = deque()

@@ -50,8 +50,9 @@ def backtest(reading: Reading, of: BacktestOf, progress: Progress = ignore) -> p
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
             raise WrongQuestion(f"rules: {place}: {first['msg']}; `alerts rules check` says more") from error
-    until = of.until or _FOREVER
-    found = replay(reading, rules, until, occurred=of.clock == "occurred", progress=progress)
+    until, occurred = of.until or _FOREVER, of.clock == "occurred"
+    # In the order of recording, what was recorded later may have happened before, as in an imported year.
+    found = replay(reading, rules, until if occurred else _FOREVER, occurred=occurred, progress=progress)
     fired = found.filter(pl.col("fired_at").is_not_null() & (pl.col("fired_at") < until))
     if of.since is not None:
         fired = fired.filter(pl.col("fired_at") >= of.since)
