@@ -278,8 +278,9 @@ def test_a_changed_file_is_in_force_within_seconds_and_recorded_with_versions(pl
         until(lambda: fired(place))
     first, second = changes(place)
     [added], [changed] = first["rules"], second["rules"]
-    assert added["from"] is None and changed["from"] == added["to"] != changed["to"]
-    assert changed["to"] == rules_in_force(place)["farm"].version == told(place.log, "fired")[0].rule_version
+    assert added["rule_version_before"] is None
+    assert changed["rule_version_before"] == added["rule_version"] != changed["rule_version"]
+    assert changed["rule_version"] == rules_in_force(place)["farm"].version == told(place.log, "fired")[0].rule_version
     assert "coupon.events" in {topic for topic, _, _ in second["positions"]}
     assert datetime.fromisoformat(second["since"]) > datetime.fromisoformat(first["since"])
 

@@ -195,7 +195,7 @@ def test_a_command_in_chinese_has_no_english_word(command: str, world: None) -> 
         "--lang", "zh", *shlex.split(command)
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    written = re.sub(r"`[^`]*`|[0-9a-f]{32}", " ", ran.out + ran.err)  # commands and digests
+    written = re.sub(r"`[^`]*`|[0-9a-f]{32}|\b[0-9a-f]{12}\b", " ", ran.out + ran.err)  # commands and digests
     named = re.compile(r"[a-z]+_[a-z_]+|[a-z]+\.events|--[a-z-]+|\b[ckou]-\d+(-\d+)?\b|coupon-ledger\S*|sqlite\S*")
     if command.startswith("verify"):  # checks and tables are named as options take them
         written = re.sub(r"(?m)^[a-z]+(?= )", " ", written)

@@ -111,16 +111,18 @@ def _operation(
     what is recorded after this instant; `positions`: what was read of the log by then. Of the default rules, which
     come with the program, it has only the number."""
     since = in_force.released_until(store).replace(tzinfo=UTC)
-    each = [{"rule": name, "from": _version(before.get(name)), "to": _version(now.get(name))} for name in changed]
+    each = [
+        {"rule": name, "rule_version_before": _version(before.get(name)), "rule_version": _version(now.get(name))}
+        for name in changed
+    ]
     details: dict[str, Any] = {
         **({"changed": len(each)} if path is None else {"rules": each}),
         "since": instant(since),
         "positions": [[*partition, account.next_offset] for partition, account in checkpoints.load(store).items()],
     }
-    why = "the default rules" if path is None else f"the rules file {path.name}"
-    return operations.operation(
-        "alert_rules_changed", why=why, operator=operations.user_name() or _OPERATOR, details=details
-    )
+    # Nobody gave a reason, and who changed the file is not known. The names are the same in every language.
+    why = "alert_rules" if path is None else f"alert_rules: {path.name}"
+    return operations.operation("alert_rules_changed", why=why, operator=_OPERATOR, details=details)
 
 
 def _version(rule: Rule | None) -> str | None:
