@@ -6,7 +6,7 @@ before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ SHOWN: Final = 20
 
 def judge(standing: pl.DataFrame, of: Violations, clock: datetime) -> list[Offender]:
     """What the rule finds among the violations that stand: one offender per combination of `by`. `standing`: the result
-    of standing.sql. `clock`: the data's clock (naive UTC).
+    of `Standing.read`. `clock`: the data's clock (naive UTC).
 
     The condition holds for a combination if at least `at_least` of its violations stand in the window, and the money at
     stake in them is at least `min_money_minor`. Since when: the beginning of the time, up to now, in which it held
@@ -31,7 +31,10 @@ def judge(standing: pl.DataFrame, of: Violations, clock: datetime) -> list[Offen
     """
     by = list(of.by)
     rows = standing if not of.codes else standing.filter(pl.col("code").is_in(list(of.codes)))
-    rows = rows.with_columns(alike=pl.concat_str([pl.lit(""), *by], separator="\x1f").hash())
+    rows = rows.with_columns(
+        fault_at=pl.min_horizontal("fault_at", pl.lit(clock, pl.Datetime("us"))),
+        alike=pl.concat_str([pl.lit(""), *by], separator="\x1f").hash(),
+    )
     present = rows if of.window is None else rows.filter(pl.col("fault_at") > clock - of.window)
     many = present.group_by("alike").len().filter(pl.col("len") >= of.at_least)
     if not many.height:
@@ -120,10 +123,3 @@ def _latest(rows: pl.DataFrame, name: str, groups: pl.Series) -> dict[int, list[
     last = known.group_by("alike", name).agg(pl.col("fault_at").max())
     listed = last.sort("fault_at", name, descending=[True, False]).group_by("alike").agg(pl.col(name).head(SHOWN))
     return dict(listed.iter_rows())
-
-
-def codes_of(rules: Sequence[Violations], known: Sequence[str]) -> list[str]:
-    """The codes of violations that the rules ask for. `known`: all codes that stand."""
-    if any(not rule.codes for rule in rules):
-        return list(known)
-    return sorted({code for rule in rules for code in rule.codes})
