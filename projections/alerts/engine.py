@@ -60,7 +60,7 @@ class Engine(Cache):
     """The state in memory that evaluation needs: everything in it can be made again from the tables."""
 
     def __init__(self) -> None:
-        self.campaigns = Campaigns()
+        self.campaigns = Campaigns.asking()  # the journal may hold events that are not evaluated yet
         self.newest = EPOCH
         """The latest `recorded_at` in the batches that were noted."""
         self._topics: dict[str, TopicEngine] | None = None
@@ -210,8 +210,8 @@ def release(store: Store, complete: Mapping[str, datetime]) -> None:
     engine = store.cache(Engine)
     for topic, of_topic in engine.topics(store).items():
         if of_topic.idle:
-            if topic == COUPON:
-                engine.campaigns.forget(complete=True)
+            if topic == COUPON:  # should rules come into force, they judge events that nobody has noted
+                engine.campaigns.forget(complete=False)
             continue
         # What coupons are judged by, their campaigns' terms, must be known too.
         until = complete.get(topic, EPOCH)
