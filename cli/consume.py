@@ -50,7 +50,7 @@ _SLOW_COMMIT_S: Final = 10.0
 @click.option(
     "--alerts/--no-alerts",
     default=None,
-    help="Put alert rules in force, and tell what they find; or do not. [default: if the setting alert-rules is given]",
+    help="Put alert rules in force, and tell what they find; or do not. [default: --alerts, unless alert-rules is none]",
 )
 @duration_option("--sweep-every", "With --follow: how often to expire coupons and release holds that are due.")
 @log_format_option
@@ -67,8 +67,9 @@ def consume(
     While it runs, it answers the other commands as of its last commit, and Prometheus at /metrics
     (docs/operations.md). With --sweep-every it also does what `expire` does, up to the data's clock.
 
-    With --alerts, or where the setting alert-rules is given, alert rules are evaluated meanwhile. What they find goes
-    to the topic coupon.alerts and, as messages, to the channels of the rules file, which is read again when it changes.
+    Alert rules are evaluated meanwhile: the defaults, or those of the setting alert-rules. What they find goes to the
+    topic coupon.alerts and, as messages, to the channels of the rules file, which is read again when it changes. With
+    --no-alerts, rules that are already in force are evaluated, and nobody is told.
 
     \b
     coupon-ledger consume

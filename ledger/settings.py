@@ -27,6 +27,8 @@ from coupon_ledger.ledger.rules import GRACE_MINUTES
 DEFAULT_FILE: Final = "coupon-ledger.toml"
 DEFAULT_RULES: Final = "defaults"
 """The value of the setting `alert-rules` that stands for the default rules alone."""
+NO_RULES: Final = "none"
+"""The value of the setting `alert-rules` with which `consume` does not work with alerts."""
 ENVIRONMENT_PREFIX: Final = "COUPON_LEDGER_"
 KAFKA_PREFIX: Final = "COUPON_LEDGER_KAFKA_"
 REGISTRY_PREFIX: Final = "COUPON_LEDGER_SCHEMA_REGISTRY_"
@@ -86,7 +88,11 @@ OPTIONS: Final = (
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
     Option("private-files", "true", "whether files that are made are for their owner alone (0600): true or false"),
     Option("writer-schemas", "", "folder with schemas of newer releases (NAME.avsc) that messages are written with"),
-    Option("alert-rules", "", "file with alert rules (YAML or TOML), or `defaults` for the default rules alone"),
+    Option(
+        "alert-rules",
+        DEFAULT_RULES,
+        "file with alert rules (YAML or TOML); `defaults`: the default rules alone; `none`: consume without alerts",
+    ),
     Option("zone", "Asia/Shanghai", "whose days and clocks: a name of the IANA database"),
     Option("lang", "", "language of what is printed for people: en or zh; by default the locale's"),
 )
@@ -167,12 +173,12 @@ class Settings:
     def alert_rules(self) -> Path | None:
         """The path of the file with alert rules; None for the default rules alone."""
         path = self.values["alert-rules"].value
-        return Path(path) if path not in ("", DEFAULT_RULES) else None
+        return Path(path) if path not in ("", DEFAULT_RULES, NO_RULES) else None
 
     @property
     def has_alerts(self) -> bool:
-        """Whether `consume` works with alert rules, unless an option says otherwise: whether the setting is given."""
-        return bool(self.values["alert-rules"].value)
+        """Whether `consume` works with alert rules, unless an option says otherwise."""
+        return self.values["alert-rules"].value != NO_RULES
 
     @property
     def private_files(self) -> bool:

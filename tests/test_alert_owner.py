@@ -497,6 +497,20 @@ def test_a_rule_that_fails_is_an_alert_of_its_own(place: Place) -> None:
     assert [e.rule for e in told(place.log, "resolved")] == ["many"]
 
 
+def test_a_run_that_ends_with_the_log_waits_for_a_slow_rule(place: Place) -> None:
+    """Else `consume` ends with an error, or without what the rule found, whenever the machine is busy."""
+    place.rules.write_text(SQL, encoding="utf-8")
+    at = now() - timedelta(minutes=5)
+
+    def slow(reading: Cursor, rule: Rule, moment: Moment) -> Sequence[Offender]:
+        time.sleep(1.2)
+        return [Offender({"campaign": "k-1"}, 5, 1, at.replace(tzinfo=None))]
+
+    append(place.log, [claim(1, at=at)])
+    place.run(find=slow)
+    assert [e.rule for e in told(place.log, "fired")] == ["many"]
+
+
 @pytest.mark.slow
 def test_a_rule_that_takes_too_long_is_broken_off_and_the_consumer_goes_on(place: Place) -> None:
     """Else one query stops every alert, or the consumer with it."""

@@ -149,11 +149,14 @@ class AlertWork:
 
     def finish(self) -> None:
         """For a run that ends with the log: look at all that changed, ask every rule once, and send what is due,
-        without waiting for further alerts of a group."""
+        without waiting for further alerts of a group. Takes about a minute at most, and logs what it left out."""
         deadline = time.monotonic() + _PATIENCE_S
         self._tick_at = float("inf")
         while not (self._synced and self._episodes.done):
-            if time.monotonic() > deadline or self._stopped or time.monotonic() < self._pause_until:
+            if self._stopped:
+                return
+            if time.monotonic() > deadline or time.monotonic() < self._pause_until:
+                _logger.warning("alerts: not everything was looked at; the next `consume` goes on")
                 return
             self()
             if not self._synced:
@@ -180,7 +183,10 @@ class AlertWork:
     def _ask_all(self, deadline: float) -> None:
         rules = list(self._known.rules.by_name.values())
         while self._asked.busy or self._asked.start(rules, self._moment(_now()), at_once=True):
-            if time.monotonic() > deadline or self._stopped:
+            if self._stopped:
+                return
+            if time.monotonic() > deadline:
+                _logger.warning("alerts: not every rule on the tables was asked; the next `consume` asks them")
                 return
             self._take_answer(timeout_s=0.5)
 

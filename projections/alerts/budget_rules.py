@@ -16,8 +16,8 @@ import polars as pl
 
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
-from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, Sums
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Released, instant
+from coupon_ledger.projections.alerts.buckets import Buckets, Slice, Sums
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Place, Released, instant
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import Measure
@@ -108,13 +108,15 @@ class _BudgetRule:
     def see(self, piece: Released, terms: _Terms) -> None:
         for closed in self.buckets.see(piece):
             self._add(closed.number, closed.sums)
-            for key in list(self._latest):
-                self._judge(closed, key, terms)
+            if self._latest:
+                place = closed.place
+                for key in list(self._latest):
+                    self._judge(closed.at, place, key, terms)
             self._episodes.advance(closed.at)
 
-    def _judge(self, closed: Closed, key: Slice, terms: _Terms) -> None:
+    def _judge(self, at: int, place: Place, key: Slice, terms: _Terms) -> None:
         of = self._of
-        limit = terms.at(key[0], "budget_minor" if isinstance(of, Budget) else "quantity", closed.place.recorded_at)
+        limit = terms.at(key[0], "budget_minor" if isinstance(of, Budget) else "quantity", place.recorded_at)
         if not limit:
             return
         total = self._total[key]
@@ -122,20 +124,21 @@ class _BudgetRule:
         per_second = lately / (self._window * self.buckets.length / _SECOND)
         left = max(limit - total, 0.0)
         seconds = left / per_second if per_second > 0 else math.inf
-        details: dict[str, Any] = {
-            **self._figures(limit, total, terms.at(key[0], "currency", closed.place.recorded_at)),
-            "per_hour": round(per_second * 3600, 2),
-            "exhausted_at": None if math.isinf(seconds) else _later(closed.at, seconds),
-        }
-        named = ((CAMPAIGN_OF, key[0]),)
         share = of.share if isinstance(of, Budget) else None
         within = of.exhausted_within if isinstance(of, Budget) else of.sold_out_within
         if share is not None and total >= share * limit:
-            self._episodes.true(named, closed.at, closed.place, total / limit, share, details)
+            value, bound, less_is_worse = total / limit, share, False
         elif within is not None and seconds <= within.total_seconds():
-            self._episodes.true(
-                named, closed.at, closed.place, seconds, within.total_seconds(), details, less_is_worse=True
-            )
+            value, bound, less_is_worse = seconds, within.total_seconds(), True
+        else:
+            return
+        details: dict[str, Any] = {
+            **self._figures(limit, total, terms.at(key[0], "currency", place.recorded_at)),
+            "per_hour": round(per_second * 3600, 2),
+            "exhausted_at": None if math.isinf(seconds) else _later(at, seconds),
+        }
+        named = ((CAMPAIGN_OF, key[0]),)
+        self._episodes.true(named, at, place, value, bound, details, less_is_worse=less_is_worse)
 
     def _figures(self, limit: int, total: float, currency: str | None) -> dict[str, Any]:
         if isinstance(self._of, Stock):

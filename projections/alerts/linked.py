@@ -186,7 +186,7 @@ class _Graph:
         group_of = np.full(len(self._users) + 1, -1)  # the last is for users that have no number
         for index, group in enumerate(found):
             group_of[group.users] = index
-        latest = self._latest(len(found), group_of)
+        latest = self._latest(found)
         keys: list[Key | None] = []
         for tick in ticks:
             clock = tick * self.ticks.every
@@ -201,20 +201,14 @@ class _Graph:
                     details = None if said.get(_LATEST) == user else {**said, _LATEST: user}
                     episodes.true(key, clock, passed.place(tick), size, of.users, details)
 
-    def _latest(self, number: int, group_of: Int64) -> list[str]:
-        """The latest user of each group: of those whose last event leaves the window last, the smallest. `number`: of
-        groups; `group_of`: per user."""
-        waiting = np.ones(number + 1, dtype=np.bool_)
-        waiting[-1] = False
-        latest: dict[int, str] = {}
-        for events in self._events.last_first():
-            users = np.unique(events[waiting[group_of[events]]])
-            named = pl.DataFrame({"group": group_of[users], "user": self._users.named(users)})
-            latest |= dict(named.group_by("group").agg(pl.col("user").min()).iter_rows())
-            waiting[group_of[users]] = False
-            if len(latest) == number:
-                break
-        return [latest[group] for group in range(number)]
+    def _latest(self, found: list[Group]) -> list[str]:
+        """The latest user of each group: of those whose last event leaves the window last, the smallest."""
+        leaves = self._events.last_leaves(len(self._users))
+        latest = []
+        for group in found:
+            of_group = leaves[group.users]
+            latest.append(min(self._users.values(group.users[of_group == of_group.max()])))
+        return latest
 
     def _keys(self, found: list[Group], group_of: Int64, episodes: Episodes) -> list[Key | None]:
         """The key of each group's episode. A group goes on with the episode that it has the latest user of; if it has

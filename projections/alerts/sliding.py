@@ -8,7 +8,6 @@ after it was released, and leaves at the first tick at which it is older than th
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -152,9 +151,13 @@ class Sliding:
         """The keys that are inside at all ticks from here to `last`, and counts that they have at least."""
         return _merged(self.keys, self.counts, _NONE, self.leaving(last))
 
-    def last_first(self) -> Iterator[Keys]:
-        """The keys of the events inside: those that leave last, then those that leave before, and so on."""
-        return (np.concatenate(self._leaving[end]) for end in reversed(self._ends))
+    def last_leaves(self, number: int) -> Int64:
+        """Per key below `number`, the tick at which its last event that is inside leaves; -1 without one."""
+        leaves = np.full(number, -1, dtype=np.int64)
+        for end in self._ends:
+            for keys in self._leaving[end]:
+                leaves[keys] = end
+        return leaves
 
     def all_keys(self) -> Keys:
         """The keys of all events that are inside or will enter."""
