@@ -50,7 +50,7 @@ _SLOW_COMMIT_S: Final = 10.0
 @click.option(
     "--alerts/--no-alerts",
     default=None,
-    help="Put alert rules in force, and tell what they find; or do not. [default: --alerts, unless alert-rules is none]",
+    help="Put alert rules in force, and tell what they find. [default: --alerts, unless alert-rules is none]",
 )
 @duration_option("--sweep-every", "With --follow: how often to expire coupons and release holds that are due.")
 @log_format_option

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from coupon_ledger.consumers import failing, log_identity
+from coupon_ledger.consumers.alerts import book
 from coupon_ledger.consumers.bulk_load import WORTH_IT, fold_again, fold_whole, records_begun
 from coupon_ledger.consumers.runner import Boundary, Consumer
 from coupon_ledger.ledger.archive import Span
@@ -296,6 +297,8 @@ class Rebuild:
             took = self._fold(until, standing)
             records += took
             if took < _NEAR:
+                if self._copy is None:
+                    book.store_all(self._store, self._log)
                 return records
 
     def _fold_only(self) -> int:

@@ -178,7 +178,7 @@ class Settings:
     @property
     def has_alerts(self) -> bool:
         """Whether `consume` works with alert rules, unless an option says otherwise."""
-        return self.values["alert-rules"].value != NO_RULES
+        return str(self.values["alert-rules"].value) != NO_RULES
 
     @property
     def private_files(self) -> bool:

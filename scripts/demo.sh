@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A retailer's real year in seven steps, on the embedded log or on a real Kafka. docs/tour.md shows the rest.
+# A retailer's real year in eight steps, on the embedded log or on a real Kafka. docs/tour.md shows the rest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -75,12 +75,47 @@ if [ "${DEMO_PART:-all}" = ledger ]; then
   exit # what follows asks the tables, which are the same on any log
 fi
 
-say "6. What did it cost, who bore it, and what did it earn?" \
+say "6. Is somebody draining the coupons?" \
+  "A quiet week, then, live, one phone claims for eight accounts. The default rules see it; people handle it."
+use farm
+run init >"$demo/init.txt"
+run simulate --days 7 --events 2000 --seed 7
+"$ledger" consume --follow >"$demo/farm.log" 2>&1 &
+consumer=$!
+trap 'kill "$consumer" 2>/dev/null || true' EXIT
+for _ in $(seq 300); do
+  [ "$("$ledger" status --output json 2>/dev/null | "$python" -c \
+    'import json, sys; s = json.load(sys.stdin); print(s["read"] - sum(p["end"] for p in s["partitions"]))' \
+    2>/dev/null)" = 0 ] && break
+  sleep 0.2
+done
+run alerts stats --rule device_farm
+run publish docs/device-farm.ndjson
+for _ in $(seq 300); do
+  alert=$("$ledger" alerts list --rule device_farm --output csv 2>/dev/null | sed -n 2p | cut -c1-8)
+  [ -n "$alert" ] && break
+  sleep 0.2
+done
+run alerts list --rule device_farm
+run alerts ack "$alert" --for 30m
+run alerts act "$alert"
+run alerts resolve "$alert" --true --why "one phone, eight accounts"
+run alerts stats --rule device_farm
+printf '\nWould the rule have found it, and how often would it have cried wolf?\n\n'
+run alerts backtest --rule device_farm --from 2025-09-01 --sweep device_farm.at_least=3,5,7,9
+kill -TERM "$consumer" && wait "$consumer"
+trap - EXIT
+
+use year
+printf '\nAnd in the real year: what stands is grouped by rule and campaign\n\n'
+run alerts list --rule double_use --columns alert,severity,rule,key,measured,money_minor,since
+
+say "7. What did it cost, who bore it, and what did it earn?" \
   "To the cent, by the year's own books. Cost of goods is assumed to be 75% of what was paid."
 run report finance split --by kind,funder --until 2018-01-01
 run report roi --goods-rate 75 --at 2018-01-01 --limit 4
 
-say "7. What would have been bought anyway?" \
+say "8. What would have been bought anyway?" \
   "An experiment whose truth is known. Simple ROI takes every sale with a coupon for its own; the true one is far less."
 use experiment
 run init >"$demo/init.txt"

@@ -178,6 +178,9 @@ def test_new_dead_letters_are_found_until_somebody_discards_them(store: Store) -
 
 
 def test_late_events_and_clocks_ahead_are_told_apart(store: Store) -> None:
+    publish(store, "begins", [NOW - MINUTE] * 4, timedelta(hours=1))
+    assert health(store, "late_share", 0.5) == [], "the import of a past is no alert"
+    publish(store, "late", [NOW - timedelta(days=1)])
     publish(store, "late", [NOW - MINUTE] * 4, timedelta(hours=1))
     publish(store, "good", [NOW - MINUTE] * 4)
     publish(store, "ahead", [NOW - MINUTE] * 4, -timedelta(seconds=30))

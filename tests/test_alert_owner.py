@@ -27,11 +27,13 @@ from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
 from coupon_ledger.ledger import alert_events, operations
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Acknowledge, Resolve
+from coupon_ledger.projections import generations
 from coupon_ledger.projections.alerts.in_force import stored
 from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.connection import Cursor
 from coupon_ledger.projections.database import open_database
+from coupon_ledger.projections.store import Store
 from tests.alert_owner import FARM, Box, Place, append, claim, farm, now, told
 from tests.command_line import ledger
 from tests.loopback import Http, serving
@@ -239,6 +241,8 @@ def test_a_rebuild_fires_nothing_again_and_the_new_generation_goes_on(place: Pla
         rebuild.build()
         compared = rebuild.compare()
     assert compared is not None and not compared.different and "alert_episodes" in compared.equal
+    with Store.open_generation(path, generations.rebuilt_file(path)) as rebuilt:
+        assert rebuilt.rows("SELECT count(*) FROM alert_events WHERE type = 'fired'") == [(1,)], "known without an owner"
     before = Counter(event.event_id for event in told(place.log))
     with following(place, box) as owner:
         succeeded = owner.ask(waiting(path, back=False)).result(PATIENCE_S)

@@ -14,8 +14,9 @@ import polars as pl
 
 from coupon_ledger.consumers.alerts.tail import Piece
 from coupon_ledger.ledger.alert_book import AlertBook
-from coupon_ledger.ledger.alert_events import AlertEvent, RecordedAlertEvent, decoded
-from coupon_ledger.ledger.log import TopicPartition
+from coupon_ledger.ledger.alert_events import AlertEvent, RecordedAlertEvent, decoded, read
+from coupon_ledger.ledger.errors import LogNotInitialised
+from coupon_ledger.ledger.log import LogReader, TopicPartition
 from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.signature import stable_hash
@@ -71,6 +72,16 @@ def store_piece(store: Store, piece: Piece) -> list[AlertEvent]:
         rows = [(partition.partition, offset) for partition, offset in piece.positions.items()]
         store.insert("alert_positions", pl.DataFrame(rows, schema=["log_partition", "next_offset"], orient="row"))
     return [recorded.event for recorded in fresh.values()]
+
+
+def store_all(store: Store, log: LogReader) -> None:
+    """Store the events up to the present end of the topic, as an owner does who works with alerts. A log without the
+    topic, such as an archive of before it, has none."""
+    try:
+        events, reached = read(log, positions(store))
+    except LogNotInitialised:
+        return
+    store_piece(store, Piece(events, reached))
 
 
 def _known(reading: Reading, hashes: list[int]) -> set[str]:

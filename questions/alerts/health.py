@@ -14,6 +14,7 @@ from coupon_ledger.ledger.plain import plain
 from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import Health
 from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.live.journal import JOURNAL
 
 LOOKED_AT: Final = 5_000_000
 """Number of events of a topic, the latest ones, from which the usual gaps of its sources are taken."""
@@ -46,7 +47,7 @@ def offenders(reading: Reading, of: Health, clock: datetime, vitals: Vitals) -> 
     - `silent_source`: seconds without an event of a source beyond its longest usual gap; `source`, `topic`
     - `dead_letters`: number of new dead letters in the window that nobody discarded; `topic`, `reason`
     - `late_share`: part (0 to 1) of the events recorded in the window that happened longer ago than the window when
-      they were recorded; `source`, `topic`
+      they were recorded; `source`, `topic`. A source that began within the window brings its past along: not counted
     - `clock_skew`: seconds that `occurred_at` is ahead of `recorded_at` at most, in the window; `source`, `topic`
     - `provisional`: number of violations that have been provisional for longer than the window; `code`
     - `sweep_overdue`: number of coupons that should have expired longer ago than the window; `campaign`
@@ -110,8 +111,19 @@ def _dead_letters(reading: Reading, of: Health, moment: _Moment) -> Iterator[Off
 
 def _late_share(reading: Reading, of: Health, moment: _Moment) -> Iterator[Offender]:
     for row in _lateness(reading, of, moment):
-        details = {"late": row["late"], "events": row["events"]}
-        yield Offender(_of_source(row), row["late"] / row["events"], of.above, moment.read_until, details=details)
+        share = row["late"] / row["events"]
+        if share > of.above and _published_before(reading, row, moment.read_until - of.window):
+            details = {"late": row["late"], "events": row["events"]}
+            yield Offender(_of_source(row), share, of.above, moment.read_until, details=details)
+
+
+def _published_before(reading: Reading, row: Mapping[str, Any], at: datetime) -> bool:
+    """Whether the source has published to the topic before. One that has just begun brings its past along."""
+    found = reading.frame(
+        f"SELECT 1 FROM {JOURNAL[row['topic']]} WHERE source = $source AND recorded_at <= $at LIMIT 1",
+        {"source": row["source"], "at": at},
+    )
+    return bool(found.height)
 
 
 def _clock_skew(reading: Reading, of: Health, moment: _Moment) -> Iterator[Offender]:
