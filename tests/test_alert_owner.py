@@ -242,7 +242,7 @@ def test_a_rebuild_fires_nothing_again_and_the_new_generation_goes_on(place: Pla
         compared = rebuild.compare()
     assert compared is not None and not compared.different and "alert_episodes" in compared.equal
     with Store.open_generation(path, generations.rebuilt_file(path)) as rebuilt:
-        assert rebuilt.rows("SELECT count(*) FROM alert_events WHERE type = 'fired'") == [(1,)], "known without an owner"
+        assert rebuilt.rows("SELECT count(*) FROM alert_events WHERE type = 'fired'") == [(1,)]
     before = Counter(event.event_id for event in told(place.log))
     with following(place, box) as owner:
         succeeded = owner.ask(waiting(path, back=False)).result(PATIENCE_S)
