@@ -7,7 +7,7 @@ count. An event that comes later counts in no bucket. All sums are stored, so th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -196,6 +196,18 @@ class Buckets:
             by_slice = self._open.setdefault(bucket, {})
             key = tuple(values)
             by_slice[key] = by_slice.get(key, NOTHING).plus(Sums(of, per_sum))
+
+
+def runs(closed: Iterable[Closed], at_most: int) -> Iterator[list[Closed]]:
+    """The buckets in lists, of `at_most` each, in which every bucket is the one after that before."""
+    run: list[Closed] = []
+    for one in closed:
+        if run and (one.number != run[-1].number + 1 or len(run) == at_most):
+            yield run
+            run = []
+        run.append(one)
+    if run:
+        yield run
 
 
 _SCHEMA: Final[dict[str, Any]] = {

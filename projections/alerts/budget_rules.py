@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
-from coupon_ledger.projections.alerts.buckets import Buckets, Slice, Sums
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Place, Released, instant
+from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, Sums, runs
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Int64, Mask, Released, instant, micros
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import Measure
@@ -26,6 +28,10 @@ from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.entities import TERM_EVENTS
 from coupon_ledger.projections.store import Store
 
+Floats = npt.NDArray[np.float64]
+
+_CELLS: Final = 500_000
+"""So many buckets times campaigns are judged at once, about."""
 _SECOND: Final = 1_000_000
 _DAY: Final = 24 * 3600 * _SECOND
 _BURNT: Final = Measure(
@@ -74,6 +80,8 @@ class BudgetRules(Stored):
 
 
 class _BudgetRule:
+    """One rule. Its buckets are judged many at once, in arrays with a row per bucket and a column per campaign."""
+
     def __init__(self, rule: Rule, of: Budget | Stock, episodes: Episodes) -> None:
         self._of = of
         self._episodes = episodes
@@ -106,39 +114,75 @@ class _BudgetRule:
             self._recent.popleft()
 
     def see(self, piece: Released, terms: _Terms) -> None:
-        for closed in self.buckets.see(piece):
-            self._add(closed.number, closed.sums)
-            if self._latest:
-                place = closed.place
-                for key in list(self._latest):
-                    self._judge(closed.at, place, key, terms)
-            self._episodes.advance(closed.at)
+        at_once = max(20, _CELLS // max(1, len(self._latest)))
+        for closed in runs(self.buckets.see(piece), at_once):
+            keys = list(dict.fromkeys([*self._latest, *(key for one in closed for key in one.sums)]))
+            if keys:
+                self._judge(piece, closed, keys, terms)
+            for one in closed:
+                self._add(one.number, one.sums)
+            self._episodes.advance(closed[-1].at)
 
-    def _judge(self, at: int, place: Place, key: Slice, terms: _Terms) -> None:
+    def _judge(self, piece: Released, closed: Sequence[Closed], keys: Sequence[Slice], terms: _Terms) -> None:
+        """Judge buckets that follow one another, for these campaigns."""
         of = self._of
-        limit = terms.at(key[0], "budget_minor" if isinstance(of, Budget) else "quantity", place.recorded_at)
-        if not limit:
-            return
-        total = self._total[key]
-        lately = math.fsum(sums[key].of for _, sums in self._recent if key in sums)
+        burnt = self._burnt(closed, keys)
+        new = burnt[self._window - 1 :]
+        total = np.array([self._total[key] for key in keys]) + np.cumsum(new, axis=0)
+        sums = np.cumsum(np.vstack([np.zeros(len(keys)), burnt]), axis=0)
+        lately = sums[self._window :] - sums[: len(closed)]
+        recorded = piece.recorded_when(np.array([one.at for one in closed]))
+        limit = np.column_stack([terms.over(key[0], self._term, recorded) for key in keys])
         per_second = lately / (self._window * self.buckets.length / _SECOND)
-        left = max(limit - total, 0.0)
-        seconds = left / per_second if per_second > 0 else math.inf
+        with np.errstate(divide="ignore", invalid="ignore"):
+            seconds = np.where(per_second > 0, np.maximum(limit - total, 0.0) / per_second, np.inf)
+        known = (limit > 0) & self._alive(closed, keys, new)
         share = of.share if isinstance(of, Budget) else None
         within = of.exhausted_within if isinstance(of, Budget) else of.sold_out_within
-        if share is not None and total >= share * limit:
-            value, bound, less_is_worse = total / limit, share, False
-        elif within is not None and seconds <= within.total_seconds():
-            value, bound, less_is_worse = seconds, within.total_seconds(), True
-        else:
-            return
-        details: dict[str, Any] = {
-            **self._figures(limit, total, terms.at(key[0], "currency", place.recorded_at)),
-            "per_hour": round(per_second * 3600, 2),
-            "exhausted_at": None if math.isinf(seconds) else _later(at, seconds),
-        }
-        named = ((CAMPAIGN_OF, key[0]),)
-        self._episodes.true(named, at, place, value, bound, details, less_is_worse=less_is_worse)
+        spent = known & (total >= share * limit) if share is not None else np.zeros_like(known)
+        soon = known & ~spent & (seconds <= within.total_seconds()) if within is not None else np.zeros_like(known)
+        for row, column in np.argwhere(spent | soon).tolist():
+            one, place, campaign = closed[row], closed[row].place, keys[column][0]
+            most, all_spent, left_s = int(limit[row, column]), float(total[row, column]), float(seconds[row, column])
+            details: dict[str, Any] = {
+                **self._figures(most, all_spent, terms.at(campaign, "currency", place.recorded_at)),
+                "per_hour": round(float(per_second[row, column]) * 3600, 2),
+                "exhausted_at": None if math.isinf(left_s) else _later(one.at, left_s),
+            }
+            named = ((CAMPAIGN_OF, campaign),)
+            if share is not None and spent[row, column]:
+                self._episodes.true(named, one.at, place, all_spent / most, share, details)
+            elif within is not None:
+                bound = within.total_seconds()
+                self._episodes.true(named, one.at, place, left_s, bound, details, less_is_worse=True)
+
+    def _burnt(self, closed: Sequence[Closed], keys: Sequence[Slice]) -> Floats:
+        """The sums per bucket and campaign: of the buckets of the window before the first one, and of these."""
+        column = {key: number for number, key in enumerate(keys)}
+        begin = closed[0].number - self._window + 1
+        sums = np.zeros((self._window - 1 + len(closed), len(keys)))
+        for number, of_bucket in (*self._recent, *((one.number, one.sums) for one in closed)):
+            if number >= begin:
+                for key, one in of_bucket.items():
+                    if key in column:
+                        sums[number - begin, column[key]] = one.of
+        return sums
+
+    def _alive(self, closed: Sequence[Closed], keys: Sequence[Slice], new: Floats) -> Mask:
+        """Whether a campaign has had events within a day, per bucket and campaign."""
+        before = np.array([self._latest.get(key, -(2**62)) for key in keys], dtype=np.int64)
+        numbers = np.array([one.number for one in closed], dtype=np.int64)
+        there = np.zeros(new.shape, dtype=np.bool_)
+        column = {key: number for number, key in enumerate(keys)}
+        for row, one in enumerate(closed):
+            there[row, [column[key] for key in one.sums]] = True
+        latest = np.maximum.accumulate(np.maximum(before, np.where(there, numbers[:, None], -(2**62))), axis=0)
+        alive: Mask = latest > numbers[:, None] - self._day
+        return alive
+
+    @property
+    def _term(self) -> str:
+        return "budget_minor" if isinstance(self._of, Budget) else "quantity"
 
     def _figures(self, limit: int, total: float, currency: str | None) -> dict[str, Any]:
         if isinstance(self._of, Stock):
@@ -165,6 +209,14 @@ class _Terms:
         """The canonically last value that was recorded by then; None without one."""
         known = (row[term] for row, recorded_at in reversed(self._rows.get(campaign, ())) if recorded_at <= known_at)
         return next((value for value in known if value is not None), None)
+
+    def over(self, campaign: str, term: str, known_at: Int64) -> Floats:
+        """The same for many instants (microseconds), of a term that is a number; 0 without one."""
+        values = np.zeros(len(known_at))
+        for row, recorded_at in self._rows.get(campaign, ()):
+            if row[term] is not None:
+                values[known_at >= micros(recorded_at)] = row[term]
+        return values
 
 
 def _with_returns_priced(reading: Reading, events: pl.DataFrame) -> pl.DataFrame:

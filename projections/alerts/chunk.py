@@ -102,6 +102,11 @@ class Released:
     def values(self, column: str, rows: Int64) -> list[Any]:
         return self.events[column].gather(rows).to_list()
 
+    def recorded_when(self, clocks: Int64) -> Int64:
+        """When the first events were recorded at which the clock has reached these instants (microseconds)."""
+        recorded: Int64 = self.events["recorded_at"].cast(pl.Int64).to_numpy()
+        return recorded[np.searchsorted(self.clock, clocks)]
+
     def place(self, row: int) -> Place:
         if self._places is None:
             self._places = self.events.select(_POSITION)
