@@ -17,7 +17,7 @@ import polars as pl
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
 from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, Sums
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Released, instant
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Place, Released, instant
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import Measure
@@ -108,13 +108,14 @@ class _BudgetRule:
     def see(self, piece: Released, terms: _Terms) -> None:
         for closed in self.buckets.see(piece):
             self._add(closed.number, closed.sums)
+            place = closed.place
             for key in list(self._latest):
-                self._judge(closed, key, terms)
+                self._judge(closed, place, key, terms)
             self._episodes.advance(closed.at)
 
-    def _judge(self, closed: Closed, key: Slice, terms: _Terms) -> None:
-        of = self._of
-        limit = terms.at(key[0], "budget_minor" if isinstance(of, Budget) else "quantity", closed.place.recorded_at)
+    def _judge(self, closed: Closed, place: Place, key: Slice, terms: _Terms) -> None:
+        of, known_at = self._of, place.recorded_at
+        limit = terms.at(key[0], "budget_minor" if isinstance(of, Budget) else "quantity", known_at)
         if not limit:
             return
         total = self._total[key]
@@ -123,7 +124,7 @@ class _BudgetRule:
         left = max(limit - total, 0.0)
         seconds = left / per_second if per_second > 0 else math.inf
         details: dict[str, Any] = {
-            **self._figures(limit, total, terms.at(key[0], "currency", closed.place.recorded_at)),
+            **self._figures(limit, total, terms.at(key[0], "currency", known_at)),
             "per_hour": round(per_second * 3600, 2),
             "exhausted_at": None if math.isinf(seconds) else _later(closed.at, seconds),
         }
@@ -131,11 +132,17 @@ class _BudgetRule:
         share = of.share if isinstance(of, Budget) else None
         within = of.exhausted_within if isinstance(of, Budget) else of.sold_out_within
         if share is not None and total >= share * limit:
-            self._episodes.true(named, closed.at, closed.place, total / limit, share, details)
-        elif within is not None and seconds <= within.total_seconds():
-            self._episodes.true(
-                named, closed.at, closed.place, seconds, within.total_seconds(), details, less_is_worse=True
-            )
+            self._episodes.true(named, closed.at, place, total / limit, share, details)
+        elif within is not None and seconds <= within.total_seconds() and self._ahead(total / limit, key, terms, place):
+            self._episodes.true(named, closed.at, place, seconds, within.total_seconds(), details, less_is_worse=True)
+
+    def _ahead(self, spent: float, key: Slice, terms: _Terms, place: Place) -> bool:
+        """Whether the share that is spent is far enough ahead of the time for claims that has passed."""
+        ahead = self._of.ahead if isinstance(self._of, Budget) else None
+        first, last = (terms.at(key[0], term, place.recorded_at) for term in ("claim_from", "claim_until"))
+        if ahead is None or first is None or last is None or last <= first:
+            return True
+        return bool(spent >= ahead * min(max((place.recorded_at - first) / (last - first), 0.0), 1.0))
 
     def _figures(self, limit: int, total: float, currency: str | None) -> dict[str, Any]:
         if isinstance(self._of, Stock):
@@ -143,14 +150,17 @@ class _BudgetRule:
         return {"budget": [limit, currency or ""], "spent": [int(total), currency or ""]}
 
 
+_TERMS: Final = ("budget_minor", "quantity", "currency", "claim_from", "claim_until")
+
+
 class _Terms:
-    """Budgets, currencies and quantities of the campaigns, as they were known at an instant of recording."""
+    """What campaigns may give out and spend, and when, as it was known at an instant of recording."""
 
     def __init__(self, reading: Reading, until: datetime) -> None:
         rows = reading.frame(
-            "SELECT campaign_id, budget_minor, quantity, currency, recorded_at FROM campaign_events"
+            f"SELECT campaign_id, {', '.join(_TERMS)}, recorded_at FROM campaign_events"
             " WHERE recorded_at <= $until AND list_contains($terms, type)"
-            " AND (budget_minor IS NOT NULL OR quantity IS NOT NULL OR currency IS NOT NULL)"
+            f" AND coalesce({', '.join(f'{term}::VARCHAR' for term in _TERMS)}) IS NOT NULL"
             " ORDER BY occurred_at, list_position($types, type), event_id",
             {"until": until, "terms": list(TERM_EVENTS), "types": list(types(CAMPAIGN))},
         )
