@@ -66,7 +66,7 @@ def rules_file(folder: Path, number: int) -> Path:
 
 def _velocity() -> Iterator[dict[str, Any]]:
     keys = (["device_id"], ["ip"], ["phone_prefix"], ["user_id"], ["ip", "campaign_id"], ["device_id", "campaign_id"])
-    windows = {"1m": 30, "10m": 60, "1h": 120, "6h": 240, "1d": 480}
+    windows = {"1m": 200, "10m": 400, "1h": 800, "6h": 1_600, "1d": 3_200}
     for window, by, (events, distinct) in itertools.product(
         windows, keys, ((["claimed"], "user_id"), (["claimed"], None), (["used"], None), (["claimed"], "campaign_id"))
     ):
@@ -98,6 +98,10 @@ class Ran:
     cpu: float
     peak_mb: int
     said: str
+
+    @property
+    def figures(self) -> str:
+        return f"{self.seconds:.1f} s, {self.cpu:.1f} s of processor time, {self.peak_mb:,} MB"
 
 
 def ran(folder: Path, *arguments: str) -> Ran:
@@ -132,8 +136,8 @@ def rules(folder: Path, events: int, number: int) -> None:
         ran(folder, "init")
         done = ran(folder, "consume", *options)
         first = first or done
-        print(f"{what:16} {events / done.cpu:10,.0f} events/s of processor time  {first.cpu / done.cpu:5.0%}"
-              f"  {done.seconds:7.1f} s  {done.cpu:7.1f} s of processor time  {done.peak_mb:6,} MB", flush=True)  # fmt: skip
+        rate, share = events / done.cpu, first.cpu / done.cpu
+        print(f"{what:16} {rate:10,.0f} events/s of processor time  {share:5.0%}  {done.figures}", flush=True)
     print(ran(folder, "alerts", "list", "--by", "rule", "--state", "all").said)
 
 
@@ -163,8 +167,10 @@ def delay(folder: Path, rate: int, seconds: int) -> None:
     }
     delays = sorted((fired[d] - at).total_seconds() for d, at in appended.items() if d in fired)
     late = delays[min(len(delays) - 1, int(0.99 * len(delays)))]
-    print(f"{rate:,} events/s for {seconds} s: {len(delays)} of {len(appended)} farms told;"
-          f" delay {statistics.median(delays):.2f} s median, {late:.2f} s at the 99th percentile, {delays[-1]:.2f} s at most")  # fmt: skip
+    print(
+        f"{rate:,} events/s for {seconds} s: {len(delays)} of {len(appended)} farms told; delay"
+        f" {statistics.median(delays):.2f} s median, {late:.2f} s at the 99th percentile, {delays[-1]:.2f} s at most"
+    )
 
 
 def _publish(log: Any, rate: int, seconds: int) -> dict[str, datetime]:
@@ -224,7 +230,7 @@ def backtest(folder: Path, events: int) -> None:
         ran(folder, "consume", "--no-alerts")
         done = ran(folder, "alerts", "backtest", "--from", "2016-01-01", "--output", "json")
         found = sum(row["alerts"] for row in json.loads(done.said))
-        print(f"{what}: {done.seconds:.1f} s, {done.cpu:.1f} s of processor time, {done.peak_mb:,} MB; {found:,} alerts", flush=True)  # fmt: skip
+        print(f"{what}: {done.figures}; {found:,} alerts", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

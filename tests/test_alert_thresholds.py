@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,18 @@ CAMPAIGN_EVENT = {
 
 
 def found(
-    folder: Path, rules: Sequence[Rule], events: Sequence[Delivery], random_: random.Random | None = None
+    folder: Path,
+    rules: Sequence[Rule],
+    events: Sequence[Delivery],
+    random_: random.Random | None = None,
+    campaign: Mapping[str, Any] | None = None,
 ) -> list[Any]:
+    folder.mkdir(exist_ok=True)
     with scratch_store(folder) as store:
         with store.transaction():
             put_in_force(store, rules)
-            campaign = Delivery(CAMPAIGN_EVENT, START_US - MINUTE, 0, 0)
-            apply(store, CAMPAIGN, frame_of(CAMPAIGN, [campaign]))
+            published = Delivery(CAMPAIGN_EVENT | dict(campaign or {}), START_US - MINUTE, 0, 0)
+            apply(store, CAMPAIGN, frame_of(CAMPAIGN, [published]))
         released(store, list(cut(random_ or random.Random(1), events)), random_ or random.Random(1))
         columns = "rule, key, opened_at, closed_at, value, peak, threshold, times, details"
         return store.rows(f"SELECT {columns} FROM alert_episodes ORDER BY ALL")
@@ -116,6 +121,29 @@ def test_a_window_is_compared_with_the_one_a_day_before(tmp_path: Path) -> None:
     assert minute_of(episode[2]) > day and episode[4] < episode[6]
 
 
+def test_the_middle_of_seven_days_is_not_moved_by_one_burst(tmp_path: Path) -> None:
+    """Else the day after a sale looks like a dead channel, and people mute the rule."""
+    day = 24 * 60
+    claims: list[Told] = [(n * day + m, "claimed", {}) for n in range(6) for m in range(0, 60, 15 if n != 4 else 1)]
+    dead: list[Told] = [(6 * day + n * 60, "used", {}) for n in range(2)]
+    terms: dict[str, Any] = {"metric": "claimed", "direction": "down", "relative": 0.9, "window": "1h"}
+    yesterday = rule("yesterday", kind="threshold", against="last_day", **terms)
+    usual = rule("usual", kind="threshold", against="last_7_days", **terms)
+    episodes = found(tmp_path, [yesterday, usual], told(*claims, *dead, (7 * day, "used", {})))
+    days = {name: [minute_of(e[2]) // day for e in episodes if e[0] == name] for name in ("yesterday", "usual")}
+    assert days["yesterday"] == [5, 6] and days["usual"] == [6]
+
+
+def test_a_campaign_of_two_hours_is_not_ahead_of_its_plan(tmp_path: Path) -> None:
+    """Else each flash sale, which is meant to spend its budget in hours, is an alert; and without the plan, a campaign
+    of ten days that burns as fast is none."""
+    uses: list[Told] = [(n * 5, "used", {"discount_minor": 400}) for n in range(12)]
+    burnt = rule("burnt", kind="budget", exhausted_within="2h", ahead=1.5, window="30m")
+    for hours, number in ((2, 0), (240, 1)):
+        until = {"claim_from": START, "claim_until": START + timedelta(hours=hours)}
+        assert len(found(tmp_path / str(hours), [burnt], told(*uses, (70, "claimed", {})), campaign=until)) == number
+
+
 @examples(8)
 @given(seed=st.integers(0, 2**32), number=st.integers(1, 120))
 def test_batches_and_restarts_do_not_matter(seed: int, number: int, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -125,6 +153,7 @@ def test_batches_and_restarts_do_not_matter(seed: int, number: int, tmp_path_fac
         rule("above", kind="threshold", metric="used", above=2, window="30m", by=["channel"]),
         rule("rate", kind="threshold", metric="use_rate", below=0.4, at_least=3, window="1h"),
         rule("less", kind="threshold", metric="claimed", against="last_hour", relative=0.5, window="20m"),
+        rule("usual", kind="threshold", metric="use_rate", against="last_7_days", relative=0.5, window="1h"),
         rule("burnt", kind="budget", share=0.05, exhausted_within="10h", window="30m"),
         rule("sold", kind="stock", sold_out_within="20h", window="30m"),
     ]

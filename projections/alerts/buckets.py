@@ -109,6 +109,14 @@ class Buckets:
         )
         return None if latest.item() is None else int(latest.item())
 
+    def first(self, reading: Reading) -> int | None:
+        """The first closed bucket with events; None if there is none."""
+        first = reading.frame(
+            "SELECT min(bucket) FROM alert_series WHERE rule = $rule AND rule_version = $version AND bucket < $next",
+            {**self._named, "next": self._next},
+        )
+        return None if first.item() is None else int(first.item())
+
     def history(self, reading: Reading, since: int) -> Iterator[tuple[int, dict[Slice, Sums]]]:
         """The closed buckets from `since` on, as `see` has yielded them."""
         if self._next is None:

@@ -19,7 +19,7 @@ import polars as pl
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
 from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, Sums, runs
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Int64, Mask, Released, instant, micros
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Int64, Mask, Place, Released, instant, micros
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import Measure
@@ -152,9 +152,17 @@ class _BudgetRule:
             named = ((CAMPAIGN_OF, campaign),)
             if share is not None and spent[row, column]:
                 self._episodes.true(named, one.at, place, all_spent / most, share, details)
-            elif within is not None:
+            elif within is not None and self._ahead(all_spent / most, campaign, terms, place):
                 bound = within.total_seconds()
                 self._episodes.true(named, one.at, place, left_s, bound, details, less_is_worse=True)
+
+    def _ahead(self, spent: float, campaign: str, terms: _Terms, place: Place) -> bool:
+        """Whether the share that is spent is far enough ahead of the time for claims that has passed."""
+        ahead = self._of.ahead if isinstance(self._of, Budget) else None
+        first, last = (terms.at(campaign, term, place.recorded_at) for term in ("claim_from", "claim_until"))
+        if ahead is None or first is None or last is None or last <= first:
+            return True
+        return bool(spent >= ahead * min(max((place.recorded_at - first) / (last - first), 0.0), 1.0))
 
     def _burnt(self, closed: Sequence[Closed], keys: Sequence[Slice]) -> Floats:
         """The sums per bucket and campaign: of the buckets of the window before the first one, and of these."""
@@ -190,14 +198,17 @@ class _BudgetRule:
         return {"budget": [limit, currency or ""], "spent": [int(total), currency or ""]}
 
 
+_TERMS: Final = ("budget_minor", "quantity", "currency", "claim_from", "claim_until")
+
+
 class _Terms:
-    """Budgets, currencies and quantities of the campaigns, as they were known at an instant of recording."""
+    """What campaigns may give out and spend, and when, as it was known at an instant of recording."""
 
     def __init__(self, reading: Reading, until: datetime) -> None:
         rows = reading.frame(
-            "SELECT campaign_id, budget_minor, quantity, currency, recorded_at FROM campaign_events"
+            f"SELECT campaign_id, {', '.join(_TERMS)}, recorded_at FROM campaign_events"
             " WHERE recorded_at <= $until AND list_contains($terms, type)"
-            " AND (budget_minor IS NOT NULL OR quantity IS NOT NULL OR currency IS NOT NULL)"
+            f" AND coalesce({', '.join(f'{term}::VARCHAR' for term in _TERMS)}) IS NOT NULL"
             " ORDER BY occurred_at, list_position($types, type), event_id",
             {"until": until, "terms": list(TERM_EVENTS), "types": list(types(CAMPAIGN))},
         )

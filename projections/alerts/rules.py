@@ -219,7 +219,7 @@ class Metric(_Model):
 
 
 class Threshold(_Model):
-    """A metric over a window against a fixed value, or against itself one period before.
+    """A metric over a window against a fixed value, or against itself at an earlier time.
     `relative` and `absolute` must both be passed."""
 
     kind: Literal["threshold"]
@@ -229,8 +229,9 @@ class Threshold(_Model):
     above: Annotated[Number | None, "Fires above this value (money in minor units, rates from 0 to 1)."] = None
     below: Annotated[Number | None, "Fires below this value."] = None
     against: Annotated[
-        Literal["last_hour", "last_day", "last_week", "last_year"] | None,
-        "What the metric is compared with, instead of a fixed value.",
+        Literal["last_hour", "last_day", "last_week", "last_year", "last_7_days"] | None,
+        "What the metric is compared with, instead of a fixed value; `last_7_days`: with the middle one of the values "
+        "at the same time of the seven days before.",
     ] = None
     direction: Annotated[Literal["both", "up", "down"], "Which changes count; only with `against`."] = "both"
     relative: Annotated[Ratio, "The change, as a share of what it is compared with."] = 0
@@ -255,12 +256,19 @@ class Budget(_Model):
         None
     )
     exhausted_within: Annotated[Span | None, "Fires when the budget is exhausted so soon at the present rate."] = None
+    ahead: Annotated[
+        Ratio | None,
+        "With `exhausted_within`: fires only if the share spent is so many times the share of the campaign's time for "
+        "claims that has passed. A campaign of two hours is meant to spend its budget in two hours.",
+    ] = None
     window: Annotated[Span, "The present rate is that of this window."] = timedelta(hours=1)
 
     @model_validator(mode="after")
     def _one_bound(self) -> Budget:
         if self.share is None and self.exhausted_within is None:
             raise ValueError("needs share, exhausted_within or both; name one")
+        if self.ahead is not None and self.exhausted_within is None:
+            raise ValueError("ahead is for exhausted_within; name both, or leave ahead out")
         return self
 
 

@@ -20,13 +20,15 @@ from coupon_ledger.projections.alerts.rules import Rule, Threshold
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
 
-_BEFORE: Final[Mapping[str, timedelta]] = {
-    "last_hour": timedelta(hours=1),
-    "last_day": timedelta(days=1),
-    "last_week": timedelta(weeks=1),
-    "last_year": timedelta(days=364),
+_BEFORE: Final[Mapping[str, tuple[timedelta, ...]]] = {
+    "last_hour": (timedelta(hours=1),),
+    "last_day": (timedelta(days=1),),
+    "last_week": (timedelta(weeks=1),),
+    "last_year": (timedelta(days=364),),
+    "last_7_days": tuple(timedelta(days=day) for day in range(1, 8)),
 }
-"""A year is 52 whole weeks, so that days of the week are compared with their like."""
+"""How far back the windows are that a window is compared with. A year is 52 whole weeks, so that days of the week are
+compared with their like."""
 
 
 class ThresholdRules(Stored):
@@ -57,23 +59,60 @@ class ThresholdRules(Stored):
 
 
 class _Window:
-    """The sums of one slice over the last buckets."""
+    """The sums of one slice over the last buckets. Sums are whole numbers, so adding and taking away is exact."""
 
     def __init__(self, length: int) -> None:
         self._length = length
-        self._in: deque[tuple[int, Sums]] = deque()
+        self._in: deque[tuple[int, int, int]] = deque()
+        self._of = self._per = 0
 
     def at(self, number: int) -> Sums:
-        """The sums of the window whose last bucket is `number`. Summed anew each time, so that nothing drifts."""
+        """The sums of the window whose last bucket is `number`."""
         while self._in and self._in[0][0] <= number - self._length:
-            self._in.popleft()
-        return Sums(math.fsum(s.of for _, s in self._in), math.fsum(s.per for _, s in self._in))
+            _, of, per = self._in.popleft()
+            self._of, self._per = self._of - of, self._per - per
+        return Sums(float(self._of), float(self._per))
 
     def add(self, number: int, sums: Sums) -> None:
-        self._in.append((number, sums))
+        of, per = int(sums.of), int(sums.per)
+        self._in.append((number, of, per))
+        self._of, self._per = self._of + of, self._per + per
 
     def __bool__(self) -> bool:
         return bool(self._in)
+
+
+class _Windows:
+    """Of each slice, the window that ended `back` buckets ago."""
+
+    def __init__(self, length: int, back: int = 0) -> None:
+        self._length = length
+        self._back = back
+        self._of: dict[Slice, _Window] = {}
+        self._waiting: deque[tuple[int, dict[Slice, Sums]]] = deque()
+        """Buckets that the windows will reach."""
+
+    def move(self, number: int, sums: dict[Slice, Sums]) -> None:
+        """Let the windows end `back` buckets before `number`, the next bucket, which has these sums."""
+        if sums:
+            self._waiting.append((number, sums))
+        while self._waiting and self._waiting[0][0] <= number - self._back:
+            earlier, those = self._waiting.popleft()
+            for key, one in those.items():
+                self._of.setdefault(key, _Window(self._length)).add(earlier, one)
+
+    def slices(self) -> Iterable[Slice]:
+        return self._of
+
+    def at(self, key: Slice, number: int) -> Sums:
+        """The sums of the slice, `back` buckets before `number`."""
+        window = self._of.get(key)
+        if window is None:
+            return NOTHING
+        sums = window.at(number - self._back)
+        if not window:
+            del self._of[key]
+        return sums
 
 
 class _ThresholdRule:
@@ -84,13 +123,13 @@ class _ThresholdRule:
         self._episodes = episodes
         length = micros_of(rule.every)
         self._buckets_in_window = max(1, micros_of(of.window) // length)
-        self._back = 0 if of.against is None else micros_of(_BEFORE[of.against]) // length
-        patience = self._buckets_in_window + self._back
-        self.buckets = Buckets(rule, self._measure, self._slices, length, patience)
-        self._now: dict[Slice, _Window] = {}
-        self._before: dict[Slice, _Window] = {}
-        self._waiting: deque[tuple[int, dict[Slice, Sums]]] = deque()
-        """Buckets that windows of one period before will reach."""
+        self._backs = [micros_of(back) // length for back in _BEFORE[of.against]] if of.against else []
+        self._patience = self._buckets_in_window + max(self._backs, default=0)
+        self.buckets = Buckets(rule, self._measure, self._slices, length, self._patience)
+        self._now = _Windows(self._buckets_in_window)
+        self._before = [_Windows(self._buckets_in_window, back) for back in self._backs]
+        self._first: int | None = None
+        """The first bucket with events."""
 
     @property
     def columns(self) -> set[str]:
@@ -100,33 +139,26 @@ class _ThresholdRule:
         self.buckets.restore(reading, clock)
         upto = self.buckets.next
         if upto is not None:
-            since = upto - self._buckets_in_window - self._back - 1
-            for number, sums in self.buckets.stored(reading, since, upto):
+            self._first = self.buckets.first(reading)
+            for number, sums in self.buckets.stored(reading, upto - self._patience - 1, upto):
                 self._move(number, sums)
 
     def see(self, piece: Released) -> None:
         for closed in self.buckets.see(piece):
             self._move(closed.number, closed.sums)
-            for key in {*self._now, *self._before} if self._slices else ((),):
+            known = {key for windows in (self._now, *self._before) for key in windows.slices()}
+            for key in known if self._slices else ((),):
                 self._judge(closed, key)
             self._episodes.advance(closed.at)
 
     def _move(self, number: int, sums: dict[Slice, Sums]) -> None:
-        """Add a bucket to the windows that end with it."""
-        for key, one in sums.items():
-            self._now.setdefault(key, _Window(self._buckets_in_window)).add(number, one)
-        if not self._back:
-            return
-        if sums:
-            self._waiting.append((number, sums))
-        while self._waiting and self._waiting[0][0] <= number - self._back:
-            earlier, those = self._waiting.popleft()
-            for key, one in those.items():
-                self._before.setdefault(key, _Window(self._buckets_in_window)).add(earlier, one)
+        if self._first is None and sums:
+            self._first = number
+        for windows in (self._now, *self._before):
+            windows.move(number, sums)
 
     def _judge(self, closed: Closed, key: Slice) -> None:
-        now = self._sums(self._now, key, closed.number)
-        before = self._sums(self._before, key, closed.number - self._back) if self._back else NOTHING
+        now, before = self._now.at(key, closed.number), self._then(closed.number, key)
         evidence = now.per if self._measure.per is not None else now.of
         then = before.per if self._measure.per is not None else before.of
         if max(evidence, then) < self._of.at_least:
@@ -143,14 +175,22 @@ class _ThresholdRule:
         named = tuple(zip(self._of.by, key, strict=True))
         self._episodes.true(named, closed.at, closed.place, value, bound, details, less_is_worse=less)
 
-    def _sums(self, windows: dict[Slice, _Window], key: Slice, number: int) -> Sums:
-        window = windows.get(key)
-        if window is None:
+    def _then(self, number: int, key: Slice) -> Sums:
+        """The sums that the slice is compared with. Of several windows, the one with the middle value, among the latest
+        of those that had a value once the topic had events; an odd number, so that there is a middle."""
+        sums = [windows.at(key, number) for windows in self._before]
+        if len(sums) < 2:
+            return sums[0] if sums else NOTHING
+        assert self._first is not None
+        known = [
+            one
+            for one, back in zip(sums, self._backs, strict=True)
+            if number - back >= self._first and not math.isnan(self._value(one))
+        ]
+        if not known:
             return NOTHING
-        sums = window.at(number)
-        if not window:
-            del windows[key]
-        return sums
+        odd = known[: len(known) - (len(known) + 1) % 2]
+        return sorted(odd, key=self._value)[len(odd) // 2]
 
     def _value(self, sums: Sums) -> float:
         if self._measure.per is None:
