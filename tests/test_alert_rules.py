@@ -23,7 +23,6 @@ from coupon_ledger.ledger.words import Speaker, catalogue
 from coupon_ledger.projections.alerts import document, durations, rules, sql_check, templates
 from coupon_ledger.projections.alerts.rules import KINDS, METRICS, Rule, RuleSet
 from coupon_ledger.projections.alerts.rules_file import (
-    MOST_PROBLEMS,
     Loaded,
     defaults,
     defaults_text,
@@ -31,6 +30,7 @@ from coupon_ledger.projections.alerts.rules_file import (
     load_bytes,
 )
 from coupon_ledger.projections.alerts.template_fields import fields_of
+from coupon_ledger.projections.alerts.text_file import MOST_PROBLEMS
 from coupon_ledger.projections.alerts.troubles import KINDS as MODELS
 from coupon_ledger.projections.alerts.writing import rule_yaml, rules_yaml
 from tests.command_line import done, ledger

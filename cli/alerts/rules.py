@@ -18,7 +18,8 @@ from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from coupon_ledger.projections.alerts.rules import Rule
-    from coupon_ledger.projections.alerts.rules_file import Loaded, Problem
+    from coupon_ledger.projections.alerts.rules_file import Loaded
+    from coupon_ledger.projections.alerts.text_file import Problem
 
 _COLUMNS: Final = ("rule", "severity", "rule_kind", "group", "enabled", "origin")
 
@@ -129,7 +130,7 @@ def defaults() -> None:
 def _of_channels(loaded: Loaded, file: str) -> list[Problem]:
     """The problems of the channels of the file."""
     from coupon_ledger.delivery import channels
-    from coupon_ledger.projections.alerts.rules_file import Problem
+    from coupon_ledger.projections.alerts.text_file import Problem
 
     _, found = channels.read(loaded.channels, loaded.channel_lines)
     return [Problem(file, problem.line or 1, 1, "", problem.text) for problem in found]
