@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from coupon_ledger.projections.alerts import rules, template_fields
+from coupon_ledger.projections.alerts import rule_test_events, rule_tests, rules, template_fields
 from coupon_ledger.projections.alerts.document import MOST_BYTES
 from coupon_ledger.projections.alerts.durations import Between, written
 from coupon_ledger.projections.alerts.groups import GroupFields
@@ -40,6 +40,9 @@ def document() -> str:
         rule="\n".join(_table(rules.Rule, leave_out=("group",))),
         action="\n".join(_table(rules.Action)),
         sale="\n".join(_table(rules.Sale)),
+        case="\n".join(_table(rule_tests.CaseFields)),
+        repeated="\n".join(_table(rule_test_events.Repeated)),
+        expected="\n".join(_table(rule_tests.ExpectedAlert)),
         kinds=" ".join(
             f"Evaluated {how}: {', '.join(f'`{k}`' for k in KINDS if k in kinds)}." for how, kinds in groups.items()
         ),
@@ -101,6 +104,8 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, timedelta):
         return f"`{written(value)}`"
+    if isinstance(value, datetime):
+        return f"`{value:%Y-%m-%dT%H:%M:%SZ}`"
     if isinstance(value, tuple):
         return "`[" + ", ".join(map(str, value)) + "]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
@@ -112,6 +117,8 @@ def _values(field: FieldInfo) -> str:
 
 def _type(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
     """What may be written for a type."""
+    if kind is Any:
+        return ""
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _type(inside[0], (*inside[1:], *bounds))

@@ -92,6 +92,14 @@ def no_channel(name: str, known: Collection[str]) -> Note:
     return note("no channel {name}; there are {known}", name=shown(name), known=sorted(known)[:20])
 
 
+def no_rule(name: str, known: Iterable[str]) -> Note:
+    """That there is no rule of this name, and which one may be meant."""
+    near = alike([name], known)[:1]
+    if near:
+        return note("no rule {name}; did you mean {near}?", name=shown(name), near=near)
+    return note("no rule {name}; write the name of another rule, or leave it out", name=shown(name))
+
+
 def troubles_of(
     error: ValidationError, node: Node, path: Path, model: type[BaseModel], rule: str | None = None
 ) -> Iterator[Trouble]:
