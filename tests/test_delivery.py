@@ -22,7 +22,6 @@ from pydantic import SecretStr
 from coupon_ledger.delivery.channels import Channel
 from coupon_ledger.delivery.deliverer import Deliverer, job_of, send_test
 from coupon_ledger.delivery.messages import AlertMessage
-from coupon_ledger.delivery.outcome import Outcome
 from coupon_ledger.delivery.queue import DEAD_AFTER, ChannelState, MessageQueue, state
 from coupon_ledger.delivery.sending import SendingProcess
 from coupon_ledger.ledger.errors import QueueUnusable

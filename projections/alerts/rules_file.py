@@ -26,7 +26,7 @@ from coupon_ledger.projections.alerts.checks import without_bad_references, with
 from coupon_ledger.projections.alerts.document import Node, Path
 from coupon_ledger.projections.alerts.groups import Entry, Group, groups_of
 from coupon_ledger.projections.alerts.rules import Rule, RuleSet, Sale, Sql
-from coupon_ledger.projections.alerts.sql_check import problem_of_query
+from coupon_ledger.projections.alerts.safe_sql import problem_of_query
 from coupon_ledger.projections.alerts.text_file import Problem, Problems, TextFile, read_bytes, read_file
 from coupon_ledger.projections.alerts.troubles import Trouble, own_field, shown, troubles_of
 
