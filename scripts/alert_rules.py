@@ -18,11 +18,12 @@ from coupon_ledger.projections.alerts import rule_test_events, rule_tests, rules
 from coupon_ledger.projections.alerts.document import MOST_BYTES
 from coupon_ledger.projections.alerts.durations import Between, written
 from coupon_ledger.projections.alerts.groups import GroupFields
+from coupon_ledger.projections.alerts.planned import Planned
 from coupon_ledger.projections.alerts.rules_file import defaults, defaults_text
 from coupon_ledger.projections.alerts.troubles import IN_FILE, KINDS
 
 _PLURAL: Final = {"name": "names", "text": "texts"}
-_INNER: Final = {"after": rules.After}
+_INNER: Final[dict[str, type[BaseModel]]] = {"after": rules.After, "plan": Planned}
 
 
 def document() -> str:
@@ -128,7 +129,8 @@ def _type(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
         models = [one for one in inside if one is not type(None)]
         return _type(models[0], bounds) if len(models) == 1 else "an expression, below"
     if origin is tuple:
-        return f"list of {_PLURAL.get(one := _type(inside[0]), one)}"
+        one = _type(inside[0])
+        return f"file, or list of {one}" if inside[0] is Planned else f"list of {_PLURAL.get(one, one)}"
     if origin is dict:
         return f"{_type(inside[1])} by {_type(inside[0])}"
     return _plain(kind, bounds)
@@ -136,7 +138,7 @@ def _type(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
 
 def _plain(kind: Any, bounds: tuple[Any, ...]) -> str:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return "its fields"
+        return "rows" if kind is Planned else "its fields"
     if kind is timedelta:
         between = [b.func for b in bounds if isinstance(b, AfterValidator) and isinstance(b.func, Between)]
         return f"duration, {written(between[0].least)} to {written(between[0].most)}" if between else "duration"

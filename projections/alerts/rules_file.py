@@ -25,6 +25,7 @@ from coupon_ledger.projections.alerts import document
 from coupon_ledger.projections.alerts.checks import without_bad_references, without_bad_texts
 from coupon_ledger.projections.alerts.document import Node, Path
 from coupon_ledger.projections.alerts.groups import Entry, Group, groups_of
+from coupon_ledger.projections.alerts.planned import rows_of
 from coupon_ledger.projections.alerts.rules import Rule, RuleSet, Sale, Sql
 from coupon_ledger.projections.alerts.safe_sql import problem_of_query
 from coupon_ledger.projections.alerts.text_file import Problem, Problems, TextFile, read_bytes, read_file
@@ -40,7 +41,8 @@ class Loaded:
     """What a file says. `rule_set`: the rules to apply, defaults included. `lines`: where each rule stands in the file,
     by name; defaults that the file does not name are absent. `channels`: the content of each channel, by name, as
     dicts, lists and scalars; `channel_lines`: the lines of channels and of what is in them, by path, such as
-    `("wecom", "url")`. `readable`: False if nothing of the file could be read; `rule_set` are then the defaults."""
+    `("wecom", "url")`. `beside`: the other files that were read for it. `readable`: False if nothing of the file could
+    be read; `rule_set` are then the defaults."""
 
     rule_set: RuleSet
     problems: tuple[Problem, ...] = ()
@@ -48,6 +50,7 @@ class Loaded:
     channel_lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     readable: bool = True
+    beside: tuple[File, ...] = ()
 
 
 def load(path: File | str | None) -> Loaded:
@@ -115,6 +118,7 @@ class _Reading:
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
+        self._beside: dict[File, None] = {}
         self.report = problems.report
 
     def loaded(self, root: Node) -> Loaded:
@@ -135,6 +139,7 @@ class _Reading:
             channels,
             dict(root.value["channels"].lines()) if channels else {},
             {name: self._problems.line(entry.node.place) for name, entry in entries.items() if entry.of_file},
+            beside=tuple(self._beside),
         )
 
     def _adopted(self, root: Node, groups: list[Group]) -> dict[str, Entry]:
@@ -201,8 +206,11 @@ class _Reading:
         return rules, entries
 
     def _rule(self, entry: Entry) -> Rule | None:
+        data = entry.data()
+        if not self._with_plan(entry, data.get("expr")):
+            return None
         try:
-            rule = Rule.model_validate(entry.data())
+            rule = Rule.model_validate(data)
         except ValidationError as error:
             self._problems.report_all(troubles_of(error, entry.node, entry.path, Rule, entry.name))
             return None
@@ -216,6 +224,18 @@ class _Reading:
                 self.report(Trouble(place, (*entry.path, "expr", "query"), said, entry.name))
                 return None
         return rule
+
+    def _with_plan(self, entry: Entry, expr: Any) -> bool:
+        """Put the rows of the file that `plan` names in its place. Returns whether they could be read."""
+        if not (isinstance(expr, dict) and isinstance(expr.get("plan"), str)):
+            return True
+        path = File(self._problems.name).parent / expr["plan"]
+        expr["plan"], said = rows_of(path)
+        self._beside[path] = None
+        if said is not None:
+            place = entry.node.under(("expr", "plan"))[1]
+            self.report(Trouble(place, (*entry.path, "expr", "plan"), said, entry.name))
+        return said is None
 
     def _channels(self, root: Node) -> dict[str, Any]:
         node = root.value.get("channels")

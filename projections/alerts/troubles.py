@@ -16,6 +16,7 @@ from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts import rules
 from coupon_ledger.projections.alerts.document import Node, Path, Place
 from coupon_ledger.projections.alerts.durations import written
+from coupon_ledger.projections.alerts.planned import Planned
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -146,6 +147,8 @@ def _known_at(path: Path, model: type[BaseModel], kind: str | None) -> Iterable[
             return KINDS[kind].model_fields if kind is not None and kind in KINDS else ("kind",)
         case ("expr", "after"):
             return rules.After.model_fields
+        case ("expr", "plan", _):
+            return Planned.model_fields
         case ("action",):
             return rules.Action.model_fields
     return rules.Annotations.model_fields
