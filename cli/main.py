@@ -1,8 +1,8 @@
 """The program `coupon-ledger`: its list of commands, and the one place where errors become messages and exit codes.
 
-Exit codes: 0 success; 1 not found, or `doctor` found errors; 2 wrong usage or settings; 3 some events, or a schema
-change, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` or `alerts rules check` found
-something; 130 interrupted.
+Exit codes: 0 success; 1 not found, or `doctor` found errors, or a test of alert rules failed; 2 wrong usage or
+settings; 3 some events, or a schema change, were refused; 4 the log cannot be used; 5 the database cannot be used;
+6 `verify` or `alerts rules check` found something; 130 interrupted.
 """
 
 from __future__ import annotations

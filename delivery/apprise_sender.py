@@ -69,7 +69,9 @@ def _judged(accepted: bool, answers: list[Response | Exception], judge: Judge, w
     bad = [outcome for outcome in outcomes if outcome.result != "sent"]
     if bad:
         return bad[0]
-    return SENT if accepted else Outcome("failed", warnings[-1] if warnings else "apprise could not send it")
+    if not accepted:
+        return Outcome("failed", warnings[-1] if warnings else "apprise could not send it")
+    return outcomes[-1] if outcomes else SENT
 
 
 @contextmanager

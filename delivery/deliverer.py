@@ -60,7 +60,7 @@ def job_of(channel: Channel, message: AlertMessage, delivered: tuple[str, ...] =
 
 
 def send_test(channel: Channel, *, now: datetime | None = None) -> Outcome:
-    """Send a test message at once, without the queue. Returns what became of it, with a reason without secrets."""
+    """Send a test message at once, without the queue. Returns what became of it, without secrets."""
     at = (now or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None)
     message = AlertMessage(
         key=f"test/{channel.name}/{at:%Y%m%dT%H%M%S%f}",
@@ -76,7 +76,8 @@ def send_test(channel: Channel, *, now: datetime | None = None) -> Outcome:
         outcome = process.send(job_of(channel, message))
     finally:
         process.close()
-    return Outcome(outcome.result, channel.mask(outcome.reason), outcome.retry_after_s)
+    reason, answer = channel.mask(outcome.reason), channel.mask(outcome.answer)
+    return Outcome(outcome.result, reason, outcome.retry_after_s, answer=answer)
 
 
 class Deliverer:

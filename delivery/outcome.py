@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
@@ -21,13 +21,15 @@ class Outcome:
 
     `result`: `sent`; `failed`, if the destination cannot be reached or does not accept messages now; `refused`, if it
     does not accept this message. `reason`: why not, in a few words. `retry_after_s`: how long the destination asks to
-    wait. `delivered`: recipients who got the message although the attempt failed for others.
+    wait. `delivered`: recipients who got the message although the attempt failed for others. `answer`: what a
+    destination that accepted the message answered, if it says anything.
     """
 
     result: Literal["sent", "failed", "refused"]
     reason: str = ""
     retry_after_s: float | None = None
     delivered: tuple[str, ...] = ()
+    answer: str = ""
 
 
 SENT: Final = Outcome("sent")
@@ -56,7 +58,7 @@ Judge = Callable[[Response], Outcome]
 def by_status(response: Response) -> Outcome:
     """The outcome that follows from the status of the answer alone."""
     if 200 <= response.status < 300:
-        return SENT
+        return Outcome("sent", answer=f"HTTP status {response.status}")
     reason = f"HTTP status {response.status}"
     if response.status in _REFUSED:
         return Outcome("refused", reason)
@@ -73,8 +75,10 @@ def by_code(name: str, *, limited: frozenset[int], refused: frozenset[int], wait
     def judge(response: Response) -> Outcome:
         outcome = by_status(response)
         code = response.json().get(name)
-        if outcome.result != "sent" or code == 0:
+        if outcome.result != "sent":
             return outcome
+        if code == 0:
+            return replace(outcome, answer=f"{outcome.answer}, {name} 0")
         if code is None:
             return Outcome("failed", f"the answer has no {name}: not the service that was expected")
         text = response.json().get("errmsg") or response.json().get("msg") or ""

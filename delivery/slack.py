@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from coupon_ledger.delivery.apprise_sender import send as send_with_apprise
 from coupon_ledger.delivery.job import Job
-from coupon_ledger.delivery.outcome import SENT, Outcome, Response, by_status
+from coupon_ledger.delivery.outcome import Outcome, Response, by_status
 
 
 def judge(response: Response) -> Outcome:
@@ -17,7 +17,7 @@ def judge(response: Response) -> Outcome:
     if outcome.result != "sent" and response.body:
         word = response.body[:100].decode("utf-8", "replace")
         return Outcome(outcome.result, f"{outcome.reason}: {word}", outcome.retry_after_s)
-    return SENT if outcome.result == "sent" else outcome
+    return outcome
 
 
 def send(job: Job) -> Outcome:

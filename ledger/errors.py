@@ -14,6 +14,7 @@
     ├── WrongQuestion               a question's parameters contradict each other, or one is out of bounds
     ├── TooFew                      too few people or orders to compare
     ├── RuleFailed                  an alert rule could not be evaluated
+    ├── RuleTestFailed              alert rules do not do on some events what their tests say
     ├── UnknownTable                no table of that name has a digest
     ├── UnknownRule                 no alert rule of that name applies
     ├── UnknownSegment              no segment of that name was defined
@@ -151,6 +152,10 @@ class WrongQuestion(LedgerError):
 
 
 class TooFew(LedgerError):
+    pass
+
+
+class RuleTestFailed(LedgerError):
     pass
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
@@ -14,15 +14,16 @@ from pydantic import AfterValidator, BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from coupon_ledger.projections.alerts import rules, template_fields
+from coupon_ledger.projections.alerts import rule_test_events, rule_tests, rules, template_fields
 from coupon_ledger.projections.alerts.document import MOST_BYTES
 from coupon_ledger.projections.alerts.durations import Between, written
 from coupon_ledger.projections.alerts.groups import GroupFields
+from coupon_ledger.projections.alerts.planned import Planned
 from coupon_ledger.projections.alerts.rules_file import defaults, defaults_text
 from coupon_ledger.projections.alerts.troubles import IN_FILE, KINDS
 
 _PLURAL: Final = {"name": "names", "text": "texts"}
-_INNER: Final = {"after": rules.After}
+_INNER: Final[dict[str, type[BaseModel]]] = {"after": rules.After, "plan": Planned}
 
 
 def document() -> str:
@@ -40,6 +41,9 @@ def document() -> str:
         rule="\n".join(_table(rules.Rule, leave_out=("group",))),
         action="\n".join(_table(rules.Action)),
         sale="\n".join(_table(rules.Sale)),
+        case="\n".join(_table(rule_tests.CaseFields)),
+        repeated="\n".join(_table(rule_test_events.Repeated)),
+        expected="\n".join(_table(rule_tests.ExpectedAlert)),
         kinds=" ".join(
             f"Evaluated {how}: {', '.join(f'`{k}`' for k in KINDS if k in kinds)}." for how, kinds in groups.items()
         ),
@@ -101,6 +105,8 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, timedelta):
         return f"`{written(value)}`"
+    if isinstance(value, datetime):
+        return f"`{value:%Y-%m-%dT%H:%M:%SZ}`"
     if isinstance(value, tuple):
         return "`[" + ", ".join(map(str, value)) + "]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
@@ -112,6 +118,8 @@ def _values(field: FieldInfo) -> str:
 
 def _type(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
     """What may be written for a type."""
+    if kind is Any:
+        return ""
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _type(inside[0], (*inside[1:], *bounds))
@@ -121,7 +129,8 @@ def _type(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
         models = [one for one in inside if one is not type(None)]
         return _type(models[0], bounds) if len(models) == 1 else "an expression, below"
     if origin is tuple:
-        return f"list of {_PLURAL.get(one := _type(inside[0]), one)}"
+        one = _type(inside[0])
+        return f"file, or list of {one}" if inside[0] is Planned else f"list of {_PLURAL.get(one, one)}"
     if origin is dict:
         return f"{_type(inside[1])} by {_type(inside[0])}"
     return _plain(kind, bounds)
@@ -129,7 +138,7 @@ def _type(kind: Any, bounds: tuple[Any, ...] = ()) -> str:
 
 def _plain(kind: Any, bounds: tuple[Any, ...]) -> str:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return "its fields"
+        return "rows" if kind is Planned else "its fields"
     if kind is timedelta:
         between = [b.func for b in bounds if isinstance(b, AfterValidator) and isinstance(b.func, Between)]
         return f"duration, {written(between[0].least)} to {written(between[0].most)}" if between else "duration"

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from coupon_ledger.ledger.errors import RuleFailed
-from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.alerts.rules import Rule, Sql
+from coupon_ledger.projections.alerts.safe_sql import problem_of_query
 from coupon_ledger.projections.connection import Cursor
 from coupon_ledger.projections.database import create_database, open_database
 from coupon_ledger.projections.store import Store
@@ -155,7 +156,10 @@ def test_a_query_that_says_more_than_a_question_to_the_tables_is_refused(
 ) -> None:
     """Who may edit the rules could read the machine's files, or change the ledger."""
     before = {file.name for file in folder.iterdir()}
-    failure(cursor, query.format(folder=folder, secret=folder / "secret.csv"))
+    written = query.format(folder=folder, secret=folder / "secret.csv")
+    failure(cursor, written)
+    if written:  # also by `alerts rules check`, before it could run
+        assert problem_of_query(Sql(kind="sql", query=written, key=("id",))) is not None
     assert {file.name for file in folder.iterdir()} == before
     assert store.rows("SELECT current_setting('memory_limit'), (SELECT count(*) FROM ledger)") == [("286.1 MiB", 1)]
     assert cursor.rows("SELECT count(*) FROM awaited") == [(ROWS,)]

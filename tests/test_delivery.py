@@ -22,7 +22,6 @@ from pydantic import SecretStr
 from coupon_ledger.delivery.channels import Channel
 from coupon_ledger.delivery.deliverer import Deliverer, job_of, send_test
 from coupon_ledger.delivery.messages import AlertMessage
-from coupon_ledger.delivery.outcome import Outcome
 from coupon_ledger.delivery.queue import DEAD_AFTER, ChannelState, MessageQueue, state
 from coupon_ledger.delivery.sending import SendingProcess
 from coupon_ledger.ledger.errors import QueueUnusable
@@ -401,7 +400,8 @@ def test_a_service_gets_its_message_and_says_how_it_fared(internet: Http, proces
     channel, ok = service(name, language="zh")
     job = job_of(channel, message())
     internet.answers.extend([Answer(body=ok), Answer(500), Answer(429, headers={"Retry-After": "7"})])
-    assert process.send(job) == Outcome("sent")
+    sent = process.send(job)
+    assert sent.result == "sent" and "HTTP status 200" in sent.answer
     [request] = internet.requests
     assert request.host in HOSTS
     written = request.body.decode("unicode-escape") if b"\\u" in request.body else unquote_plus(request.body.decode())

@@ -10,6 +10,7 @@ from coupon_ledger.cli.alerts.handling import ack, assign, note, resolve, silenc
 from coupon_ledger.cli.alerts.listing import history, list_alerts, silences, stats
 from coupon_ledger.cli.alerts.rules import rules
 from coupon_ledger.cli.alerts.showing import show
+from coupon_ledger.cli.alerts.testing import test
 
 
 @click.group()
@@ -23,6 +24,7 @@ def alerts() -> None:
     coupon-ledger alerts show 3f9a01c2
     coupon-ledger alerts ack 3f9a01c2 --for 2h
     coupon-ledger alerts resolve 3f9a01c2 --true
+    coupon-ledger alerts test tests.yaml
     coupon-ledger alerts backtest --rules rules.yaml --from 2026-11-10 --to 2026-11-12
     """
 
@@ -41,6 +43,7 @@ for command in (
     history,
     stats,
     rules,
+    test,
     backtest,
 ):
     alerts.add_command(command)

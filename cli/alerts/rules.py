@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from coupon_ledger.cli.alerts.problems import line_of, row_of
 from coupon_ledger.cli.options import output_option, settings_options
 from coupon_ledger.cli.output import print_row, print_rows
 from coupon_ledger.cli.terminal import visible
@@ -18,7 +19,8 @@ from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from coupon_ledger.projections.alerts.rules import Rule
-    from coupon_ledger.projections.alerts.rules_file import Loaded, Problem
+    from coupon_ledger.projections.alerts.rules_file import Loaded
+    from coupon_ledger.projections.alerts.text_file import Problem
 
 _COLUMNS: Final = ("rule", "severity", "rule_kind", "group", "enabled", "origin")
 
@@ -100,10 +102,10 @@ def check(file: str | None, settings: Settings, output: str) -> None:
         loaded = load(file or settings.alert_rules)
     problems = sorted([*loaded.problems, *_of_channels(loaded, file or str(settings.alert_rules))], key=_place)
     if output != "table":
-        print_rows(map(_problem_row, problems), output)
+        print_rows(map(row_of, problems), output)
     else:
         for problem in problems:
-            click.echo(_line(problem))
+            click.echo(line_of(problem))
     name = visible(file or str(settings.alert_rules or "") or text_of(note("the defaults")))
     if problems:
         raise OffendersFound(
@@ -129,7 +131,7 @@ def defaults() -> None:
 def _of_channels(loaded: Loaded, file: str) -> list[Problem]:
     """The problems of the channels of the file."""
     from coupon_ledger.delivery import channels
-    from coupon_ledger.projections.alerts.rules_file import Problem
+    from coupon_ledger.projections.alerts.text_file import Problem
 
     _, found = channels.read(loaded.channels, loaded.channel_lines)
     return [Problem(file, problem.line or 1, 1, "", problem.text) for problem in found]
@@ -145,7 +147,7 @@ def _loaded(settings: Settings) -> Loaded:
 
     loaded = load(settings.alert_rules)
     for problem in loaded.problems:
-        click.echo(say("warning: {what}", what=_line(problem)), err=True)
+        click.echo(say("warning: {what}", what=line_of(problem)), err=True)
     return loaded
 
 
@@ -158,21 +160,4 @@ def _row(rule: Rule, loaded: Loaded, settings: Settings) -> Row:
         "group": rule.group,
         "enabled": rule.enabled,
         "origin": text_of(note("the defaults")) if line is None else f"{settings.alert_rules}:{line}",
-    }
-
-
-def _line(problem: Problem) -> str:
-    where = f"{problem.file}:{problem.line}:{problem.column}"
-    said = f"{problem.path}: {text_of(problem.said)}" if problem.path else text_of(problem.said)
-    return visible(f"{where}: {said}")
-
-
-def _problem_row(problem: Problem) -> Row:
-    return {
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
-        "path": problem.path,
-        "rule": problem.rule,
-        "problem": str(problem.said),
     }

@@ -28,13 +28,14 @@ _logger = logging.getLogger(__name__)
 
 
 class RulesFile:
-    """The file at `path`; None: the default rules, which never change."""
+    """The file at `path`, with the files that it names; None: the default rules, which never change."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._look_at = 0.0
-        self._stat: tuple[int, int, int] | None = None
+        self._stats: tuple[tuple[int, int, int] | None, ...] = ()
         self._hash: bytes | None = None
+        self._beside: tuple[Path, ...] = ()
 
     def changed(self) -> Loaded | None:
         """What the file says, if that is new since the last call. Looks at the file every few seconds."""
@@ -42,26 +43,35 @@ class RulesFile:
         if now < self._look_at or (self.path is None and self._hash is not None):
             return None
         self._look_at = now + _EVERY_S
-        stat, content = self._state()
-        if stat is not None and stat == self._stat:
+        files = (self.path, *self._beside)
+        stats = tuple(map(_stat, files))
+        if stats == self._stats and None not in stats:
             return None
-        self._stat = stat
-        digest = hashlib.sha256(content).digest()
+        self._stats = stats
+        digest = hashlib.sha256(b"\0".join(map(_content, files))).digest()
         if digest == self._hash:
             return None
         self._hash = digest
-        return load(self.path)
+        loaded = load(self.path)
+        self._beside = loaded.beside
+        return loaded
 
-    def _state(self) -> tuple[tuple[int, int, int] | None, bytes]:
-        """Size, time of change and file number, and the content. A file that cannot be read has no content."""
-        if self.path is None:
-            return None, b"defaults"
-        try:
-            stat = self.path.stat()
-            state = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-            return state, b"" if state == self._stat else b"read" + self.path.read_bytes()
-        except OSError as error:
-            return None, type(error).__name__.encode()
+
+def _stat(path: Path | None) -> tuple[int, int, int] | None:
+    """Size, time of change and file number; None of a file that cannot be read, or of the defaults."""
+    try:
+        stat = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if stat is None else (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+def _content(path: Path | None) -> bytes:
+    """What the file has, or why it cannot be read."""
+    try:
+        return b"defaults" if path is None else b"read" + path.read_bytes()
+    except OSError as error:
+        return type(error).__name__.encode()
 
 
 @dataclass(frozen=True, slots=True)

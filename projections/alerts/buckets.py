@@ -66,16 +66,19 @@ class Buckets:
         patience: int,
         *,
         late_now: bool = False,
+        always: range = range(0),
     ) -> None:
         """`columns`: the columns of the journal by which the sums are sliced; events without a value in one of them do
         not count. `length`: of a bucket, in microseconds. `patience`: a number of buckets. `late_now`: count late
-        events in the first open bucket instead of nowhere, for sums over all buckets."""
+        events in the first open bucket instead of nowhere, for sums over all buckets. `always`: the buckets that are
+        yielded without events, too, however long ago the last ones were."""
         self.length = length
         self.tolerance = min(length, _TOLERANCE)
         self._named = {"rule": rule.name, "version": rule.version}
         self._measure = measure
         self._columns = columns
         self._late_now = late_now
+        self._always = always
         self._patience = patience
         self._latest: int | None = None
         """The last closed bucket with events."""
@@ -174,10 +177,17 @@ class Buckets:
             if sums:
                 self._closed[number] = sums
                 self._latest = number
-            elif self._latest is None or number - self._latest > self._patience:
-                self._next = max(self._next, min((*self._open, (end - self.tolerance) // self.length)))
+            elif (self._latest is None or number - self._latest > self._patience) and number not in self._always:
+                self._next = max(self._next, min(self._of_interest(number, (end - self.tolerance) // self.length)))
                 continue
             yield Closed(number, at, piece, sums)
+
+    def _of_interest(self, number: int, last: int) -> Iterator[int]:
+        """Where the next bucket may be that is yielded, after `number` and not after `last`."""
+        yield from self._open
+        yield last
+        if number < self._always.start:
+            yield self._always.start
 
     def _add(self, piece: Released) -> None:
         measure = self._measure

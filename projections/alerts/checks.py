@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from coupon_ledger.ledger.errors import alike
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts import templates
 from coupon_ledger.projections.alerts.groups import Entry
 from coupon_ledger.projections.alerts.rules import Rule
-from coupon_ledger.projections.alerts.troubles import Report, Trouble, no_channel, shown
+from coupon_ledger.projections.alerts.troubles import Report, Trouble, no_channel, no_rule
 
 
 def changed(rule: Rule, **fields: Any) -> Rule:
@@ -59,19 +58,12 @@ def _report_names(
         if name == entry.name:
             said = note("names the rule itself; leave it out")
         else:
-            said = _no_rule(name, known) if field == "inhibited_by" else no_channel(name, known)
+            said = no_rule(name, known) if field == "inhibited_by" else no_channel(name, known)
         report(_trouble(entry, (field, wanted.index(name)), said))
 
 
 def _trouble(entry: Entry, path: tuple[str | int, ...], said: Note) -> Trouble:
     return Trouble(entry.node.under(path)[1], (*entry.path, *path), said, entry.name)
-
-
-def _no_rule(name: str, known: Iterable[str]) -> Note:
-    near = alike([name], known)[:1]
-    if near:
-        return note("no rule {name}; did you mean {near}?", name=shown(name), near=near)
-    return note("no rule {name}; write the name of another rule, or leave it out", name=shown(name))
 
 
 def _without_circles(rules: list[Rule], entries: Mapping[str, Entry], report: Report) -> list[Rule]:

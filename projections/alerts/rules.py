@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from coupon_ledger.ledger.events import Instant, canonical_json
 from coupon_ledger.ledger.rules import VIOLATIONS
 from coupon_ledger.projections.alerts.durations import Between, Duration
+from coupon_ledger.projections.alerts.planned import MOST_ROWS, Planned, check
 
 Severity = Literal["critical", "high", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "high", "warning", "info")
@@ -218,8 +219,12 @@ class Metric(_Model):
         return self
 
 
+RATES: Final = ("claim_rate", "use_rate", "return_rate")
+"""The metrics for which a campaign's target in the ledger (`target_set`) can be compared with a window."""
+
+
 class Threshold(_Model):
-    """A metric over a window against a fixed value, or against itself at an earlier time.
+    """A metric over a window against a fixed value, against itself at an earlier time, or against a target or plan.
     `relative` and `absolute` must both be passed."""
 
     kind: Literal["threshold"]
@@ -229,10 +234,16 @@ class Threshold(_Model):
     above: Annotated[Number | None, "Fires above this value (money in minor units, rates from 0 to 1)."] = None
     below: Annotated[Number | None, "Fires below this value."] = None
     against: Annotated[
-        Literal["last_hour", "last_day", "last_week", "last_year", "last_7_days"] | None,
+        Literal["last_hour", "last_day", "last_week", "last_year", "last_7_days", "target", "plan"] | None,
         "What the metric is compared with, instead of a fixed value; `last_7_days`: with the middle one of the values "
         "at the same time of the seven days before.",
     ] = None
+    target: Annotated[
+        Number | None,
+        "Its target for each window. Left out, that of the campaign in the ledger (`target_set`, last one recorded):"
+        " only for claim_rate, use_rate and return_rate by campaign.",
+    ] = None
+    plan: Annotated[tuple[Planned, ...], Field(max_length=MOST_ROWS), "Its plan: a CSV file, or rows, below."] = ()
     direction: Annotated[Literal["both", "up", "down"], "Which changes count; only with `against`."] = "both"
     relative: Annotated[Ratio, "The change, as a share of what it is compared with."] = 0
     absolute: Annotated[Floor, "The change, in the metric's unit (money in minor units)."] = 0
@@ -245,6 +256,17 @@ class Threshold(_Model):
         _sliced(self.metric, self.by)
         if self.above is not None and self.below is not None and self.below > self.above:
             raise ValueError("below is greater than above, so every value would fire; exchange them")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_comparison(self) -> Threshold:
+        if self.target is not None and self.against != "target":
+            raise ValueError("has a target that nothing is compared with; write against: target")
+        if bool(self.plan) != (self.against == "plan"):
+            raise ValueError("against: plan needs a plan, and only this has one; name a file, or leave it out")
+        if self.against == "target" and self.target is None and not (self.metric in RATES and "campaign" in self.by):
+            raise ValueError("has no target, and the ledger has none for this metric by campaign; write target:")
+        check(self.plan, self.by)
         return self
 
 

@@ -10,7 +10,7 @@ default, the default goes on unchanged. Texts and references with a problem are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -20,42 +20,20 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from coupon_ledger.ledger.errors import alike
-from coupon_ledger.ledger.words import Note, Speaker, note
+from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts import document
 from coupon_ledger.projections.alerts.checks import without_bad_references, without_bad_texts
-from coupon_ledger.projections.alerts.document import MOST_BYTES, Node, Path, Place
+from coupon_ledger.projections.alerts.document import Node, Path
 from coupon_ledger.projections.alerts.groups import Entry, Group, groups_of
+from coupon_ledger.projections.alerts.planned import rows_of
 from coupon_ledger.projections.alerts.rules import Rule, RuleSet, Sale, Sql
-from coupon_ledger.projections.alerts.sql_check import problem_of_query
-from coupon_ledger.projections.alerts.troubles import Trouble, own_field, path_of, shown, troubles_of
+from coupon_ledger.projections.alerts.safe_sql import problem_of_query
+from coupon_ledger.projections.alerts.text_file import Problem, Problems, TextFile, read_bytes, read_file
+from coupon_ledger.projections.alerts.troubles import Trouble, own_field, shown, troubles_of
 
 DEFAULTS: Final = "defaults.yaml"
-MOST_PROBLEMS: Final = 1_000
 _MOST_RULES: Final = 2_000
-_MOST_REPEATS: Final = 100
-"""How far back a repeated problem is looked for: a group's field is a field of each of its rules."""
 _TOP: Final = ("groups", "calendar", "channels", "use_defaults")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong in a file. `path`: the path of the field, empty for the file as a whole. `rule`: the name of the
-    rule that it is in, if it is in one. `said`: what is wrong and what to do."""
-
-    file: str
-    line: int
-    column: int
-    path: str
-    said: Note
-    rule: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.file} line {self.line}: {self.in_words()}"
-
-    def in_words(self, speaker: Speaker = Speaker()) -> str:  # noqa: B008
-        """The path and the sentence, without the place."""
-        said = speaker.say(self.said)
-        return f"{self.path}: {said}" if self.path else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +41,8 @@ class Loaded:
     """What a file says. `rule_set`: the rules to apply, defaults included. `lines`: where each rule stands in the file,
     by name; defaults that the file does not name are absent. `channels`: the content of each channel, by name, as
     dicts, lists and scalars; `channel_lines`: the lines of channels and of what is in them, by path, such as
-    `("wecom", "url")`. `readable`: False if nothing of the file could be read; `rule_set` are then the defaults."""
+    `("wecom", "url")`. `beside`: the other files that were read for it. `readable`: False if nothing of the file could
+    be read; `rule_set` are then the defaults."""
 
     rule_set: RuleSet
     problems: tuple[Problem, ...] = ()
@@ -71,54 +50,34 @@ class Loaded:
     channel_lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     readable: bool = True
+    beside: tuple[File, ...] = ()
 
 
 def load(path: File | str | None) -> Loaded:
     """The rules of the file; without a path, the defaults. A path that ends in `.toml` is TOML, any other YAML."""
     if path is None or str(path) == "":
         return Loaded(defaults())
-    file = File(path)
-    try:
-        if not file.is_file():
-            said = note("is a folder or device, not a file") if file.exists() else note("is not there; check the path")
-            return _unreadable(str(file), document.START, said)
-        with file.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        return _unreadable(str(file), document.START, note("cannot be read: {why}", why=why))
-    return load_bytes(content, str(file), "toml" if file.suffix.lower() == ".toml" else "yaml")
+    return _loaded(read_file(File(path)))
 
 
 def load_bytes(content: bytes, name: str, syntax: str = "yaml") -> Loaded:
     """As `load`, for the content of a file. `name`: what problems call it. `syntax`: `yaml` or `toml`."""
-    if len(content) > MOST_BYTES:
-        return _unreadable(name, document.START, note("is larger than {n:count} bytes; split it", n=MOST_BYTES))
-    try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        before = content[: error.start]
-        place = (before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
-        return _unreadable(name, place, note("is not in UTF-8; save it as UTF-8"))
-    root, faults = document.read(text, syntax)
-    reading = _Reading(name, max(1, text.count("\n") + (text[-1:] != "\n")))
-    for fault in faults:
-        reading.report(Trouble(fault.place, (), fault.said))
-    if root is None or not isinstance(root.value, dict):
-        if not faults:
-            reading.report(Trouble(document.START, (), _no_document(root)))
-        return Loaded(defaults(), tuple(reading.problems), readable=False)
-    return reading.loaded(root)
+    return _loaded(read_bytes(content, name, syntax))
+
+
+def _loaded(file: TextFile) -> Loaded:
+    problems = file.problems()
+    if file.root is None or not isinstance(file.root.value, dict):
+        if not file.faults:
+            problems.report(Trouble(document.START, (), _no_document(file.root)))
+        return Loaded(defaults(), tuple(problems.found), readable=False)
+    return _Reading(problems).loaded(file.root)
 
 
 def _no_document(root: Node | None) -> Note:
     if root is None or root.value is None:
         return note("is empty; write rules under groups:, or leave the setting alert-rules empty for the defaults")
     return note("has no fields; begin with groups:")
-
-
-def _unreadable(name: str, place: Place, said: Note) -> Loaded:
-    return Loaded(defaults(), (Problem(name, *place, "", said),), readable=False)
 
 
 # --- the defaults
@@ -155,37 +114,17 @@ def defaults() -> RuleSet:
 
 
 class _Reading:
-    """Reads one file, and collects its problems. `lines`: how many the file has."""
+    """Reads one file, and collects its problems."""
 
-    def __init__(self, name: str, lines: int) -> None:
-        self._name = name
-        self._lines = lines
-        self.problems: list[Problem] = []
-
-    def report(self, trouble: Trouble) -> None:
-        line = min(max(trouble.place[0], 1), self._lines)
-        path, said, rule = path_of(trouble.path), trouble.said, trouble.rule
-        if len(self.problems) == MOST_PROBLEMS:
-            path, said, rule = "", note("more problems follow, which are not listed; mend these first"), None
-        problem = Problem(self._name, line, max(trouble.place[1], 1), path, said, rule)
-        if not self._full and problem not in self.problems[-_MOST_REPEATS:]:
-            self.problems.append(problem)
-
-    @property
-    def _full(self) -> bool:
-        """Whether no more problems are listed."""
-        return len(self.problems) > MOST_PROBLEMS
-
-    def _report_all(self, troubles: Iterable[Trouble]) -> None:
-        for trouble in troubles:
-            if self._full:
-                return
-            self.report(trouble)
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._beside: dict[File, None] = {}
+        self.report = problems.report
 
     def loaded(self, root: Node) -> Loaded:
         """What the file with this root says."""
         for name in root.value:
-            if name not in _TOP and not self._full:
+            if name not in _TOP and not self._problems.full:
                 self.report(Trouble(root.keys[name], (name,), own_field(name, _TOP)))
         channels = self._channels(root)
         groups = groups_of(root, self.report, channels)
@@ -194,13 +133,13 @@ class _Reading:
         rules = without_bad_references(rules, entries, adopted, channels, self.report)
         rules = [without_bad_texts(rule, entries.get(rule.name), self.report) for rule in rules]
         calendar = tuple(self._calendar(root))
-        self.problems.sort(key=lambda problem: (problem.line, problem.column))
         return Loaded(
             RuleSet(rules=tuple(rules), calendar=calendar),
-            tuple(self.problems),
+            self._problems.in_order(),
             channels,
             dict(root.value["channels"].lines()) if channels else {},
-            {name: min(entry.node.place[0], self._lines) for name, entry in entries.items() if entry.of_file},
+            {name: self._problems.line(entry.node.place) for name, entry in entries.items() if entry.of_file},
+            beside=tuple(self._beside),
         )
 
     def _adopted(self, root: Node, groups: list[Group]) -> dict[str, Entry]:
@@ -267,10 +206,13 @@ class _Reading:
         return rules, entries
 
     def _rule(self, entry: Entry) -> Rule | None:
+        data = entry.data()
+        if not self._with_plan(entry, data.get("expr")):
+            return None
         try:
-            rule = Rule.model_validate(entry.data())
+            rule = Rule.model_validate(data)
         except ValidationError as error:
-            self._report_all(troubles_of(error, entry.node, entry.path, Rule, entry.name))
+            self._problems.report_all(troubles_of(error, entry.node, entry.path, Rule, entry.name))
             return None
         if entry.node.has_flaw():
             return None
@@ -282,6 +224,18 @@ class _Reading:
                 self.report(Trouble(place, (*entry.path, "expr", "query"), said, entry.name))
                 return None
         return rule
+
+    def _with_plan(self, entry: Entry, expr: Any) -> bool:
+        """Put the rows of the file that `plan` names in its place. Returns whether they could be read."""
+        if not (isinstance(expr, dict) and isinstance(expr.get("plan"), str)):
+            return True
+        path = File(self._problems.name).parent / expr["plan"]
+        expr["plan"], said = rows_of(path)
+        self._beside[path] = None
+        if said is not None:
+            place = entry.node.under(("expr", "plan"))[1]
+            self.report(Trouble(place, (*entry.path, "expr", "plan"), said, entry.name))
+        return said is None
 
     def _channels(self, root: Node) -> dict[str, Any]:
         node = root.value.get("channels")
@@ -319,7 +273,7 @@ class _Reading:
         try:
             sale = Sale.model_validate(node.data())
         except ValidationError as error:
-            self._report_all(troubles_of(error, node, path, Sale))
+            self._problems.report_all(troubles_of(error, node, path, Sale))
             return None
         return None if node.has_flaw() else sale
 

@@ -16,12 +16,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any, Final
 
 import duckdb
 
+from coupon_ledger.ledger.errors import LedgerError, alike
 from coupon_ledger.ledger.words import Note, note
-from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.alerts.rules import Sql
+from coupon_ledger.projections.connection import Reading, configuration, sql
 
 MOST_TABLES: Final = 30
 """Number of tables that a query may name; each mention counts."""
@@ -30,6 +36,7 @@ MOST_NESTED: Final = 8
 _MOST_NODES: Final = 5_000
 _DEEPEST: Final = 300
 _SHOWN: Final = 200
+_LOCK: Final = Lock()
 _PLAIN: Final = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
 _MACRO: Final = re.compile(r"CREATE TEMP MACRO (\w+)")
 
@@ -78,6 +85,36 @@ _FUNCTIONS: Final = frozenset(
         " struct_extract array_length"
     ).split()
 )
+
+
+def problem_of_query(of: Sql) -> Note | None:
+    """What is wrong with the query of a rule, with the remedy: it is refused, or does not fit the tables. For a rule
+    that is not in force yet: the query is bound to an empty database with the ledger's tables, and does not run."""
+    with _LOCK:
+        empty = _empty_database()
+        return refusal(empty, of.query) or _misfit(empty, of)
+
+
+def _misfit(empty: Reading, of: Sql) -> Note | None:
+    try:
+        columns = empty.frame(f"DESCRIBE {duckdb.extract_statements(of.query)[0].query}")["column_name"].to_list()
+    except (duckdb.Error, LedgerError) as error:
+        return note("does not fit the tables: {why}; correct it", why=str(error).split("\n", 1)[0][:_SHOWN])
+    absent = [name for name in (*of.key, of.value, of.money) if name is not None and name not in columns]
+    if absent:
+        return note("returns no column {absent}; it returns {columns}", absent=absent, columns=columns[:50])
+    return None
+
+
+@cache
+def _empty_database() -> Reading:
+    from coupon_ledger.projections.database import create_database  # which knows the tables of this package
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "empty.duckdb"
+        create_database(file)
+        limits = {"enable_external_access": "false", "threads": "1", "memory_limit": "200MB"}
+        return Reading(file, duckdb.connect(file, read_only=True, config={**configuration(True), **limits}))
 
 
 def refusal(reading: Reading, query: str) -> Note | None:
@@ -161,10 +198,11 @@ def _refused(nodes: Collection[dict[str, Any]], known: set[str], functions: froz
             yield note("names a subquery {name}; use letters, digits and `_`", name=name[:60])
     if sum(node.get("type") == "BASE_TABLE" for node in nodes) > MOST_TABLES:
         yield note("names more than {n:count} tables; write a shorter one", n=MOST_TABLES)
+    if any(node.get("materialized") == "CTE_MATERIALIZE_NEVER" for node in nodes):
+        yield note("uses {what}, which a rule may not; leave it out", what="NOT MATERIALIZED")
     for node in nodes:
-        if node.get("materialized") == "CTE_MATERIALIZE_NEVER":
-            yield note("uses {what}, which a rule may not; leave it out", what="NOT MATERIALIZED")
         yield from _of_table(node, known | named)
+    for node in nodes:
         yield from _of_expression(node, functions)
         yield from _of_columns(node)
 
@@ -181,10 +219,19 @@ def _of_table(node: dict[str, Any], known: set[str]) -> Iterator[Note]:
     elif kind == "BASE_TABLE":
         name = str(node["table_name"])
         elsewhere = node["schema_name"] not in ("", "main") or node["catalog_name"] or node["at_clause"]
-        if elsewhere or name.lower() not in known:
+        if elsewhere:
             yield note("reads from {name}; read tables of the database only", name=name[:60])
+        elif name.lower() not in known:
+            yield _no_table(name, known)
     if node.get("sample"):
         yield note("uses {what}, which a rule may not; leave it out", what="SAMPLE")
+
+
+def _no_table(name: str, known: set[str]) -> Note:
+    near = alike([name[:60]], known)[:1] if _PLAIN.fullmatch(name) else []
+    if near:
+        return note("reads from {name}, which is not there; did you mean {near}?", name=name, near=near)
+    return note("reads from {name}; read tables of the database only", name=name[:60])
 
 
 def _of_expression(node: dict[str, Any], functions: frozenset[str]) -> Iterator[Note]:

@@ -1,4 +1,5 @@
-"""Threshold rules: a metric over a sliding window against a fixed value, or against itself one period before.
+"""Threshold rules: a metric over a sliding window against a fixed value, against itself one period before, or against
+a target or plan.
 
 Windows move in steps of the rule's `every`. A step is judged when its last bucket is closed.
 """
@@ -6,9 +7,9 @@ Windows move in steps of the rule's `every`. A step is judged when its last buck
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from coupon_ledger.projections.alerts.buckets import NOTHING, Buckets, Closed, Slice, Sums
@@ -16,6 +17,7 @@ from coupon_ledger.projections.alerts.chunk import Released, instant
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import MEASURES, SLICES
+from coupon_ledger.projections.alerts.planned import Plan
 from coupon_ledger.projections.alerts.rules import Rule, Threshold
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
@@ -29,6 +31,8 @@ _BEFORE: Final[Mapping[str, tuple[timedelta, ...]]] = {
 }
 """How far back the windows are that a window is compared with. A year is 52 whole weeks, so that days of the week are
 compared with their like."""
+_BASIS_POINTS: Final = 10_000
+"""Targets of ratios are set in basis points."""
 
 
 class ThresholdRules(Stored):
@@ -51,7 +55,7 @@ class ThresholdRules(Stored):
 
     def see(self, reading: Reading, piece: Released) -> None:
         for rule in self._rules:
-            rule.see(piece)
+            rule.see(reading, piece)
 
     def save(self, store: Store) -> None:
         for rule in self._rules:
@@ -123,9 +127,13 @@ class _ThresholdRule:
         self._episodes = episodes
         length = micros_of(rule.every)
         self._buckets_in_window = max(1, micros_of(of.window) // length)
-        self._backs = [micros_of(back) // length for back in _BEFORE[of.against]] if of.against else []
+        self._backs = [micros_of(back) // length for back in _BEFORE.get(of.against or "", ())]
         self._patience = self._buckets_in_window + max(self._backs, default=0)
-        self.buckets = Buckets(rule, self._measure, self._slices, length, self._patience)
+        self._plan = Plan(of.plan, of.by, is_rate=self._measure.per is not None)
+        self._targets: Targets | None = None
+        start, end = self._plan.span
+        planned = range(start // length, -(-end // length))
+        self.buckets = Buckets(rule, self._measure, self._slices, length, self._patience, always=planned)
         self._now = _Windows(self._buckets_in_window)
         self._before = [_Windows(self._buckets_in_window, back) for back in self._backs]
         self._first: int | None = None
@@ -143,11 +151,13 @@ class _ThresholdRule:
             for number, sums in self.buckets.stored(reading, upto - self._patience - 1, upto):
                 self._move(number, sums)
 
-    def see(self, piece: Released) -> None:
+    def see(self, reading: Reading, piece: Released) -> None:
+        if self._of.against == "target" and self._of.target is None:
+            self._targets = Targets(reading, self._of.metric, piece.place(len(piece) - 1).recorded_at)
         for closed in self.buckets.see(piece):
             self._move(closed.number, closed.sums)
             known = {key for windows in (self._now, *self._before) for key in windows.slices()}
-            for key in known if self._slices else ((),):
+            for key in {*known, *self._plan.slices} if self._slices else ((),):
                 self._judge(closed, key)
             self._episodes.advance(closed.at)
 
@@ -159,19 +169,18 @@ class _ThresholdRule:
 
     def _judge(self, closed: Closed, key: Slice) -> None:
         now, before = self._now.at(key, closed.number), self._then(closed.number, key)
-        evidence = now.per if self._measure.per is not None else now.of
-        then = before.per if self._measure.per is not None else before.of
-        if max(evidence, then) < self._of.at_least:
+        expected = self._expected(closed, key, before)
+        if max(self._weight(now), self._weight_expected(before, expected)) < self._of.at_least:
             return
-        value, bound = self._value(now), self._bound(now, before)
+        value = self._value(now)
+        bound = self._bound(value, expected)
         if math.isnan(value) or math.isnan(bound):
             return
         less = value < bound
         details: dict[str, Any] = {"metric": self._of.metric, "until": instant(closed.at).isoformat() + "Z"}
         if self._of.against is not None:
-            then = self._value(before)
-            change = round((value - then) / abs(then), 4) if then else None
-            details |= {"against": self._of.against, "before": then, "change": change}
+            change = round((value - expected) / abs(expected), 4) if expected else None
+            details |= {"against": self._of.against, "before": expected, "change": change}
         named = tuple(zip(self._of.by, key, strict=True))
         self._episodes.true(named, closed.at, closed.place, value, bound, details, less_is_worse=less)
 
@@ -192,21 +201,61 @@ class _ThresholdRule:
         odd = known[: len(known) - (len(known) + 1) % 2]
         return sorted(odd, key=self._value)[len(odd) // 2]
 
+    def _expected(self, closed: Closed, key: Slice, before: Sums) -> float:
+        """What the value is compared with; NaN if there is nothing."""
+        match self._of.against:
+            case "plan":
+                end = (closed.number + 1) * self.buckets.length
+                return self._plan.between(key, end - self._buckets_in_window * self.buckets.length, end)
+            case "target" if self._targets is not None:
+                return self._targets.at(key[self._of.by.index("campaign")], closed.place.recorded_at)
+            case "target":
+                return math.nan if self._of.target is None else self._of.target
+        return self._value(before)
+
+    def _weight(self, sums: Sums) -> float:
+        """How much evidence a window has."""
+        return sums.of if self._measure.per is None else sums.per
+
+    def _weight_expected(self, before: Sums, expected: float) -> float:
+        if self._backs or self._measure.per is not None or math.isnan(expected):
+            return self._weight(before)
+        return expected
+
     def _value(self, sums: Sums) -> float:
         if self._measure.per is None:
             return sums.of
         return sums.of / sums.per if sums.per else math.nan
 
-    def _bound(self, now: Sums, before: Sums) -> float:
+    def _bound(self, value: float, expected: float) -> float:
         """The bound that the value has passed; NaN if it has passed none."""
-        value, of = self._value(now), self._of
+        of = self._of
         if of.against is None:
             if of.above is not None and value > of.above:
                 return of.above
             return of.below if of.below is not None and value < of.below else math.nan
-        then = self._value(before)
-        change = value - then
+        change = value - expected
         if (of.direction == "up" and change < 0) or (of.direction == "down" and change > 0) or change == 0:
             return math.nan
-        far = abs(change) >= of.absolute and abs(change) >= of.relative * abs(then)
-        return then if far else math.nan
+        far = abs(change) >= of.absolute and abs(change) >= of.relative * abs(expected)
+        return expected if far else math.nan
+
+
+class Targets:
+    """The targets of a ratio that were set for campaigns, as they were known at an instant of recording."""
+
+    def __init__(self, reading: Reading, metric: str, until: datetime) -> None:
+        rows = reading.frame(
+            f"SELECT campaign_id, target / {_BASIS_POINTS}::DOUBLE AS target, recorded_at FROM campaign_events"
+            " WHERE type = 'target_set' AND metric = $metric AND target IS NOT NULL AND recorded_at <= $until"
+            " ORDER BY occurred_at, event_id",
+            {"metric": metric, "until": until},
+        )
+        self._rows: dict[str, list[tuple[float, datetime]]] = defaultdict(list)
+        for campaign, target, recorded_at in rows.iter_rows():
+            self._rows[campaign].append((target, recorded_at))
+
+    def at(self, campaign: str, known_at: datetime) -> float:
+        """The canonically last target that was recorded by then; NaN without one."""
+        known = (target for target, recorded_at in reversed(self._rows.get(campaign, ())) if recorded_at <= known_at)
+        return next(known, math.nan)

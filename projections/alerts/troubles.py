@@ -16,6 +16,7 @@ from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts import rules
 from coupon_ledger.projections.alerts.document import Node, Path, Place
 from coupon_ledger.projections.alerts.durations import written
+from coupon_ledger.projections.alerts.planned import Planned
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -92,6 +93,14 @@ def no_channel(name: str, known: Collection[str]) -> Note:
     return note("no channel {name}; there are {known}", name=shown(name), known=sorted(known)[:20])
 
 
+def no_rule(name: str, known: Iterable[str]) -> Note:
+    """That there is no rule of this name, and which one may be meant."""
+    near = alike([name], known)[:1]
+    if near:
+        return note("no rule {name}; did you mean {near}?", name=shown(name), near=near)
+    return note("no rule {name}; write the name of another rule, or leave it out", name=shown(name))
+
+
 def troubles_of(
     error: ValidationError, node: Node, path: Path, model: type[BaseModel], rule: str | None = None
 ) -> Iterator[Trouble]:
@@ -138,6 +147,8 @@ def _known_at(path: Path, model: type[BaseModel], kind: str | None) -> Iterable[
             return KINDS[kind].model_fields if kind is not None and kind in KINDS else ("kind",)
         case ("expr", "after"):
             return rules.After.model_fields
+        case ("expr", "plan", _):
+            return Planned.model_fields
         case ("action",):
             return rules.Action.model_fields
     return rules.Annotations.model_fields
