@@ -233,7 +233,7 @@ def test_settings_come_from_flag_environment_file_default(home: Path, monkeypatc
         "batch-size": (default["batch-size"], "default"),
         "grace-minutes": (15, "default"),
         "schema-registry": ("", "default"),
-        "alert-rules": ("", "default"),
+        "alert-rules": ("defaults", "default"),
         "zone": ("Asia/Shanghai", "default"),
         "lang": ("", "default"),
         "schema-ids": (default["schema-ids"], "default"),
