@@ -22,13 +22,14 @@ from coupon_ledger.projections.alerts.rules import Rule, Threshold
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
 
-_BEFORE: Final[Mapping[str, timedelta]] = {
+BEFORE: Final[Mapping[str, timedelta]] = {
     "last_hour": timedelta(hours=1),
     "last_day": timedelta(days=1),
     "last_week": timedelta(weeks=1),
     "last_year": timedelta(days=364),
 }
-"""A year is 52 whole weeks, so that days of the week are compared with their like."""
+"""How long before a window the one is with which it is compared. A year is 52 whole weeks, so that days of the week are
+compared with their like."""
 _BASIS_POINTS: Final = 10_000
 """Targets of ratios are set in basis points."""
 
@@ -88,7 +89,7 @@ class _ThresholdRule:
         self._episodes = episodes
         length = micros_of(rule.every)
         self._buckets_in_window = max(1, micros_of(of.window) // length)
-        self._back = micros_of(_BEFORE.get(of.against or "", timedelta())) // length
+        self._back = micros_of(BEFORE.get(of.against or "", timedelta())) // length
         self._plan = Plan(of.plan, of.by, is_rate=self._measure.per is not None)
         self._targets: Targets | None = None
         patience = self._buckets_in_window + self._back
@@ -145,7 +146,8 @@ class _ThresholdRule:
         if math.isnan(value) or math.isnan(bound):
             return
         less = value < bound
-        details: dict[str, Any] = {"metric": self._of.metric, "until": instant(closed.at).isoformat() + "Z"}
+        until = instant(closed.at).isoformat() + "Z"
+        details: dict[str, Any] = {"metric": self._of.metric, "until": until, "measured": value}
         if self._of.against is not None:
             change = round((value - expected) / abs(expected), 4) if expected else None
             details |= {"against": self._of.against, "before": expected, "change": change}
