@@ -199,6 +199,14 @@ def test_an_anomaly_names_the_channel_that_went_dead(tmp_path: Path) -> None:
     assert evidence["gap"] == pytest.approx(in_bucket - middle, abs=0.01)
 
 
+def test_a_clock_at_the_edge_of_the_calendar_leaves_the_alert_without_parts(tmp_path: Path) -> None:
+    """Else one event with a wrong clock stops the owner's work with all alerts."""
+    some = rule("some", kind="threshold", metric="claimed", above=1)
+    details = json.dumps({"until": "0001-01-02T00:00:00Z", "measured": 2})
+    with scratch_store(tmp_path) as store:
+        assert not behind(store, some, {"details": details, "threshold": 1.0, "key": "{}"}).more
+
+
 def test_a_channel_that_the_rule_names_is_no_part(tmp_path: Path) -> None:
     """Else an alert about one channel is explained by that channel."""
     less = rule("less", kind="threshold", metric="claimed", by=["channel"], window="1h", against="last_day",

@@ -62,7 +62,10 @@ def contributions(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> dict[
     key = json.loads(row["key"])
     found: dict[str, Any] = {}
     for name in names:
-        parts, since = _contributed(reading, of, key, name, judged)
+        try:
+            parts, since = _contributed(reading, of, key, name, judged)
+        except OverflowError:  # a week before would be before the calendar
+            return {}
         if parts is not None and len(parts) > 1:
             found[f"by_{name}"] = [dict(_row(name, part, one)) for part, one in _largest(parts)]
             found |= _distance(judged, fsum(one.contribution for one in parts.values()))
