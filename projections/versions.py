@@ -18,7 +18,7 @@ VERSIONS: Final = {
     "users": 1,
     "metrics": 3,
     "attribution": 3,
-    "alerts": 1,
+    "alerts": 2,
 }
 
 

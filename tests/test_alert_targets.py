@@ -281,6 +281,7 @@ def test_a_changed_plan_is_read_again_and_so_are_rules_without_their_plan(
         (PLAN.replace(",5000", ""), "line 2: has not as many values"),
         (PLAN.replace("channel", "store"), "slices are not those of by"),
         (PLAN + PLAN.splitlines()[1], "two values for one time and slice"),
+        (PLAN.replace("2026-11-12", "2126-11-12"), "more than two years"),
     ],
 )
 def test_a_mistake_in_a_plan_is_told(tmp_path: Path, plan: str, said: str) -> None:

@@ -212,6 +212,16 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, tests: str, line: int, 
     assert "no test was run" in ran.err
 
 
+def test_the_defaults_can_be_tested_as_they_are(tmp_path: Path) -> None:
+    """Else a test without `of` fails because of rules that are about the ledger, not about its events."""
+    file = tmp_path / "t.yaml"
+    file.write_text(
+        f"tests:\n- name: t\n  events:\n  - {FARM.replace('repeat: 4', 'repeat: 3')}\n  alerts: none\n",
+        encoding="utf-8",
+    )
+    done("alerts", "test", file)
+
+
 def test_a_problem_of_the_rules_file_runs_no_test(tmp_path: Path) -> None:
     """Else a test passes because its rule was left out."""
     (tmp_path / "broken.yaml").write_text("groups:\n- rules:\n  - alert: farm\n    expr: {kind: none}\n")

@@ -140,7 +140,9 @@ def _print_evidence(row: Row) -> None:
     if values:
         print_fields(values)
     for name, rows in tables.items():
-        print_titled(name, [_with_same(rows, one) for one in rows[:_SHOWN]])
+        part = name.removeprefix("by_")
+        rows = [{part: one[part], **one} if part in one else one for one in rows]
+        print_titled(name, [_with_same(rows, one) for one in rows[: _SHOWN + 1]])
 
 
 def _are_rows(value: Any) -> bool:

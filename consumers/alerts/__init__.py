@@ -9,6 +9,7 @@ people what `coupon.alerts` says (docs/decisions/0032-alerts.md).
     book.py         the table `alert_events`, and the book of alerts made from it
     conditions.py   from changed episodes and offenders to conditions
     evidence.py     the first events behind an episode, and the money at stake
+    contributions.py  which parts drove a metric away from what was expected
     asked.py        rules on the tables: when each is asked, in a thread of its own
     on_tables.py    the questions that they are asked with
     telling.py      who is told: policy, messages, what became of them

@@ -95,7 +95,7 @@ class EpisodeWork:
 
     def _with_evidence(self, condition: Condition, rule: Rule, row: Mapping[str, Any]) -> Condition:
         found = behind(self._store, rule, row)
-        evidence = {**condition.evidence, **found.counts, "rows": found.rows}
+        evidence = {**condition.evidence, **found.counts, **found.more, "rows": found.rows}
         return replace(condition, evidence=evidence, money_minor=found.money_minor, currency=found.currency)
 
     def _over(self, alert: Alert, at: datetime, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""What stands behind an episode: its first events, and the money at stake.
+"""What stands behind an episode: its first events and the money at stake or, for a metric, which parts drove it.
 
 A rule's kind without a function here has the evidence that the evaluation itself wrote.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from coupon_ledger.consumers.alerts.contributions import contributions
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.alerts.campaigns import with_campaigns
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF
@@ -25,12 +26,13 @@ _ROWS: Final = 10
 class Behind:
     """`rows`: the first events behind the episode. `counts`: how many events, users, coupons and orders there are.
     `money_minor`: the discounts of their coupons, or face values of those without one, in `currency`; if there are
-    several currencies, the one with most coupons."""
+    several currencies, the one with most coupons. `more`: further evidence."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     money_minor: int | None = None
     currency: str | None = None
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 def behind(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> Behind:
@@ -69,4 +71,12 @@ def _of_events(
     return Behind(rows, found, None if minor is None else int(minor), currency)
 
 
-_OF_KIND: Final[dict[str, Callable[[Reading, Rule, Mapping[str, Any]], Behind]]] = {"velocity": _of_velocity}
+def _of_metric(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> Behind:
+    return Behind(more=contributions(reading, rule, row))
+
+
+_OF_KIND: Final[dict[str, Callable[[Reading, Rule, Mapping[str, Any]], Behind]]] = {
+    "velocity": _of_velocity,
+    "metric": _of_metric,
+    "threshold": _of_metric,
+}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,6 +23,11 @@ from coupon_ledger.projections.store import Store
 
 _TOLERANCE: Final = 5 * 60 * 1_000_000
 Slice = tuple[str, ...]
+
+
+def tolerance_of(length: timedelta) -> int:
+    """How long after its end a bucket of this length is closed, in microseconds."""
+    return min(round(length.total_seconds() * 1_000_000), _TOLERANCE)
 
 
 class Sums(NamedTuple):
@@ -73,7 +79,7 @@ class Buckets:
         events in the first open bucket instead of nowhere, for sums over all buckets. `always`: the buckets that are
         yielded without events, too, however long ago the last ones were."""
         self.length = length
-        self.tolerance = min(length, _TOLERANCE)
+        self.tolerance = tolerance_of(timedelta(microseconds=length))
         self._named = {"rule": rule.name, "version": rule.version}
         self._measure = measure
         self._columns = columns

@@ -79,3 +79,33 @@ MEASURES: Final[Mapping[str, Measure]] = {
     ),
     "average_order": Measure(ORDER, _sum("net_minor", "paid"), _count("paid"), columns=("net_minor",)),
 }
+
+_SUMS: Final[Mapping[str, tuple[str, str]]] = {
+    **{kind: (f"count(*) FILTER (type = '{kind}')", "0") for kind in _COUNTED},
+    "discount": ("sum(discount_minor) FILTER (type = 'used')", "0"),
+    "claim_rate": ("count(*) FILTER (type = 'claimed')", "count(*) FILTER (type = 'issued')"),
+    "use_rate": ("count(*) FILTER (type = 'used')", "count(*) FILTER (type = 'claimed')"),
+    "return_rate": ("count(*) FILTER (type = 'returned')", "count(*) FILTER (type = 'used')"),
+    "orders": ("count(*) FILTER (type = 'paid')", "0"),
+    "cancelled_orders": ("count(*) FILTER (type = 'cancelled')", "0"),
+    "gmv": ("sum(gross_minor) FILTER (type = 'paid')", "0"),
+    "net_sales": (
+        "coalesce(sum(net_minor) FILTER (type = 'paid'), 0)"
+        " - coalesce(sum(refund_minor) FILTER (type = 'refunded'), 0)",
+        "0",
+    ),
+    "refunds": ("sum(refund_minor) FILTER (type = 'refunded')", "0"),
+    "discount_share": (
+        "sum(list_sum(list_transform(list_filter(discounts, lambda d: d.kind = 'coupon'), lambda d: d.amount_minor)))"
+        " FILTER (type = 'paid')",
+        "sum(gross_minor) FILTER (type = 'paid')",
+    ),
+    "average_order": ("sum(net_minor) FILTER (type = 'paid')", "count(*) FILTER (type = 'paid')"),
+}
+
+
+def summed(metric: str) -> tuple[str, str]:
+    """What `MEASURES` sums up for the metric, as SQL over rows of the journal: numerator and denominator (0 if the
+    metric is no ratio)."""
+    of, per = _SUMS[metric]
+    return f"coalesce({of}, 0)", f"coalesce({per}, 0)"

@@ -156,6 +156,7 @@ class _MetricRule:
             "expected_low": judged.low,
             "expected_high": judged.high,
             "score": round(judged.score, 4),
+            "measured": judged.value,
         }
         if judged.sale is not None:
             details["sale"] = judged.sale.name

@@ -19,6 +19,8 @@ from coupon_ledger.ledger.events import Instant
 from coupon_ledger.ledger.words import Note, note
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST: Final = timedelta(days=732)
+"""Each bucket of a plan's time is judged, also those without events."""
 MOST_ROWS: Final = 5_000
 _MOST_BYTES: Final = 1 << 20
 _OWN: Final = ("starts", "ends", "value")
@@ -53,6 +55,8 @@ def check(rows: Sequence[Planned], by: Sequence[str]) -> None:
     for of_slice in _by_slice(rows, by).values():
         if any(later.starts < earlier.ends for earlier, later in pairwise(of_slice)):
             raise ValueError("has a plan with two values for one time and slice; leave one out")
+    if rows and max(row.ends for row in rows) - min(row.starts for row in rows) > _LONGEST:
+        raise ValueError("has a plan of more than two years; leave out what is long past")
 
 
 def _by_slice(rows: Iterable[Planned], by: Sequence[str]) -> dict[tuple[str, ...], list[Planned]]:

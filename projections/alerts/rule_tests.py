@@ -30,7 +30,7 @@ MOST_ALERTS: Final = 500
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _TOP: Final = ("rules", "tests")
 _YEARS: Final = (2000, 2100)
-_NOT_TESTED: Final = frozenset({"health"})
+_NOT_TESTED: Final = frozenset({"health", "reconciliation"})
 _YEAR: Final = timedelta(days=366)
 M = TypeVar("M", bound=BaseModel)
 

@@ -198,7 +198,9 @@ class Sale(_Model):
 
 
 class Metric(_Model):
-    """The detector finds a bucket of a metric unusual. `relative` and `absolute` must both be passed."""
+    """The detector finds a bucket of a metric unusual. `relative` and `absolute` must both be passed. `alerts show`
+    says which channels, campaigns or stores drove it: their contributions add up to the distance from the band's
+    middle."""
 
     kind: Literal["metric"]
     metric: MetricName
@@ -225,7 +227,7 @@ RATES: Final = ("claim_rate", "use_rate", "return_rate")
 
 class Threshold(_Model):
     """A metric over a window against a fixed value, against itself at an earlier time, or against a target or plan.
-    `relative` and `absolute` must both be passed."""
+    `relative` and `absolute` must both be passed. `alerts show` says which channels, campaigns or stores drove it."""
 
     kind: Literal["threshold"]
     metric: MetricName

@@ -22,7 +22,7 @@ from coupon_ledger.projections.alerts.rules import Rule, Threshold
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
 
-_BEFORE: Final[Mapping[str, tuple[timedelta, ...]]] = {
+BEFORE: Final[Mapping[str, tuple[timedelta, ...]]] = {
     "last_hour": (timedelta(hours=1),),
     "last_day": (timedelta(days=1),),
     "last_week": (timedelta(weeks=1),),
@@ -127,7 +127,7 @@ class _ThresholdRule:
         self._episodes = episodes
         length = micros_of(rule.every)
         self._buckets_in_window = max(1, micros_of(of.window) // length)
-        self._backs = [micros_of(back) // length for back in _BEFORE.get(of.against or "", ())]
+        self._backs = [micros_of(back) // length for back in BEFORE.get(of.against or "", ())]
         self._patience = self._buckets_in_window + max(self._backs, default=0)
         self._plan = Plan(of.plan, of.by, is_rate=self._measure.per is not None)
         self._targets: Targets | None = None
@@ -177,7 +177,8 @@ class _ThresholdRule:
         if math.isnan(value) or math.isnan(bound):
             return
         less = value < bound
-        details: dict[str, Any] = {"metric": self._of.metric, "until": instant(closed.at).isoformat() + "Z"}
+        until = instant(closed.at).isoformat() + "Z"
+        details: dict[str, Any] = {"metric": self._of.metric, "until": until, "measured": value}
         if self._of.against is not None:
             change = round((value - expected) / abs(expected), 4) if expected else None
             details |= {"against": self._of.against, "before": expected, "change": change}
