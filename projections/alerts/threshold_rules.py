@@ -159,9 +159,7 @@ class _ThresholdRule:
 
     def _judge(self, closed: Closed, key: Slice) -> None:
         now, before = self._now.at(key, closed.number), self._then(closed.number, key)
-        evidence = now.per if self._measure.per is not None else now.of
-        then = before.per if self._measure.per is not None else before.of
-        if max(evidence, then) < self._of.at_least:
+        if self._evidence(now, before) < self._of.at_least:
             return
         value, bound = self._value(now), self._bound(now, before)
         if math.isnan(value) or math.isnan(bound):
@@ -174,6 +172,12 @@ class _ThresholdRule:
             details |= {"against": self._of.against, "before": then, "change": change}
         named = tuple(zip(self._of.by, key, strict=True))
         self._episodes.true(named, closed.at, closed.place, value, bound, details, less_is_worse=less)
+
+    def _evidence(self, now: Sums, before: Sums) -> float:
+        """How many events speak. Few instead of many are a finding; a rate of few, on either side, is none."""
+        if self._measure.per is None:
+            return max(now.of, before.of)
+        return now.per if self._of.against is None else min(now.per, before.per)
 
     def _then(self, number: int, key: Slice) -> Sums:
         """The sums that the slice is compared with. Of several windows, the one with the middle value, among the latest
