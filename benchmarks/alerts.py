@@ -38,6 +38,7 @@ from coupon_ledger.projections.alerts.rules import RuleSet, Sale
 from coupon_ledger.projections.alerts.rules_file import load
 
 RESULTS: Final = Path(__file__).with_name("latest-alerts.json")
+_SHORT: Final = timedelta(hours=12)
 _SALE_DAY: Final = 10
 _SALE_TIMES: Final = 5
 _START: Final = QuietWorld().start
@@ -138,7 +139,8 @@ def _played(
         kinds = options.faults[number :: options.streams]
         if kinds:
             frames, labels = inject(clean, kinds, seed)
-            stream = scored(world, seed, frames, labels, alerts_of(frames, rules), quiet)
+            short = [(label.start, label.end) for label in labels if label.end - label.start <= _SHORT]
+            stream = scored(world, seed, frames, labels, alerts_of(frames, rules, short), quiet)
             streams.append(stream)
             _print_stream(stream)
     return quiet, days, streams
