@@ -145,6 +145,16 @@ def test_a_rate_from_few_claims_is_no_evidence_on_either_side(tmp_path: Path) ->
     assert {e[0] for e in episodes} == {"of4"}
 
 
+def test_a_coupon_that_is_granted_counts_in_the_use_rate(tmp_path: Path) -> None:
+    """Else a rule that breaks a campaign of granted coupons goes unseen."""
+    low = rule("low", kind="threshold", metric="use_rate", below=0.5, at_least=4, window="1h")
+    grants: list[Told] = [(n, "issued", {}) for n in range(5)]
+    [episode] = found(
+        tmp_path, [low], told(*grants, (6, "used", {}), (6, "issued", {"user_id": None}), (90, "used", {}))
+    )
+    assert episode[4] < 0.5
+
+
 def test_a_campaign_of_two_hours_is_not_ahead_of_its_plan(tmp_path: Path) -> None:
     """Else each flash sale, which is meant to spend its budget in hours, is an alert; and without the plan, a campaign
     of ten days that burns as fast is none."""

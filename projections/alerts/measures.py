@@ -59,13 +59,17 @@ _COUPON_DISCOUNTS: Final = (
     )
     .otherwise(0)
 )
+ACQUIRED: Final = (
+    (pl.col("type") == "claimed") | ((pl.col("type") == "issued") & pl.col("user_id").is_not_null())
+).cast(pl.Int64)
+"""Coupons that get an owner: claimed, or granted."""
 _COUNTED: Final = ("created", "issued", "claimed", "reserved", "released", "used", "returned", "expired", "revoked")
 
 MEASURES: Final[Mapping[str, Measure]] = {
     **{kind: Measure(COUPON, _count(kind), floor="poisson") for kind in _COUNTED},
     "discount": Measure(COUPON, _sum("discount_minor", "used"), columns=("discount_minor",)),
     "claim_rate": Measure(COUPON, _count("claimed"), _count("issued"), floor="binomial"),
-    "use_rate": Measure(COUPON, _count("used"), _count("claimed"), floor="binomial"),
+    "use_rate": Measure(COUPON, _count("used"), ACQUIRED, columns=("user_id",), floor="binomial"),
     "return_rate": Measure(COUPON, _count("returned"), _count("used"), floor="binomial"),
     "orders": Measure(ORDER, _count("paid"), floor="poisson"),
     "cancelled_orders": Measure(ORDER, _count("cancelled"), floor="poisson"),
