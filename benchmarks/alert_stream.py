@@ -40,7 +40,7 @@ from coupon_ledger.questions.alerts.offenders import Standing, Vitals, offenders
 from coupon_ledger.questions.alerts.violations import judge
 
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
-_STEPS: Final = (timedelta(days=1), timedelta(hours=6))
+STEPS: Final = (timedelta(days=1), timedelta(hours=6))
 """How often rules on the tables are asked, in the first half of a stream and in the second."""
 _CLOSELY: Final = timedelta(hours=1)
 _DAILY: Final = frozenset({"reconciliation", "guardrail"})
@@ -70,7 +70,7 @@ def alerts_of(
     frames: Frames,
     rules: Sequence[Rule],
     closely: Sequence[Span] = (),
-    steps: tuple[timedelta, timedelta] = _STEPS,
+    steps: tuple[timedelta, timedelta] = STEPS,
 ) -> list[Found]:
     """What the rules find in a stream, in order of time. `steps`: between two times at which rules on the tables are
     asked, in the first half of the stream and in the second; within the spans `closely` (UTC), every hour."""
