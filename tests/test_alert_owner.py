@@ -497,6 +497,21 @@ def test_a_rule_that_fails_is_an_alert_of_its_own(place: Place) -> None:
     assert [e.rule for e in told(place.log, "resolved")] == ["many"]
 
 
+def test_a_run_that_ends_with_the_log_waits_for_a_rule_that_takes_a_second(place: Place) -> None:
+    """Else `consume` ends with an error that says nothing, and the rules behind the slow one are not asked."""
+    place.rules.write_text(SQL, encoding="utf-8")
+    tables = Tables()
+    tables.offenders = [Offender({"campaign": "k-1"}, 5, 1, (now() - timedelta(minutes=1)).replace(tzinfo=None))]
+
+    def slow(reading: Cursor, rule: Rule, moment: Moment) -> Sequence[Offender]:
+        time.sleep(0.8)
+        return tables(reading, rule, moment)
+
+    append(place.log, [claim(1)])
+    place.run(find=slow)
+    assert [e.rule for e in told(place.log, "fired")] == ["many"]
+
+
 @pytest.mark.slow
 def test_a_rule_that_takes_too_long_is_broken_off_and_the_consumer_goes_on(place: Place) -> None:
     """Else one query stops every alert, or the consumer with it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -123,10 +123,8 @@ class Asked:
         """The answer of the rule that was asked; None if it is not there within `timeout_s`."""
         if self._running is None:
             return None
-        if not self._running.done():
-            if timeout_s <= 0:
-                return None
-            self._running.exception(timeout_s)
+        if not wait([self._running], max(0.0, timeout_s)).done:
+            return None
         answer, seconds = self._running.result()
         self._running = None
         self._rest_until = time.monotonic() + _RESTS * seconds
