@@ -3,9 +3,9 @@ few hours of the stream the rules on the tables are asked.
 
 There is no log in between: an event's `recorded_at` is when it arrives. The accounts are kept as the consumer keeps
 them, so that reconciliation has something to compare. A rule on the tables that is asked every few minutes in life is
-asked every six hours here, in the first half of the stream once a day, and those that take longest once a day too. So
-their delays are too long by up to that time, and what holds for a shorter time can be missed. Violations and silences
-have an instant of their own, and count from it.
+asked every six hours here, in the first half of the stream once a day, and those that take longest once a day too;
+while a short fault goes on, every hour. So their delays are too long by up to that time. Violations and silences have
+an instant of their own, and count from it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ from coupon_ledger.questions.alerts.offenders import Standing, Vitals, offenders
 from coupon_ledger.questions.alerts.violations import judge
 
 _FOREVER: Final = datetime.max.replace(tzinfo=UTC)
-_STEPS: Final = (timedelta(days=1), timedelta(hours=6))
+STEPS: Final = (timedelta(days=1), timedelta(hours=6))
 """How often rules on the tables are asked, in the first half of a stream and in the second."""
+_CLOSELY: Final = timedelta(hours=1)
 _DAILY: Final = frozenset({"reconciliation", "guardrail"})
 _DAY: Final = timedelta(days=1)
 
@@ -62,9 +63,17 @@ class Found:
         return self.rule.name
 
 
-def alerts_of(frames: Frames, rules: Sequence[Rule], steps: tuple[timedelta, timedelta] = _STEPS) -> list[Found]:
+Span = tuple[datetime, datetime]
+
+
+def alerts_of(
+    frames: Frames,
+    rules: Sequence[Rule],
+    closely: Sequence[Span] = (),
+    steps: tuple[timedelta, timedelta] = STEPS,
+) -> list[Found]:
     """What the rules find in a stream, in order of time. `steps`: between two times at which rules on the tables are
-    asked, in the first half of the stream and in the second."""
+    asked, in the first half of the stream and in the second; within the spans `closely` (UTC), every hour."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "suite.duckdb"
         create_database(path)
@@ -73,7 +82,7 @@ def alerts_of(frames: Frames, rules: Sequence[Rule], steps: tuple[timedelta, tim
                 put_in_force(store, rules)
             store.share_cores(alone=True)
             asked = _Asked(store, rules)
-            for now in _consumed(store, frames, steps):
+            for now in _consumed(store, frames, steps, closely):
                 asked(now)
             by_name = {rule.name: rule for rule in rules}
             found = sorted([*_episodes(store, by_name), *asked.found], key=lambda f: (f.fired_at, f.name))
@@ -111,7 +120,9 @@ def _positioned(frames: Frames) -> dict[str, pl.DataFrame]:
     return found
 
 
-def _consumed(store: Store, frames: Frames, steps: tuple[timedelta, timedelta]) -> Iterator[datetime]:
+def _consumed(
+    store: Store, frames: Frames, steps: tuple[timedelta, timedelta], closely: Sequence[Span]
+) -> Iterator[datetime]:
     """Fold the events, one step of time after the other. Yields the instant (naive UTC) after each that has events."""
     events = _positioned(frames)
     accounts = {TopicPartition(topic, 0): Account() for topic in events}
@@ -119,7 +130,7 @@ def _consumed(store: Store, frames: Frames, steps: tuple[timedelta, timedelta]) 
     now, middle, last = arrivals[0], arrivals[len(arrivals) // 2], arrivals[-1]
     done = dict.fromkeys(events, 0)
     while now < last:
-        now = min(now + (steps[0] if now < middle else steps[1]), last)
+        now = min(_next(now, steps[0] if now < middle else steps[1], closely), last)
         upto = {topic: int(frame["recorded_at"].search_sorted(now, side="right")) for topic, frame in events.items()}
         if upto == done:
             continue
@@ -131,6 +142,14 @@ def _consumed(store: Store, frames: Frames, steps: tuple[timedelta, timedelta]) 
             Completeness(dict.fromkeys(accounts, now)).save(store)
             kept.release(store, dict.fromkeys(INPUT_TOPICS, now))
         yield now
+
+
+def _next(now: datetime, step: timedelta, closely: Sequence[Span]) -> datetime:
+    """When the rules are asked after `now` (naive UTC)."""
+    spans = [(start.replace(tzinfo=None), end.replace(tzinfo=None)) for start, end in closely]
+    if any(start <= now < end for start, end in spans):
+        return now + _CLOSELY
+    return min([now + step, *(start for start, _ in spans if now < start)])
 
 
 def _fold(store: Store, batch: Mapping[str, pl.DataFrame], accounts: Mapping[TopicPartition, Account]) -> None:
@@ -207,7 +226,7 @@ class _Asked:
         """A violation is found as soon as the tables change, and a silence once it is too long. If that was before the
         last time the rule was asked, a fact has come late."""
         at = _at_once(rule, offender)
-        soon = at is not None and (self._before is None or at > self._before)
+        soon = at is not None and (self._before is None or at >= self._before)
         alert = Found(rule, labels, (at if at is not None and soon else now).replace(tzinfo=UTC))
         self.found.append(alert)
         return alert
@@ -218,7 +237,7 @@ def _at_once(rule: Rule, offender: Offender) -> datetime | None:
     if isinstance(rule.expr, Violations):
         return offender.since
     if isinstance(rule.expr, Health) and rule.expr.of == "silent_source":
-        return offender.since + timedelta(seconds=rule.expr.above)
+        return offender.since + timedelta(seconds=max(rule.expr.above, offender.details["usual_gap_s"] / 2))
     return None
 
 

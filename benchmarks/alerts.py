@@ -28,7 +28,7 @@ from typing import Any, Final
 import polars as pl
 
 from benchmarks.alert_scores import Stream, by_kind, scored, summary
-from benchmarks.alert_stream import Found, alerts_of
+from benchmarks.alert_stream import STEPS, Found, alerts_of
 from coupon_ledger.cli.sources.arrival import Frames, with_arrivals
 from coupon_ledger.cli.sources.complete_journey import load as retail_tables
 from coupon_ledger.cli.sources.complete_journey import translate
@@ -38,6 +38,8 @@ from coupon_ledger.projections.alerts.rules import RuleSet, Sale
 from coupon_ledger.projections.alerts.rules_file import load
 
 RESULTS: Final = Path(__file__).with_name("latest-alerts.json")
+_RETAIL_STEPS: Final = (timedelta(days=30), timedelta(days=2))
+_SHORT: Final = timedelta(hours=12)
 _SALE_DAY: Final = 10
 _SALE_TIMES: Final = 5
 _START: Final = QuietWorld().start
@@ -115,7 +117,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=8_000, help="per day")
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--faults", nargs="*", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--streams", type=int, default=3, help="among how many streams the faults are dealt")
+    parser.add_argument("--streams", type=int, default=2, help="among how many streams the faults are dealt")
     parser.add_argument("--rules", default="", help="a file of rules; by default the defaults")
     parser.add_argument("--save", action="store_true", help=f"write the figures to {RESULTS.name}")
     return parser.parse_args()
@@ -128,7 +130,8 @@ def _played(
     clean, calendar = WORLDS[world](seed, options.days, options.events)
     rules = rule_set.model_copy(update={"calendar": calendar}).in_force()
     started = time.process_time()
-    quiet = alerts_of(clean, rules)
+    steps = _RETAIL_STEPS if world == "retail" else STEPS
+    quiet = alerts_of(clean, rules, steps=steps)
     days = _days(clean) if world == "retail" else options.days
     told = _counted(quiet)
     print(f"{world}, seed {seed}: {sum(told.values())} alerts on {days} days without faults"
@@ -138,7 +141,8 @@ def _played(
         kinds = options.faults[number :: options.streams]
         if kinds:
             frames, labels = inject(clean, kinds, seed)
-            stream = scored(world, seed, frames, labels, alerts_of(frames, rules), quiet)
+            short = [(label.start, label.end) for label in labels if label.end - label.start <= _SHORT]
+            stream = scored(world, seed, frames, labels, alerts_of(frames, rules, short, steps), quiet)
             streams.append(stream)
             _print_stream(stream)
     return quiet, days, streams

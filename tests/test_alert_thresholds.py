@@ -134,6 +134,27 @@ def test_the_middle_of_seven_days_is_not_moved_by_one_burst(tmp_path: Path) -> N
     assert days["yesterday"] == [5, 6] and days["usual"] == [6]
 
 
+def test_a_rate_from_few_claims_is_no_evidence_on_either_side(tmp_path: Path) -> None:
+    """Else three claims without a use, on the day after a rush, are told as a collapse."""
+    day = 24 * 60
+    rush: list[Told] = [(n, kind, {}) for n in range(40) for kind in ("claimed", "used")]
+    few: list[Told] = [(day + n * 10, "claimed", {}) for n in range(4)]
+    terms: dict[str, Any] = {"metric": "use_rate", "against": "last_day", "direction": "down", "relative": 0.75}
+    rules = [rule(f"of{n}", kind="threshold", window="1h", at_least=n, **terms) for n in (4, 5)]
+    episodes = found(tmp_path, rules, told(*rush, *few, (day + 70, "claimed", {})))
+    assert {e[0] for e in episodes} == {"of4"}
+
+
+def test_a_coupon_that_is_granted_counts_in_the_use_rate(tmp_path: Path) -> None:
+    """Else a rule that breaks a campaign of granted coupons goes unseen."""
+    low = rule("low", kind="threshold", metric="use_rate", below=0.5, at_least=4, window="1h")
+    grants: list[Told] = [(n, "issued", {}) for n in range(5)]
+    [episode] = found(
+        tmp_path, [low], told(*grants, (6, "used", {}), (6, "issued", {"user_id": None}), (90, "used", {}))
+    )
+    assert episode[4] < 0.5
+
+
 def test_a_campaign_of_two_hours_is_not_ahead_of_its_plan(tmp_path: Path) -> None:
     """Else each flash sale, which is meant to spend its budget in hours, is an alert; and without the plan, a campaign
     of ten days that burns as fast is none."""

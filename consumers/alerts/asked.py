@@ -123,7 +123,7 @@ class Asked:
         """The answer of the rule that was asked; None if it is not there within `timeout_s`."""
         if self._running is None:
             return None
-        if not wait([self._running], timeout_s).done:
+        if not wait([self._running], max(0.0, timeout_s)).done:
             return None
         answer, seconds = self._running.result()
         self._running = None

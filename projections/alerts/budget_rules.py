@@ -22,7 +22,7 @@ from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, Sum
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Int64, Mask, Place, Released, instant, micros
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.evaluator import Stored
-from coupon_ledger.projections.alerts.measures import Measure
+from coupon_ledger.projections.alerts.measures import ACQUIRED, Measure
 from coupon_ledger.projections.alerts.rules import Budget, Rule, Stock
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.entities import TERM_EVENTS
@@ -45,7 +45,7 @@ _BURNT: Final = Measure(
 )
 _ACQUIRED: Final = Measure(
     COUPON,
-    ((pl.col("type") == "claimed") | ((pl.col("type") == "issued") & pl.col("user_id").is_not_null())).cast(pl.Int64),
+    ACQUIRED,
     columns=("user_id",),
 )
 

@@ -59,13 +59,17 @@ _COUPON_DISCOUNTS: Final = (
     )
     .otherwise(0)
 )
+ACQUIRED: Final = (
+    (pl.col("type") == "claimed") | ((pl.col("type") == "issued") & pl.col("user_id").is_not_null())
+).cast(pl.Int64)
+"""Coupons that get an owner: claimed, or granted."""
 _COUNTED: Final = ("created", "issued", "claimed", "reserved", "released", "used", "returned", "expired", "revoked")
 
 MEASURES: Final[Mapping[str, Measure]] = {
     **{kind: Measure(COUPON, _count(kind), floor="poisson") for kind in _COUNTED},
     "discount": Measure(COUPON, _sum("discount_minor", "used"), columns=("discount_minor",)),
     "claim_rate": Measure(COUPON, _count("claimed"), _count("issued"), floor="binomial"),
-    "use_rate": Measure(COUPON, _count("used"), _count("claimed"), floor="binomial"),
+    "use_rate": Measure(COUPON, _count("used"), ACQUIRED, columns=("user_id",), floor="binomial"),
     "return_rate": Measure(COUPON, _count("returned"), _count("used"), floor="binomial"),
     "orders": Measure(ORDER, _count("paid"), floor="poisson"),
     "cancelled_orders": Measure(ORDER, _count("cancelled"), floor="poisson"),
@@ -84,7 +88,10 @@ _SUMS: Final[Mapping[str, tuple[str, str]]] = {
     **{kind: (f"count(*) FILTER (type = '{kind}')", "0") for kind in _COUNTED},
     "discount": ("sum(discount_minor) FILTER (type = 'used')", "0"),
     "claim_rate": ("count(*) FILTER (type = 'claimed')", "count(*) FILTER (type = 'issued')"),
-    "use_rate": ("count(*) FILTER (type = 'used')", "count(*) FILTER (type = 'claimed')"),
+    "use_rate": (
+        "count(*) FILTER (type = 'used')",
+        "count(*) FILTER (type = 'claimed' OR (type = 'issued' AND user_id IS NOT NULL))",
+    ),
     "return_rate": ("count(*) FILTER (type = 'returned')", "count(*) FILTER (type = 'used')"),
     "orders": ("count(*) FILTER (type = 'paid')", "0"),
     "cancelled_orders": ("count(*) FILTER (type = 'cancelled')", "0"),

@@ -320,7 +320,7 @@ class Guardrail(_Model):
 
 HEALTH: Final = {
     "lag": "seconds that the oldest record not yet consumed has waited",
-    "silent_source": "seconds without an event of a source, beyond its longest usual gap",
+    "silent_source": "seconds without an event of a source, beyond its longest usual gap; at least half of that gap",
     "dead_letters": "new dead letters in the window",
     "late_share": "share (0 to 1) of the window's events that came too late for a rule's window",
     "clock_skew": "seconds that an event's occurred_at is ahead of its recorded_at",

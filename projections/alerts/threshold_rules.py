@@ -170,7 +170,7 @@ class _ThresholdRule:
     def _judge(self, closed: Closed, key: Slice) -> None:
         now, before = self._now.at(key, closed.number), self._then(closed.number, key)
         expected = self._expected(closed, key, before)
-        if max(self._weight(now), self._weight_expected(before, expected)) < self._of.at_least:
+        if self._evidence(now, before, expected) < self._of.at_least:
             return
         value = self._value(now)
         bound = self._bound(value, expected)
@@ -184,6 +184,12 @@ class _ThresholdRule:
             details |= {"against": self._of.against, "before": expected, "change": change}
         named = tuple(zip(self._of.by, key, strict=True))
         self._episodes.true(named, closed.at, closed.place, value, bound, details, less_is_worse=less)
+
+    def _evidence(self, now: Sums, before: Sums, expected: float) -> float:
+        """How many events speak. Few instead of many are a finding; a rate of few, on either side, is none."""
+        if self._measure.per is not None:
+            return min(now.per, before.per) if self._backs else now.per
+        return max(now.of, before.of if self._backs or math.isnan(expected) else expected)
 
     def _then(self, number: int, key: Slice) -> Sums:
         """The sums that the slice is compared with. Of several windows, the one with the middle value, among the latest
@@ -213,15 +219,6 @@ class _ThresholdRule:
             case "target":
                 return math.nan if self._of.target is None else self._of.target
         return self._value(before)
-
-    def _weight(self, sums: Sums) -> float:
-        """How much evidence a window has."""
-        return sums.of if self._measure.per is None else sums.per
-
-    def _weight_expected(self, before: Sums, expected: float) -> float:
-        if self._backs or self._measure.per is not None or math.isnan(expected):
-            return self._weight(before)
-        return expected
 
     def _value(self, sums: Sums) -> float:
         if self._measure.per is None:

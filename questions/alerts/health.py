@@ -20,6 +20,9 @@ LOOKED_AT: Final = 5_000_000
 """Number of events of a topic, the latest ones, from which the usual gaps of its sources are taken."""
 FEWEST_GAPS: Final = 20
 """Gaps that a source must have had before its silence means anything."""
+LONGER: Final = 1.5
+"""How many times its longest usual gap a source must be silent: one that publishes at random breaks its own record now
+and then, by a little."""
 _OUTAGE_AFTER: Final = timedelta(days=3)
 """If a source has published for longer, a single gap that is twice as long as all others was an outage."""
 
@@ -44,7 +47,8 @@ def offenders(reading: Reading, of: Health, clock: datetime, vitals: Vitals) -> 
     """What the rule finds. The meaning of `above`, and the key of an offender, by `of`:
 
     - `lag`: seconds that the oldest waiting record has waited; no key
-    - `silent_source`: seconds without an event of a source beyond its longest usual gap; `source`, `topic`
+    - `silent_source`: seconds without an event of a source beyond its longest usual gap, if it is longer than `LONGER`
+      of it; `source`, `topic`
     - `dead_letters`: number of new dead letters in the window that nobody discarded; `topic`, `reason`
     - `late_share`: part (0 to 1) of the events recorded in the window that happened longer ago than the window when
       they were recorded; `source`, `topic`. A source that began within the window brings its past along: not counted
@@ -90,7 +94,8 @@ def _silent_source(reading: Reading, of: Health, moment: _Moment) -> Iterator[Of
     for row in _rows(reading, "publishing", rows=LOOKED_AT):
         usual = _usual_gap(row)
         silent_s = (moment.read_until - row["last_at"]).total_seconds()
-        if row["gaps"] < FEWEST_GAPS or not of.window.total_seconds() <= row["span_s"] or silent_s > row["span_s"]:
+        known = row["gaps"] >= FEWEST_GAPS and of.window.total_seconds() <= row["span_s"] and silent_s <= row["span_s"]
+        if not known or silent_s <= LONGER * usual:
             continue
         since = row["last_at"] + timedelta(seconds=usual)
         details = {"last_at": row["last_at"], "silent_s": silent_s, "usual_gap_s": usual}

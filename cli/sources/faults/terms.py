@@ -102,8 +102,8 @@ def use_rate_collapse(
 ) -> tuple[Frames, Label]:
     """Somebody edits the rule of a campaign, and its coupons are hardly used any more, until the edit is taken back.
 
-    The campaign is the one with the most uses meanwhile; its coupons keep the minimum spend that they were created
-    with. `times`: by what its minimum spend is multiplied (from 5,000 minor units if it had none); `drop`: the
+    The campaign is the one with the most uses before and meanwhile; its coupons keep the minimum spend that they were
+    created with. `times`: by what its minimum spend is multiplied (from 5,000 minor units if it had none); `drop`: the
     share of the uses, and of their orders, that do not come; `hours`: until the rule is repaired, or the stretch
     ends; by default 36, or longer if coupons are used so seldom that nobody could notice. The money at stake: what
     was not sold. Raises `LedgerError` if no coupon is used meanwhile.
@@ -115,7 +115,7 @@ def use_rate_collapse(
     uses = uses.join(known.select("campaign_id"), on="campaign_id", how="semi")
     lasting = timedelta(hours=hours if hours is not None else _long_enough(uses))
     starts = [mix.begin(at, lasting, busy=True) for _ in range(1 if at else _TRIES)]
-    start, name = max(((s, _most_used(uses, s, s + lasting)) for s in starts), key=lambda found: found[1][1])
+    start, name = max(((s, _most_used(uses, s, lasting)) for s in starts), key=lambda found: found[1][1])
     if not name[1]:
         what = "fault {kind}: no coupon is used in the {hours:count} hours from {at:instant}; choose another start"
         raise LedgerError(note(what, kind=mix.kind, hours=round(lasting / timedelta(hours=1)), at=naive(start)))
@@ -133,11 +133,15 @@ def _long_enough(uses: pl.DataFrame) -> float:
     return max(36.0, _NOTICEABLE / float(rates.sort()[-1])) if len(rates) else 36.0
 
 
-def _most_used(uses: pl.DataFrame, start: datetime, end: datetime) -> tuple[str, int]:
-    """The campaign with the most uses between two instants, and their number."""
-    counts = uses.filter(pl.col("occurred_at").is_between(start, end, closed="left")).group_by("campaign_id").len()
-    best = counts.sort("len", "campaign_id", descending=True).rows()
-    return best[0] if best else ("", 0)
+def _most_used(uses: pl.DataFrame, start: datetime, lasting: timedelta) -> tuple[str, int]:
+    """The campaign with the most uses in the time `lasting`, and in the same time before: of these two numbers, the
+    smaller one counts. What was not used before cannot be used less. The number is that of the uses after `start`."""
+    at = pl.col("occurred_at")
+    before = at.is_between(start - lasting, start, closed="left").sum()
+    after = at.is_between(start, start + lasting, closed="left").sum()
+    counts = uses.group_by("campaign_id").agg(before=before, after=after)
+    best = counts.sort(pl.min_horizontal("before", "after"), "after", "campaign_id", descending=True).head(1).rows()
+    return (best[0][0], best[0][2]) if best else ("", 0)
 
 
 def _collapsed(
