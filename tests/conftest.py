@@ -30,8 +30,14 @@ IN_MEMORY = Path("/dev/shm")
 ROOM_BYTES = 4 << 30
 
 
+ALERTS = "COUPON_LEDGER_ALERT_RULES"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()
+    # Hundreds of tests `consume`, and compare the log and its operations with what they expect. Those about alerts
+    # name their rules, or `defaults`.
+    os.environ[ALERTS] = "none"
     if "TMPDIR" not in os.environ and IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM_BYTES:
         os.environ["TMPDIR"] = tempfile.tempdir = str(IN_MEMORY)  # the one for the commands that tests start
     if threading.current_thread() is threading.main_thread():
@@ -67,6 +73,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     for name in [name for name in os.environ if name.startswith("COUPON_LEDGER_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv(ALERTS, "none")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

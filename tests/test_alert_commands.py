@@ -391,3 +391,15 @@ def test_what_is_done_stands_after_the_events_that_it_answers(duty: Ids) -> None
     consumed()
     events = done("history", "c-0", "-o", "ndjson").rows
     assert events[-1]["type"] == "revoked" and events[-1]["occurred_at"] >= EVENING.isoformat()
+
+
+def test_the_default_rules_watch_without_a_setting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a shop that installs the ledger is watched by nobody, and does not know."""
+    monkeypatch.delenv("COUPON_LEDGER_ALERT_RULES")
+    done("init")
+    done("publish", Path(__file__).parent.parent / "docs" / "device-farm.ndjson")
+    done("consume")
+    [farm] = done("alerts", "list", "--state", "all", "--rule", "device_farm", "-o", "json").json
+    assert farm["key"] == {"device_id": "d-farm"} and farm["measured"] >= 5
+    [changed] = done("operations", "-o", "json").json
+    assert changed["action"] == "alert_rules_changed"

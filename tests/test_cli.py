@@ -216,6 +216,7 @@ def test_settings_come_from_flag_environment_file_default(home: Path, monkeypatc
         '[coupon-ledger]\nlog = "sqlite:///from-file"\ndatabase = "from-file"\npartitions = 7\n'
         '[kafka]\nsasl_plain_password = "hush"\nsecurity_protocol = "SASL_SSL"\n'
     )
+    monkeypatch.delenv("COUPON_LEDGER_ALERT_RULES")
     monkeypatch.setenv("COUPON_LEDGER_DATABASE", "from-environment")
     monkeypatch.setenv("COUPON_LEDGER_LOG", "sqlite:///from-environment")
     monkeypatch.setenv("COUPON_LEDGER_KAFKA_SSL_PASSWORD", "hush")

@@ -22,6 +22,7 @@ _AT_ONCE: Final = 1_000
 _AHEAD: Final = 4
 _WAIT_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 30.0
+_SAID_AFTER_S: Final = 1.0
 _CLOSING_S: Final = 10.0
 _logger = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ class Tail:
                 _logger.warning("alerts: %s; what is left of the topic is read", error)
                 self._positions.clear()
             except LedgerError as error:
-                _logger.warning("alerts: %s; trying again in %.0f s", error, pause_s)
+                if pause_s > _SAID_AFTER_S:  # the consumer reads the same log, and says at once what is wrong with it
+                    _logger.warning("alerts: %s; trying again in %.0f s", error, pause_s)
             except Exception:
                 _logger.exception("alerts: the topic cannot be read; trying again in %.0f s", pause_s)
             self._stop.wait(pause_s)

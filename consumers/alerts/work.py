@@ -82,7 +82,7 @@ class AlertWork:
         self._reached = at_boundary
         self._telling = Telling(messages or NoMessages())
         self._asked = Asked(store, find)
-        self._begun = self._stopped = False
+        self._stopped = False
         self._pause_until = 0.0
         self._problems: dict[str, str] | None = None
         self._tail: Tail | None = None
@@ -118,8 +118,7 @@ class AlertWork:
         self._tick_at = 0.0
         self._use_rules()
         self._read_to = book.positions(self._store)
-        self._tail = None
-        self._begun = True
+        self._tail = Tail(self._reader, self._read_to)
 
     def stop(self) -> None:
         """Let `finish` end early. Safe to call from a signal handler."""
@@ -133,7 +132,7 @@ class AlertWork:
     def __call__(self) -> None:
         """Do a round. An error of the log, a rule or the program is logged, and the work begins anew a minute later;
         only an error of the database is raised."""
-        if not self._begun or time.monotonic() < self._pause_until:
+        if self._tail is None or time.monotonic() < self._pause_until:
             return
         try:
             self._round()
@@ -195,9 +194,8 @@ class AlertWork:
 
     def _round(self) -> None:
         self._look_at_file()
-        if self._tail is None:  # not before the first commit: what the consumer cannot read is said once
-            self._tail = Tail(self._reader, self._read_to)
         self._take_events()
+        assert self._tail is not None
         if not self._synced and self._tail.complete:
             self._synced = True
             self._episodes.look_at_all(_now())
