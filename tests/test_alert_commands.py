@@ -20,8 +20,6 @@ from coupon_ledger.reports.text import text_width
 from tests.alert_world import EVENING, begin, book_of, consume, fire, follow, tell
 from tests.command_line import DATABASE, LOG, Data, Ran, done, ends, facts, ledger, one_sentence
 
-pytestmark = pytest.mark.long
-
 Ids = dict[str, str]
 
 
@@ -71,6 +69,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_every_answer_fits_a_terminal_and_speaks_the_readers_language(duty: Ids, lang: str) -> None:
     """Else a person on duty reads half a table, or codes."""
@@ -89,6 +88,7 @@ def test_every_answer_fits_a_terminal_and_speaks_the_readers_language(duty: Ids,
         assert lang == "en" or not words & english, (command, words & english)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_answer_can_be_read_by_machines(duty: Ids, command: tuple[str, ...]) -> None:
     """Else a page or a script has to parse tables."""
@@ -97,6 +97,7 @@ def test_every_answer_can_be_read_by_machines(duty: Ids, command: tuple[str, ...
     assert isinstance(ran.json, list | dict) and "–" not in ran.out
 
 
+@pytest.mark.long
 def test_show_begins_with_two_sentences(duty: Ids) -> None:
     """Else whoever is woken at night must read a table before knowing what happened."""
     english = done("alerts", "show", duty["device_farm"], "--lang", "en").out
@@ -109,6 +110,7 @@ def test_show_begins_with_two_sentences(duty: Ids) -> None:
     assert both["en"].startswith("8 users claimed") and both["zh"].startswith("10 分钟内有")
 
 
+@pytest.mark.long
 def test_a_rule_without_texts_has_sentences_by_its_kind(duty: Ids) -> None:
     """Else the alerts of a first own rule say nothing."""
     said = done("alerts", "show", duty["mass_claims"]).out
@@ -117,6 +119,7 @@ def test_a_rule_without_texts_has_sentences_by_its_kind(duty: Ids) -> None:
     assert said.startswith("5.0 分钟内，活动 k-1，IP 10.0.0.7发生 8 次领取；触发阈值为 6。")
 
 
+@pytest.mark.long
 def test_show_says_what_to_do_and_only_what_is_left_to_do(duty: Ids) -> None:
     """Else people are told to take what is taken."""
     said = done("alerts", "show", duty["device_farm"]).out
@@ -127,6 +130,7 @@ def test_show_says_what_to_do_and_only_what_is_left_to_do(duty: Ids) -> None:
     assert "alerts ack" not in done("alerts", "show", duty["device_farm"]).out
 
 
+@pytest.mark.long
 def test_who_takes_an_alert_is_recorded_and_told_what_happens_next(duty: Ids) -> None:
     """Else two people work on one alert, and nobody on the other."""
     alert = duty["device_farm"]
@@ -143,6 +147,7 @@ def test_who_takes_an_alert_is_recorded_and_told_what_happens_next(duty: Ids) ->
     assert life_of(alert) == ["fired", "acknowledged", "owner_assigned", "noted"]
 
 
+@pytest.mark.long
 def test_resolving_says_what_came_of_it_and_twice_changes_nothing(duty: Ids) -> None:
     """Else a slip of the finger counts twice in the statistics."""
     alert = duty["device_farm"]
@@ -157,6 +162,7 @@ def test_resolving_says_what_came_of_it_and_twice_changes_nothing(duty: Ids) -> 
     assert (row["false_alerts"], row["true_alerts"], row["precision_rate"]) == (1, 0, 0.0)
 
 
+@pytest.mark.long
 def test_a_poor_rule_is_named(home: Path) -> None:
     """Else the rule that cries wolf is muted, and with it the others."""
     expr = {"kind": "velocity", "events": ["claimed", "used"], "by": ["user_id"], "at_least": 2, "window": "P10D"}
@@ -173,6 +179,7 @@ def test_a_poor_rule_is_named(home: Path) -> None:
         assert ("rule anybody is poor: 1 of 3 judged alerts were right" in said) == (number == 1)
 
 
+@pytest.mark.long
 def test_a_silence_holds_until_it_is_ended(duty: Ids) -> None:
     """Else a load test wakes everybody, or a forgotten silence hides the next attack."""
     said = done(
@@ -189,6 +196,7 @@ def test_a_silence_holds_until_it_is_ended(duty: Ids) -> None:
     one_sentence(ledger("alerts", "unsilence", silence["silence_id"]), 1, "has ended already")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
@@ -233,6 +241,7 @@ def test_mistakes_are_answered_with_one_sentence(
     assert ends([ALERTS, COUPON, CAMPAIGN]) == before, "nothing was appended"
 
 
+@pytest.mark.long
 def test_an_ambiguous_beginning_is_refused_with_what_it_may_mean(home: Path) -> None:
     """Else another alert is closed than the one that was meant."""
     done("init")
@@ -243,6 +252,7 @@ def test_an_ambiguous_beginning_is_refused_with_what_it_may_mean(home: Path) -> 
     assert "has taken alert cd56" in done("alerts", "ack", "c", "--by", "mei").out
 
 
+@pytest.mark.long
 def test_acting_shows_its_effect_first_and_appends_nothing(duty: Ids) -> None:
     """Else people revoke coupons by looking."""
     before = ends([ALERTS, COUPON, CAMPAIGN])
@@ -254,6 +264,7 @@ def test_acting_shows_its_effect_first_and_appends_nothing(duty: Ids) -> None:
     assert ends([ALERTS, COUPON, CAMPAIGN]) == before
 
 
+@pytest.mark.long
 def test_acting_revokes_what_can_still_be_used_and_twice_changes_nothing(duty: Ids) -> None:
     """Else a used coupon is revoked, which is illegal, or the farm keeps its coupons; or a second click does damage."""
     alert = duty["device_farm"]
@@ -277,6 +288,7 @@ def test_acting_revokes_what_can_still_be_used_and_twice_changes_nothing(duty: I
     assert done("violations", "--count", "-o", "ndjson").rows == []
 
 
+@pytest.mark.long
 def test_an_action_that_was_interrupted_is_completed(duty: Ids, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a power cut between the record of an action and its events leaves the farm its coupons for good."""
     from coupon_ledger.ledger.sqlite_log import SqliteLog
@@ -299,6 +311,7 @@ def test_an_action_that_was_interrupted_is_completed(duty: Ids, monkeypatch: pyt
     assert [e for e in life_of(alert) if e == "acted"] == ["acted"]
 
 
+@pytest.mark.long
 def test_acting_unpublishes_the_campaign_once(duty: Ids) -> None:
     """Else the drain goes on, or a campaign that was published again is unpublished by an old alert."""
     act = ("alerts", "act", duty["mass_claims"], "--yes", "--why", "mass claims", "--by", "mei")
@@ -336,6 +349,7 @@ def receiver() -> Iterator[HTTPServer]:
     server.server_close()
 
 
+@pytest.mark.long
 def test_a_webhook_is_called_once(duty: Ids, receiver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the shop's till is blocked twice, or nobody knows that it was not."""
     monkeypatch.setenv("HOOK_SECRET", "whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0")
@@ -355,6 +369,7 @@ def test_a_webhook_is_called_once(duty: Ids, receiver: HTTPServer, monkeypatch: 
     assert [e["action"] for e in shown(duty["two_claims"])["life"] if e["type"] == "acted"] == ["webhook"]
 
 
+@pytest.mark.long
 def test_an_alerts_past_is_shown_as_it_was(duty: Ids) -> None:
     """Else an audit of last night sees what was done this morning."""
     alert = duty["device_farm"]
@@ -370,6 +385,7 @@ def test_an_alerts_past_is_shown_as_it_was(duty: Ids) -> None:
     one_sentence(ledger("alerts", "show", alert, "--at", "2026-01-01"), 1, "there is no alert")
 
 
+@pytest.mark.long
 def test_a_list_of_the_evening_is_empty_without_alerts(home: Path) -> None:
     """Else nothing at all looks like an error."""
     done("init")
@@ -387,6 +403,7 @@ def test_another_log_than_the_databases_is_refused(duty: Ids, tmp_path: Path) ->
     one_sentence(ran, 4)
 
 
+@pytest.mark.long
 def test_what_is_done_stands_after_the_events_that_it_answers(duty: Ids) -> None:
     """Else a revocation would be folded before the claim that it takes back, wherever the data's clock is ahead."""
     done("alerts", "act", duty["device_farm"], "--yes", "--why", "x", "--by", "mei")
@@ -395,6 +412,7 @@ def test_what_is_done_stands_after_the_events_that_it_answers(duty: Ids) -> None
     assert events[-1]["type"] == "revoked" and events[-1]["occurred_at"] >= EVENING.isoformat()
 
 
+@pytest.mark.long
 def test_the_default_rules_watch_without_a_setting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a shop that installs the ledger is watched by nobody, and does not know."""
     monkeypatch.delenv("COUPON_LEDGER_ALERT_RULES")

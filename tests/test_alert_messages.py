@@ -232,6 +232,7 @@ def test_an_id_of_one_digit_takes_no_digits_out_of_numbers() -> None:
 # ── Addresses ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 @given(st.text(max_size=30))
 def test_any_text_is_an_address_or_none(text: str) -> None:
     kind = kind_of(text)

@@ -38,8 +38,6 @@ from tests.alert_owner import FARM, Box, Place, append, claim, farm, now, told
 from tests.command_line import ledger
 from tests.loopback import Http, serving
 
-pytestmark = pytest.mark.long
-
 SEED = 20261111
 PATIENCE_S = 30.0
 
@@ -102,6 +100,7 @@ def evidence_of(event: alert_events.AlertEvent) -> dict[str, Any]:
 # ── From an event to an alert ────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_what_a_rule_finds_is_fired_in_the_log_with_its_evidence(place: Place) -> None:
     """Else nobody hears of a device farm, or nobody can check why it was called one."""
     append(place.log, farm("d-1", 0))
@@ -114,6 +113,7 @@ def test_what_a_rule_finds_is_fired_in_the_log_with_its_evidence(place: Place) -
     assert {row["event_id"] for row in evidence["rows"]} == {"claim-0", "claim-1", "claim-2"}
 
 
+@pytest.mark.long
 def test_an_alert_fires_within_seconds_and_people_are_told(place: Place) -> None:
     """Else a farm has emptied the stock before anybody knows."""
     box = Box("pager")
@@ -130,6 +130,7 @@ def test_an_alert_fires_within_seconds_and_people_are_told(place: Place) -> None
     assert (notified.channel, notified.message_id) == ("pager", next(iter(box.taken)))
 
 
+@pytest.mark.long
 def test_an_alert_that_is_over_is_resolved_once(place: Place) -> None:
     """Else it stays open for ever, or people are told twice that it is over."""
     append(place.log, farm("d-1", 0, now() - timedelta(minutes=20)))
@@ -143,6 +144,7 @@ def test_an_alert_that_is_over_is_resolved_once(place: Place) -> None:
     assert box.kinds() == [("firing", "farm")], "that it is over is told once the group's interval has passed"
 
 
+@pytest.mark.long
 def test_pending_alerts_fire_by_evaluation_and_not_by_time_alone(place: Place) -> None:
     """Else two bursts and a pause count as a condition that has held."""
     place.rules.write_text(FARM.replace("keep_firing_for: 5m", "keep_firing_for: 5m\n    for: 1m"), encoding="utf-8")
@@ -193,6 +195,7 @@ def test_the_same_log_in_other_batches_fires_the_same_alerts(place: Place) -> No
         assert {episode_id for (episode_id,) in rows} == set(first)
 
 
+@pytest.mark.long
 def test_a_restart_fires_nothing_again(place: Place) -> None:
     """Else every start of the consumer wakes everybody."""
     append(place.log, farm("d-1", 0))
@@ -273,6 +276,7 @@ def changes(place: Place) -> list[Any]:
     return [r.operation.details for r in recorded if r.operation.action == "alert_rules_changed"]
 
 
+@pytest.mark.long
 def test_a_changed_file_is_in_force_within_seconds_and_recorded_with_versions(place: Place) -> None:
     """Else nobody can say by which rule somebody was accused."""
     with following(place):
@@ -291,6 +295,7 @@ def test_a_changed_file_is_in_force_within_seconds_and_recorded_with_versions(pl
     assert datetime.fromisoformat(second["since"]) > datetime.fromisoformat(first["since"])
 
 
+@pytest.mark.long
 def test_a_broken_file_leaves_the_rules_in_force_and_says_so(place: Place) -> None:
     """Else a typing mistake switches off all alerts, or one that nobody sees."""
     place.run()
@@ -305,6 +310,7 @@ def test_a_broken_file_leaves_the_rules_in_force_and_says_so(place: Place) -> No
     assert [e.rule for e in told(place.log, "resolved")] == ["alert-rules"]
 
 
+@pytest.mark.long
 def test_a_rule_with_a_mistake_stays_in_force_as_it_was_and_the_others_change(place: Place) -> None:
     """Else who mends one rule loses another."""
     place.run()
@@ -317,6 +323,7 @@ def test_a_rule_with_a_mistake_stays_in_force_as_it_was_and_the_others_change(pl
     assert [e.rule for e in told(place.log, "error")] == ["farm"]
 
 
+@pytest.mark.long
 def test_alerts_of_a_rule_that_is_gone_end(place: Place) -> None:
     """Else they stand for ever, since nothing evaluates them any more."""
     append(place.log, farm("d-1", 0))
@@ -331,6 +338,7 @@ def test_alerts_of_a_rule_that_is_gone_end(place: Place) -> None:
 # ── Who is told ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_old_episodes_send_no_message_and_say_why(place: Place) -> None:
     """Else a consumer that catches up floods everybody with last week, or alerts vanish without a word."""
     past = now() - timedelta(days=3)
@@ -345,6 +353,7 @@ def test_old_episodes_send_no_message_and_say_why(place: Place) -> None:
     assert len(held) == 2
 
 
+@pytest.mark.long
 def test_alerts_of_the_past_that_still_stand_are_told_in_one_digest(place: Place) -> None:
     """Else what has been wrong since yesterday is never told."""
     place.rules.write_text(FARM.replace("keep_firing_for: 5m", "keep_firing_for: 10d"), encoding="utf-8")
@@ -359,6 +368,7 @@ def test_alerts_of_the_past_that_still_stand_are_told_in_one_digest(place: Place
     assert set(message.alert_ids) == set(fired(place))
 
 
+@pytest.mark.long
 def test_of_a_dead_channel_the_others_hear(place: Place) -> None:
     """Else a pager that is off takes every alert with it, and nobody knows."""
     dead = "  - alert: dead\n    expr: {kind: health, of: channel_dead, above: 2}\n    channels: [pager]\n"
@@ -378,6 +388,7 @@ def test_of_a_dead_channel_the_others_hear(place: Place) -> None:
     assert "dead" in {e.rule for e in told(place.log, "recovering")}
 
 
+@pytest.mark.long
 def test_an_alert_that_another_explains_is_held_back(place: Place) -> None:
     """Else one farm sends a message for each symptom."""
     symptom = FARM.replace("farm", "symptom").partition("  rules:\n")[2] + "    inhibited_by: [farm]\n"
@@ -392,6 +403,7 @@ def test_an_alert_that_another_explains_is_held_back(place: Place) -> None:
     ]
 
 
+@pytest.mark.long
 def test_what_an_operator_says_in_the_log_holds_for_the_owner(place: Place) -> None:
     """Else who has taken an alert is woken again."""
     box = Box("pager")
@@ -449,6 +461,7 @@ class Tables:
         return self.offenders
 
 
+@pytest.mark.long
 def test_an_offender_is_an_alert_until_it_is_gone(place: Place) -> None:
     """Else a fault that the tables show is not told, or told again each minute."""
     place.rules.write_text(SQL, encoding="utf-8")
@@ -473,6 +486,7 @@ def test_an_offender_is_an_alert_until_it_is_gone(place: Place) -> None:
     assert len(fired(place)) == 2, "it holds anew, and is told anew, once"
 
 
+@pytest.mark.long
 def test_what_an_operator_closed_is_not_fired_again_for_the_same_fault(place: Place) -> None:
     """Else whoever settles a fault is told of it for ever."""
     place.rules.write_text(SQL, encoding="utf-8")
@@ -488,6 +502,7 @@ def test_what_an_operator_closed_is_not_fired_again_for_the_same_fault(place: Pl
     assert list(fired(place)) == [alert_id]
 
 
+@pytest.mark.long
 def test_a_rule_that_fails_is_an_alert_of_its_own(place: Place) -> None:
     """Else a rule that does not run looks like a rule that finds nothing."""
     place.rules.write_text(SQL, encoding="utf-8")

@@ -509,6 +509,7 @@ def test_a_label_of_a_megabyte_is_refused_without_being_repeated() -> None:
     assert "has 1,000,000 characters; write at most 200" in told and len(told) < 200
 
 
+@pytest.mark.long
 def test_a_file_full_of_faults_is_told_in_bounded_time() -> None:
     began = time.monotonic()
     result = loaded("\n".join(f"field_{n}: {n}" for n in range(50_000)))
@@ -516,6 +517,7 @@ def test_a_file_full_of_faults_is_told_in_bounded_time() -> None:
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.long
 def test_more_rules_than_can_be_meant_are_refused() -> None:
     rule = "  - {{alert: r{n}, expr: {{kind: reconciliation}}}}\n"
     text = "use_defaults: false\ngroups:\n- rules:\n" + "".join(rule.format(n=n) for n in range(2_100))
@@ -740,6 +742,7 @@ def check_problems(text: str, result: Loaded) -> None:
         assert Rule.model_validate(rule.as_json()).version == rule.version
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(mutated(GOOD + CALENDAR))
 def test_no_mutation_of_a_file_is_a_crash_and_every_problem_has_its_line(text: str) -> None:
@@ -747,6 +750,7 @@ def test_no_mutation_of_a_file_is_a_crash_and_every_problem_has_its_line(text: s
     check_problems(text, loaded(text.encode("utf-8", "replace")))
 
 
+@pytest.mark.long
 @settings(max_examples=30, deadline=None)
 @given(mutated(GOOD))
 def test_the_loader_in_python_is_as_good(text: str) -> None:
@@ -757,6 +761,7 @@ def test_the_loader_in_python_is_as_good(text: str) -> None:
         assert loaded(GOOD).rule_set.rules and not loaded(GOOD).problems
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(mutated(TOML))
 def test_no_mutation_of_a_toml_file_is_a_crash(text: str) -> None:
@@ -776,6 +781,7 @@ VALUES: Final = st.recursive(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_value_of_any_field_is_a_crash(data: st.DataObject) -> None:
@@ -847,6 +853,7 @@ RULES: Final = st.builds(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(st.lists(RULES, min_size=1, max_size=4, unique_by=lambda rule: rule.name))
 def test_a_rule_that_is_written_and_read_again_is_the_same(written: list[Rule]) -> None:
@@ -950,6 +957,7 @@ ANYTHING: Final = st.one_of(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60), st.sampled_from([r.name for r in defaults().rules]), st.data())
 def test_no_template_and_no_value_is_a_crash(text: str, name: str, data: st.DataObject) -> None:

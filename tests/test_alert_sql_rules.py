@@ -193,6 +193,7 @@ ENDLESS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("query", ENDLESS)
 def test_an_endless_query_is_stopped_in_time_and_the_next_one_runs(cursor: Cursor, query: str) -> None:
     """One bad rule would silence all others."""

@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 
+import pytest
+
 from benchmarks.alert_scores import is_about, scored, without_known
 from benchmarks.alert_stream import Found, alerts_of
 from coupon_ledger.cli.sources.arrival import Frames
@@ -23,6 +25,7 @@ def clean() -> Frames:
     return quiet_days(QuietWorld(seed=5, days=3, events_per_day=1_000, experiment=False))
 
 
+@pytest.mark.long
 def test_the_defaults_find_faults_and_accuse_no_quiet_day() -> None:
     """Else a farm, a ring or an over-issue goes unseen, or drowns in alerts that say the same; or people mute the
     defaults, since they fire on ordinary days."""

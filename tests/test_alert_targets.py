@@ -159,6 +159,7 @@ def stories(folder: Path, events: Sequence[Delivery], targets: Sequence[Target],
     return {name: sorted(found) for name, found in found_by_rule.items()}
 
 
+@pytest.mark.long
 @examples(15)
 @given(
     seed=st.integers(0, 2**32),
@@ -178,6 +179,7 @@ def test_targets_and_plans_are_those_of_the_model_whatever_the_batches(
     assert cut_up == {one.name: modelled(one, events, targets) for one in RULES}
 
 
+@pytest.mark.long
 def test_a_channel_without_any_event_misses_its_plan(tmp_path: Path) -> None:
     """Else the channel that is dead from the start, which the plan is for, is the one that nobody hears of."""
     less = rule("less", kind="threshold", metric="claimed", by=["channel"], against="plan", direction="down",
@@ -190,6 +192,7 @@ def test_a_channel_without_any_event_misses_its_plan(tmp_path: Path) -> None:
     assert minute_of(dead[2]) == 11  # the first window that the plan covers, and a minute of tolerance
 
 
+@pytest.mark.long
 @examples(100)
 @given(
     edges=st.lists(st.integers(0, 600), min_size=2, max_size=8, unique=True),

@@ -90,6 +90,7 @@ def minute_of(at: datetime) -> float:
     return (at - START.replace(tzinfo=None)) / timedelta(minutes=1)
 
 
+@pytest.mark.long
 def test_a_budget_that_is_burnt_fires_and_a_returned_use_gives_it_back(tmp_path: Path) -> None:
     uses = [(n, "used", {"discount_minor": 1_000}) for n in range(9)]
     back = (9, "returned", {"coupon_id": "c8", "order_id": "o8", "discount_minor": None})
@@ -103,6 +104,7 @@ def test_a_budget_that_is_burnt_fires_and_a_returned_use_gives_it_back(tmp_path:
     assert details["budget"] == [10_000, "CNY"] and details["spent"] == [9_000, "CNY"]
 
 
+@pytest.mark.long
 def test_a_stock_that_will_be_sold_out_soon_fires(tmp_path: Path) -> None:
     claims: list[Told] = [(n / 4, "claimed", {}) for n in range(80)]
     [soon] = found(tmp_path, [rule("Soon", kind="stock", sold_out_within="10m", window="5m")], told(*claims))
@@ -110,6 +112,7 @@ def test_a_stock_that_will_be_sold_out_soon_fires(tmp_path: Path) -> None:
     assert minute_of(soon[2]) == pytest.approx(16, abs=1) and soon[5] < 600
 
 
+@pytest.mark.long
 def test_a_window_is_compared_with_the_one_a_day_before(tmp_path: Path) -> None:
     day = 24 * 60
     claims: list[Told] = [(n, "claimed", {}) for n in range(60)]
@@ -121,6 +124,7 @@ def test_a_window_is_compared_with_the_one_a_day_before(tmp_path: Path) -> None:
     assert minute_of(episode[2]) > day and episode[4] < episode[6]
 
 
+@pytest.mark.long
 def test_the_middle_of_seven_days_is_not_moved_by_one_burst(tmp_path: Path) -> None:
     """Else the day after a sale looks like a dead channel, and people mute the rule."""
     day = 24 * 60
@@ -134,6 +138,7 @@ def test_the_middle_of_seven_days_is_not_moved_by_one_burst(tmp_path: Path) -> N
     assert days["yesterday"] == [5, 6] and days["usual"] == [6]
 
 
+@pytest.mark.long
 def test_a_rate_from_few_claims_is_no_evidence_on_either_side(tmp_path: Path) -> None:
     """Else three claims without a use, on the day after a rush, are told as a collapse."""
     day = 24 * 60
@@ -155,6 +160,7 @@ def test_a_coupon_that_is_granted_counts_in_the_use_rate(tmp_path: Path) -> None
     assert episode[4] < 0.5
 
 
+@pytest.mark.long
 def test_a_campaign_of_two_hours_is_not_ahead_of_its_plan(tmp_path: Path) -> None:
     """Else each flash sale, which is meant to spend its budget in hours, is an alert; and without the plan, a campaign
     of ten days that burns as fast is none."""
@@ -165,6 +171,7 @@ def test_a_campaign_of_two_hours_is_not_ahead_of_its_plan(tmp_path: Path) -> Non
         assert len(found(tmp_path / str(hours), [burnt], told(*uses, (70, "claimed", {})), campaign=until)) == number
 
 
+@pytest.mark.long
 @examples(8)
 @given(seed=st.integers(0, 2**32), number=st.integers(1, 120))
 def test_batches_and_restarts_do_not_matter(seed: int, number: int, tmp_path_factory: pytest.TempPathFactory) -> None:

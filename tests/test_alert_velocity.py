@@ -116,6 +116,7 @@ def _number(of: Any, values: list[Any]) -> int:
     return longest if longest >= of.at_least else 0
 
 
+@pytest.mark.long
 @examples(25)
 @given(world=worlds(), seed=st.integers(0, 2**32))
 def test_episodes_are_those_of_the_model_whatever_the_batches(
@@ -128,6 +129,7 @@ def test_episodes_are_those_of_the_model_whatever_the_batches(
             assert consumed(store, world, batches, random_) == expected
 
 
+@pytest.mark.long
 def test_the_model_finds_something() -> None:
     """Or equal results would mean nothing."""
     world = World(_deliveries(random.Random(5), 300), [rule(n) for n in range(len(_RULES))])

@@ -26,6 +26,8 @@ from tests.examples import examples
 from tests.folding import clear, scratch_store
 from tests.test_cross_rules import START, Told, World, clock_of, consume, expected, facts, persons
 
+pytestmark = pytest.mark.long
+
 _ENDED = ("expired", "revoked")
 
 

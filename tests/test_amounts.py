@@ -37,6 +37,7 @@ def test_money_is_in_units_of_its_currency(minor: float | None, currency: str | 
     assert money(minor, currency) == text
 
 
+@pytest.mark.long
 @given(st.integers(-(2**127), 2**127), st.sampled_from(sorted(CURRENCIES)))
 def test_no_digit_of_an_amount_is_lost(minor: int, currency: str) -> None:
     """Else large amounts are shown with digits that a binary fraction made up."""

@@ -111,6 +111,7 @@ def histories(draw: st.DrawFn) -> tuple[Rows, dict[TopicPartition, int]]:
     return rows, ends
 
 
+@pytest.mark.long
 @examples(8)
 @given(histories(), st.integers(1, 9), st.floats(0, 1))
 def test_archived_and_restored_not_a_bit_differs(
@@ -596,6 +597,7 @@ def held_in(folder: Path) -> Rows:
     return found
 
 
+@pytest.mark.long
 def test_merged_not_a_bit_differs_and_it_goes_on(home: Path, sqlite_log_settings: LogSettings) -> None:
     """Else an archive of a run every hour would be slow to read, or the way to a faster one would lose records."""
     before = small_files(sqlite_log_settings, Path("a"))
@@ -616,6 +618,7 @@ def test_merged_not_a_bit_differs_and_it_goes_on(home: Path, sqlite_log_settings
     assert held_by(LogSettings(url="sqlite:///back.db")) == held_by(sqlite_log_settings)
 
 
+@pytest.mark.long
 def test_who_reads_an_archive_is_not_disturbed_by_merging(home: Path, sqlite_log_settings: LogSettings) -> None:
     """Else a rebuild from the archive would fail because of a timer."""
     before = small_files(sqlite_log_settings, Path("a"))
@@ -629,6 +632,7 @@ def test_who_reads_an_archive_is_not_disturbed_by_merging(home: Path, sqlite_log
     assert verify(Path("a")) == [] and held_in(Path("a")) == before
 
 
+@pytest.mark.long
 def test_a_leftover_stays_where_what_replaced_it_is_damaged(home: Path, sqlite_log_settings: LogSettings) -> None:
     """Else the last copy of records would be removed."""
     small_files(sqlite_log_settings, Path("a"))
@@ -860,6 +864,7 @@ def test_two_archivers_do_not_spoil_each_other(archive: Path) -> None:
     assert f"{done('archive', 'verify', 'b').out}".startswith("archive b: whole, 1,000 records")
 
 
+@pytest.mark.long
 def test_what_retention_took_is_told_with_its_positions(archive: Path) -> None:
     """Else a hole would be found on the day when the log is rebuilt."""
     settings = LogSettings(url=f"sqlite:///{LOG}")
@@ -883,6 +888,7 @@ def test_what_retention_took_is_told_with_its_positions(archive: Path) -> None:
     done(*back, "--accept-loss")
 
 
+@pytest.mark.long
 def test_restoring_needs_an_empty_log(archive: Path) -> None:
     """Else two logs would be mixed."""
     one_sentence(ledger("restore", "--from", "a"), LOG_ERROR, "holds records already")
@@ -905,6 +911,7 @@ def test_a_full_disk_is_told_and_run_again_it_is_whole(home: Path) -> None:
     assert done("archive", "verify", "a").out.startswith("archive a: whole, 3,000 records")
 
 
+@pytest.mark.long
 def test_a_folder_that_cannot_be_made_is_named(archive: Path) -> None:
     """Else a slip in the path would end in a traceback."""
     one_sentence(ledger("archive", "--to", "no/such/folder"), LOG_ERROR, "archive no/such/folder", "cannot be written")

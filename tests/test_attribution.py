@@ -272,6 +272,7 @@ def known_case() -> ShopEvents:
     return told.touch("d", "google", 1).touch("d-phone", "mailing", 2).buy("d", "o-4", 3)
 
 
+@pytest.mark.long
 def test_a_linked_id_brings_its_touches_along(shop: Path) -> None:
     """Else a mailing to the member number earns nothing of what the account buys."""
     told = known_case()
@@ -291,6 +292,7 @@ def test_a_linked_id_brings_its_touches_along(shop: Path) -> None:
     assert not set(OVER_ALL[:1]) & set(rows[0]["credits"]), "a removal effect is no credit of an order"
 
 
+@pytest.mark.long
 def test_the_window_ends_at_the_microsecond_in_the_sum_and_in_its_explanation(shop: Path) -> None:
     """Else `--explain` shows a credit that the channel's figure does not have."""
     told = ShopEvents().touch("u", "google", 1).buy("u", "o-1", 1)
@@ -301,6 +303,7 @@ def test_the_window_ends_at_the_microsecond_in_the_sum_and_in_its_explanation(sh
     assert [row["credits"] for row in rows if row["kind"] == "click"] == [{"last": 0}]
 
 
+@pytest.mark.long
 def test_what_is_taken_back_is_credited_no_more(shop: Path) -> None:
     """A channel would be paid for a cancelled order."""
     told = known_case()
@@ -315,6 +318,7 @@ def test_what_is_taken_back_is_credited_no_more(shop: Path) -> None:
     assert "1 cancelled, 1 refunded" in said and "1 order was refunded more than was paid" in said
 
 
+@pytest.mark.long
 def test_coupons_of_an_order_share_it_by_their_discounts(shop: Path) -> None:
     """And what cannot be credited has rows of its own, each currency apart."""
     told = ShopEvents().use("c-1", "k-1", "u", "o-1", 2, 300).use("c-2", "k-2", "u", "o-1", 2, 100)
@@ -344,6 +348,7 @@ def test_coupons_of_an_order_share_it_by_their_discounts(shop: Path) -> None:
     assert shares == {"k-1": 0.75, "(other campaigns)": 0.25, "(none)": 1, "(unknown coupon)": 1}
 
 
+@pytest.mark.long
 def test_roi_takes_the_discount_off_once(shop: Path) -> None:
     """(margin - booked) / (discount + booked): 1000 - 400 goods, 100 off, 200 booked of which 50 were taken back."""
     told = ShopEvents().use("c-1", "k-1", "u", "o-1", 2, 100).buy("u", "o-1", 3, cost_of_goods_minor=400)
@@ -374,6 +379,7 @@ def test_roi_is_told_with_a_warning_where_some_cost_of_goods_is_not_known(shop: 
     assert "2 orders have a cost of goods by --goods-rate" in done(*roi, "k", "--goods-rate", "50").err
 
 
+@pytest.mark.long
 def test_models_are_kept_by_name(shop: Path) -> None:
     """What last quarter was paid by must be there next quarter, with who chose it and why."""
     consume(known_case())

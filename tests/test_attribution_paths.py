@@ -316,6 +316,7 @@ def test_paths_made_beside_the_consumer(store: Store, at_once: int, seed: int) -
         check_beside(store, seed)
 
 
+@pytest.mark.long
 def test_the_thread_that_makes_paths_ends_with_the_consumer(store: Store) -> None:
     """It would hold the database open, and keep the next generation from taking its place."""
     emptied(store)
@@ -353,6 +354,7 @@ def weakly_hashed(persons: pl.DataFrame) -> pl.DataFrame:
     return hashed(persons).with_columns(pl.col("person_hash") % 2)
 
 
+@pytest.mark.long
 def test_only_the_affected_rows_change(store: Store) -> None:
     """Else each late refund would cost as much as all of history."""
     emptied(store)

@@ -57,6 +57,7 @@ def small(home: Path) -> None:
     done("consume")
 
 
+@pytest.mark.long
 def test_a_backup_is_the_database_with_the_same_digest_and_positions(small: None) -> None:
     told = done("backup", BACKUP, "--verify", "--output", "json").json
     assert told["full_digest"] == full() == full(BACKUP)

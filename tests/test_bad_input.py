@@ -117,6 +117,7 @@ BAD_LINES: dict[str, tuple[bytes, str, str]] = {
 }
 
 
+@pytest.mark.long
 def test_every_bad_line_is_reported_by_number_field_and_rule(initialised: Path) -> None:
     """Else a producer could not mend its events, or one of them would stop all the others."""
     good = [ndjson([coupon_event("created", f"good-{n}", coupon_id=f"c-{n}")]) for n in range(len(BAD_LINES))]
@@ -155,6 +156,7 @@ def test_all_problems_of_an_event_are_named_at_once(initialised: Path) -> None:
         assert f"{field}: " in ran.err
 
 
+@pytest.mark.long
 def test_the_same_event_twice_counts_once(initialised: Path) -> None:
     """Else a file with repeated lines would use coupons twice."""
     events = ndjson([coupon_event("created", "e-1"), coupon_event("issued", "e-2"), coupon_event("claimed", "e-3")])
@@ -332,6 +334,7 @@ def test_a_log_in_a_folder_that_is_not_there_is_named(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.long
 def test_missing_topics_are_named(initialised: Path, events_file: Path) -> None:
     """Else a wrong prefix would look like a log without events."""
     for command in (("publish", "events.ndjson"), ("consume",), ("status",), ("simulate", "--events", "10")):
@@ -433,6 +436,7 @@ def test_a_database_that_is_none_is_named(initialised: Path, make: Callable[[Pat
     assert not list(initialised.glob("*.new-*"))
 
 
+@pytest.mark.long
 def test_a_database_of_a_newer_version_is_not_touched(initialised: Path) -> None:
     """Else an old program would write old rules into new tables."""
     with duckdb.connect(DATABASE) as connection:

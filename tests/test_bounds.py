@@ -78,6 +78,7 @@ def needed(name: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_parameter_at_the_ends_of_its_type_is_answered_or_refused(local: Local, name: str) -> None:
     """Else a number or an instant that nobody thought of would be a traceback, or a server error."""
@@ -102,6 +103,7 @@ def test_a_bound_is_named_with_its_parameter(local: Local) -> None:
             local.ask("state", coupon="c-1", at=at)
 
 
+@pytest.mark.long
 def test_every_number_has_bounds_and_every_parameter_a_description() -> None:
     """Else a number that nobody thought of would reach a query, or a reader of the interface would have to guess."""
     for name, question in QUESTIONS.items():

@@ -18,6 +18,7 @@ TERMS = {"name": "K", "coupon_type": "cash", "currency": "USD", "budget_minor": 
 OTHERS = {"name": "L", "coupon_type": "gift", "budget_minor": 7, "channel": "tv", "quantity": 0, "per_user_limit": 0}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "told",
     [

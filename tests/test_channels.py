@@ -84,6 +84,7 @@ def test_channels_that_are_no_mapping(channels: object) -> None:
     assert read(None) == ({}, [])
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.text(max_size=5), st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=30), lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(st.sampled_from(["url", "secret", "quiet", "zone", "timeout", "env", "file"]), inner, max_size=5)
@@ -114,6 +115,7 @@ def test_a_secret_is_masked_in_every_form() -> None:
 # ── Quiet hours ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 @given(
     st.times(), st.times(), st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)),
     st.sampled_from(["UTC", "Asia/Shanghai", "Europe/Berlin", "America/St_Johns"]),

@@ -197,6 +197,7 @@ def test_the_version_is_told() -> None:
 # --- init, config
 
 
+@pytest.mark.long
 def test_init_makes_what_is_missing_and_keeps_what_is_there(home: Path) -> None:
     """Else a second `init`, by hand or by a deployment, would fail or lose data."""
     first = done("init")
@@ -257,6 +258,7 @@ def test_settings_come_from_flag_environment_file_default(home: Path, monkeypatc
 # --- publish
 
 
+@pytest.mark.long
 def test_publish_appends_every_line(home: Path) -> None:
     """Else events that an upstream system handed over would be missing."""
     done("init")
@@ -298,6 +300,7 @@ def test_only_the_first_bad_lines_are_shown_and_all_are_in_the_report(home: Path
     assert [entry["line"] for entry in report] == list(range(1, 13))
 
 
+@pytest.mark.long
 def test_strict_appends_nothing_when_a_line_is_bad(home: Path) -> None:
     """Else who wants all or nothing would get half."""
     done("init")
@@ -326,6 +329,7 @@ def test_the_same_file_again_changes_no_state() -> None:
     assert status["read"] == sum(status[n] for n in ("applied", "repeats", "conflicts", "dead_letters"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "appended"),
     [
@@ -346,6 +350,7 @@ def test_files_of_every_editor_are_taken(home: Path, content: bytes, appended: i
     assert ends(INPUT_TOPICS) == appended
 
 
+@pytest.mark.long
 def test_amounts_ids_and_texts_come_through_unchanged(home: Path) -> None:
     """Else the ledger would hold other numbers than the shop."""
     done("init")
@@ -431,6 +436,7 @@ def test_a_seeded_sale_day_is_the_same_every_time(home: Path) -> None:
 # --- consume
 
 
+@pytest.mark.long
 def test_consume_goes_to_the_end_and_no_further() -> None:
     """Else a night's job would never end, or leave events behind."""
     done("init")
@@ -455,6 +461,7 @@ def test_consume_says_nothing_about_its_memory(monkeypatch: pytest.MonkeyPatch) 
         assert (ran.code, ran.said) == (0, "")
 
 
+@pytest.mark.long
 def test_consume_leaves_the_signals_as_they_were() -> None:
     """Else a program that calls the command would no longer hear Ctrl-C."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -556,6 +563,7 @@ def test_history_tells_every_event_and_what_it_did(at_shop: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_the_history_of_a_coupon_with_very_many_events(home: Path) -> None:
     """All of them in a table helped nobody; the coupon's currency stands in an event that is left out."""
     events = [coupon_event("created", "e-0", currency="JPY")]
@@ -588,6 +596,7 @@ def test_history_names_a_conflict_at_its_event(at_shop: Path) -> None:
     assert "came under the id c-4-1" in done("history", "c-4").out
 
 
+@pytest.mark.long
 def test_a_person_is_known_by_any_id(home: Path) -> None:
     """An id that is only linked had no coupon and no event, and so nobody behind it."""
     done("init")
@@ -612,6 +621,7 @@ def test_a_person_is_known_by_any_id(home: Path) -> None:
         assert "1,950 linked ids are left out" in ran.err and len(ran.out.splitlines()) < 100
 
 
+@pytest.mark.long
 def test_coupons_can_be_filtered_and_counted(at_shop: Path) -> None:
     """Else a campaign's owner would have to dig through all coupons."""
 
@@ -634,6 +644,7 @@ def test_coupons_can_be_filtered_and_counted(at_shop: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_table_is_cut_and_the_machine_formats_are_whole(at_shop: Path) -> None:
     """Else a terminal would drown, or an export would silently miss rows."""
     table = done("coupons")
@@ -666,6 +677,7 @@ def test_field_names_are_those_of_the_specification(at_shop: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_violations_can_be_filtered_and_counted(at_shop: Path) -> None:
     """Else a case of fraud could not be told from a slip."""
     [double] = done("violations", "--code", "used_when_used", "--output", "json").json
@@ -679,6 +691,7 @@ def test_violations_can_be_filtered_and_counted(at_shop: Path) -> None:
     }
 
 
+@pytest.mark.long
 def test_campaigns_show_their_funnel(at_shop: Path) -> None:
     """Else marketing could not see how far a campaign's coupons got."""
     by_id = {row["campaign_id"]: row for row in done("campaigns", "--output", "json").json}
@@ -704,6 +717,7 @@ def test_campaigns_show_their_funnel(at_shop: Path) -> None:
     one_sentence(ledger("campaigns", "--columns", "nome"), 2, "no column nome; did you mean name?")
 
 
+@pytest.mark.long
 def test_status_shows_positions_lag_and_counts(at_shop: Path) -> None:
     """Else ops could not see whether the consumer keeps up."""
     status = done("status", "--output", "json").json
@@ -724,12 +738,14 @@ def test_status_shows_positions_lag_and_counts(at_shop: Path) -> None:
     assert sum("coupon.events" in line for line in shown.splitlines()) == 4
 
 
+@pytest.mark.long
 def test_status_says_where_the_lag_is() -> None:
     done("init")
     done("publish", "-", stdin=ndjson(shop_events()[:1]))
     assert "lag         1 record in 1 of 16 partitions" in done("status").out
 
 
+@pytest.mark.long
 def test_status_counts_what_is_not_yet_consumed() -> None:
     """Else a consumer that fell behind would look fine."""
     done("init")
@@ -739,6 +755,7 @@ def test_status_counts_what_is_not_yet_consumed() -> None:
     assert sum(int(row["lag"]) for row in csv.DictReader(io.StringIO(done("status", "-o", "csv").out))) == 75
 
 
+@pytest.mark.long
 def test_digest_names_every_table(at_shop: Path) -> None:
     """Else two copies could not be compared table by table."""
     rows = done("digest", "--output", "json").json
@@ -749,6 +766,7 @@ def test_digest_names_every_table(at_shop: Path) -> None:
     assert done("digest", "--columns", "facts", "--output", "csv").out.splitlines()[-1] == rows[-1]["facts"]
 
 
+@pytest.mark.long
 def test_dead_letters_are_listed_and_shown_to_the_byte(at_shop: Path) -> None:
     """Else a refused record could be neither found nor repaired."""
     [letter] = done("dead-letters", "list", "--output", "json").json
@@ -789,6 +807,7 @@ def as_csv(row: Data) -> dict[str, str]:
     return {name: cell(value) for name, value in row.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", ASKING, ids=" ".join)
 def test_all_formats_say_the_same(at_shop: Path, arguments: tuple[str, ...]) -> None:
     """Else a figure would depend on how it was exported."""
@@ -803,6 +822,7 @@ def test_all_formats_say_the_same(at_shop: Path, arguments: tuple[str, ...]) -> 
     assert list(read) == [as_csv(row) for row in rows]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", ASKING, ids=" ".join)
 def test_instants_are_rfc_3339_and_amounts_whole(at_shop: Path, arguments: tuple[str, ...]) -> None:
     """Else a reader would have to guess time zones, or meet cents as floats."""
@@ -825,6 +845,7 @@ def test_instants_are_rfc_3339_and_amounts_whole(at_shop: Path, arguments: tuple
             assert INSTANT.fullmatch(found.rstrip('"}')), found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [("coupons",), ("violations",), ("dead-letters", "list"), ("campaigns",)])
 def test_nothing_found_is_an_answer_in_every_format(arguments: tuple[str, ...]) -> None:
     """Else a script would break on the first quiet day."""
@@ -836,6 +857,7 @@ def test_nothing_found_is_an_answer_in_every_format(arguments: tuple[str, ...]) 
     assert len(header) > 4
 
 
+@pytest.mark.long
 def test_data_cannot_steer_the_terminal() -> None:
     """Else an id made by an attacker could rewrite what an operator sees."""
     done("init")

@@ -79,6 +79,7 @@ def agreed_with_avro(name: str, messages: Sequence[bytes]) -> dict[int, Row]:
 # ── Good messages ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 @each_topic_orders_fast
 @given(data=st.data())
 @MANY
@@ -91,6 +92,7 @@ def test_rows_and_columns_write_what_avro_writes(topic: str, data: st.DataObject
     assert encode_columns(topic, pl.DataFrame(rows, schema=polars_schema(name))) == messages
 
 
+@pytest.mark.long
 @each_record
 @given(data=st.data())
 @MANY
@@ -102,6 +104,7 @@ def test_rows_and_columns_read_what_avro_writes(name: str, data: st.DataObject) 
     assert by_columns(messages)[0] == dict(enumerate(rows))
 
 
+@pytest.mark.long
 @given(data=st.data())
 @MANY
 def test_arrays_may_come_in_blocks_and_with_sizes(data: st.DataObject) -> None:
@@ -137,6 +140,7 @@ def test_no_messages_are_no_rows() -> None:
         assert encode_columns(topic, polars_schema(SCHEMA_NAME[topic]).to_frame()) == []
 
 
+@pytest.mark.long
 def test_topics_may_be_mixed() -> None:
     """A message on the wrong topic would take its neighbours with it."""
     made = random.Random(SEED)
@@ -240,6 +244,7 @@ def between(name: str, broken: Sequence[bytes]) -> None:
     assert all(row == rich_row(name) for row in rows.values())
 
 
+@pytest.mark.long
 @each_record
 def test_a_message_cut_anywhere_is_refused(name: str) -> None:
     """Half a message would be folded as an event with other values."""
@@ -273,6 +278,7 @@ def test_what_is_no_message_is_refused_with_its_reason() -> None:
     assert agreed(messages)[1] == {**dict.fromkeys(range(8), "undecodable"), 4: "unknown_schema"}
 
 
+@pytest.mark.long
 def test_an_id_of_a_registry_is_named_and_many_strangers_cost_one_pass() -> None:
     """Where the registry was forgotten in the settings, nearly every message begins otherwise."""
     strangers = [b"\x00" + (17).to_bytes(4, "big") + str(n).encode().rjust(5, b"0") for n in range(50_000)]
@@ -283,6 +289,7 @@ def test_an_id_of_a_registry_is_named_and_many_strangers_cost_one_pass() -> None
     assert decoded[0].rows.tolist() == [0]
 
 
+@pytest.mark.long
 @each_record_orders_slow
 def test_every_flipped_bit_is_judged_alike(name: str) -> None:
     """A damaged message would be an event for one reader of the log and a dead letter for another."""
@@ -298,6 +305,7 @@ def test_every_flipped_bit_is_judged_alike(name: str) -> None:
     assert 0 < len(rows) < len(flipped)
 
 
+@pytest.mark.long
 @each_record_orders_slow
 @given(data=st.data())
 @MANY

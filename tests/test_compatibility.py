@@ -273,6 +273,7 @@ def _avro_allows(one: Schema, other: Schema) -> bool:
     )
 
 
+@pytest.mark.long
 @given(schema=_changes())
 @examples(75)
 def test_what_passes_is_compatible_both_ways_by_avros_own_rules(

@@ -81,6 +81,7 @@ def check(store: Store, seed: int) -> None:
         assert kept(store).equals(by_consumer), "found by the same hashes"
 
 
+@pytest.mark.long
 @examples(2)
 @given(seed=st.integers(0, 2**32))
 def test_after_every_batch_they_are_what_coupons_and_orders_say(store: Store, seed: int) -> None:

@@ -374,6 +374,7 @@ class World:
             told = told[size:]
 
 
+@pytest.mark.long
 @examples(3)
 @given(seed=st.integers(0, 2**32), shuffled=st.booleans())
 def test_after_every_batch_it_is_what_the_facts_so_far_say(store: Store, seed: int, shuffled: bool) -> None:
@@ -435,6 +436,7 @@ def test_any_arrival_ends_in_the_same_digest(store: Store, seed: int) -> None:
     assert len(set(ends)) == 1
 
 
+@pytest.mark.long
 def test_worlds_are_full_of_trouble() -> None:
     """The tests above would pass on worlds in which nothing is wrong."""
     found = [v for seed in range(SEED, SEED + 160) for v, *_ in expected(World(seed).told)]
@@ -530,6 +532,7 @@ def coupon(discount: int) -> list[dict[str, Any]]:
     return [{"kind": "coupon", "amount_minor": discount, "funder": None}]
 
 
+@pytest.mark.long
 def test_stock_is_exceeded_by_the_first_coupon_above_the_quantity(store: Store, at: Teller) -> None:
     """A campaign would pay for coupons beyond its stock unseen, or honest claimants would be accused."""
     at.campaign(0, quantity=2)
@@ -538,6 +541,7 @@ def test_stock_is_exceeded_by_the_first_coupon_above_the_quantity(store: Store, 
     assert broken(store, at) == ["over_issue c"]
 
 
+@pytest.mark.long
 def test_claims_of_one_instant_are_ranked_by_the_bytes_of_their_ids(store: Store, at: Teller) -> None:
     """Two replicas would accuse different people."""
     at.campaign(0, quantity=2)
@@ -546,6 +550,7 @@ def test_claims_of_one_instant_are_ranked_by_the_bytes_of_their_ids(store: Store
     assert broken(store, at) == ["over_issue a"]
 
 
+@pytest.mark.long
 def test_a_late_claim_pushes_another_coupon_over(store: Store, at: Teller) -> None:
     """Who was too late would depend on whose event was delayed."""
     at.campaign(0, quantity=1)
@@ -565,6 +570,7 @@ def test_a_claim_that_never_was_gives_its_place_back(store: Store, at: Teller) -
     assert broken(store, at) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("before", "after", "wrong"), [(1, 3, "bd"), (3, 1, "cd"), (0, 9, "ab")])
 def test_the_quantity_in_force_at_each_claim_counts(
     store: Store, at: Teller, before: int, after: int, wrong: str
@@ -587,6 +593,7 @@ def test_an_amendment_at_the_instant_of_a_claim_is_in_force(store: Store, at: Te
     assert broken(store, at) == []
 
 
+@pytest.mark.long
 def test_before_any_value_is_known_no_rule_applies(store: Store, at: Teller) -> None:
     """Campaigns without a stock would be accused of exceeding it."""
     at.campaign(5, quantity=0, per_user_limit=0, claim_until=START)
@@ -594,6 +601,7 @@ def test_before_any_value_is_known_no_rule_applies(store: Store, at: Teller) -> 
     assert broken(store, at) == []
 
 
+@pytest.mark.long
 def test_a_coupon_given_directly_counts_like_a_claimed_one_and_once(store: Store, at: Teller) -> None:
     """Direct grants would be free stock, or a coupon would count at its grant and at its claim."""
     at.campaign(-20, quantity=1)
@@ -611,6 +619,7 @@ def stored_of(store: Store, told: Teller) -> dict[Violation, tuple[str, datetime
         return stored(store)
 
 
+@pytest.mark.long
 def test_a_users_limit_counts_users_as_written_and_a_persons_all_ids(store: Store, at: Teller) -> None:
     """A second account would double what one person may have, or be taken for the same user."""
     at.campaign(0, per_user_limit=1)
@@ -620,6 +629,7 @@ def test_a_users_limit_counts_users_as_written_and_a_persons_all_ids(store: Stor
     assert broken(store, at) == ["over_person_limit b", "over_user_limit d"]
 
 
+@pytest.mark.long
 def test_ids_that_are_linked_later_are_one_person_from_the_start(store: Store, at: Teller) -> None:
     """Who is one person would depend on when the link was published."""
     at.campaign(0, per_user_limit=1)
@@ -631,6 +641,7 @@ def test_ids_that_are_linked_later_are_one_person_from_the_start(store: Store, a
     assert broken(store, at) == ["over_person_limit b", "over_person_limit c"]
 
 
+@pytest.mark.long
 def test_a_link_that_turns_out_to_be_another_splits_the_person(store: Store, at: Teller) -> None:
     """A person would stay accused of a stranger's coupons after the link between them is gone."""
     at.campaign(0, per_user_limit=1)
@@ -646,6 +657,7 @@ def test_a_link_that_turns_out_to_be_another_splits_the_person(store: Store, at:
         assert stored(store) == expected(at.told) == {}
 
 
+@pytest.mark.long
 def test_both_ends_of_the_claim_window_belong_to_it(store: Store, at: Teller) -> None:
     """The claims of the first and the last instant would be refused their money."""
     at.campaign(0, claim_from=START + timedelta(minutes=10), claim_until=START + timedelta(minutes=20))
@@ -654,6 +666,7 @@ def test_both_ends_of_the_claim_window_belong_to_it(store: Store, at: Teller) ->
     assert broken(store, at) == ["outside_claim_window at 20.01", "outside_claim_window at 9.99"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("clock", "due"), [(24.999, False), (25, True)])
 def test_a_use_without_a_paid_order_is_an_orphan_after_the_grace(
     store: Store, at: Teller, clock: float, due: bool
@@ -665,6 +678,7 @@ def test_a_use_without_a_paid_order_is_an_orphan_after_the_grace(
     assert broken(store, at) == (["orphan_use a / o"] if due else [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("paid", [12, 90])
 def test_an_order_paid_late_takes_the_orphan_back(store: Store, at: Teller, paid: int) -> None:
     """A coupon would stay an orphan after its order's payment came."""
@@ -674,6 +688,7 @@ def test_an_order_paid_late_takes_the_orphan_back(store: Store, at: Teller, paid
     assert broken(store, at) == []
 
 
+@pytest.mark.long
 def test_an_event_of_the_future_makes_nothing_due(store: Store, at: Teller) -> None:
     """One producer with a wrong clock would turn all that is under way into violations."""
     soon = START + timedelta(minutes=12)
@@ -683,6 +698,7 @@ def test_an_event_of_the_future_makes_nothing_due(store: Store, at: Teller) -> N
     assert broken(store, at) == []
 
 
+@pytest.mark.long
 def test_an_event_of_the_future_that_comes_again_makes_nothing_due(store: Store, at: Teller) -> None:
     """A producer with a wrong clock and a retry would turn all that is under way into violations."""
     soon, later = START + timedelta(minutes=12), START + timedelta(hours=2)
@@ -696,6 +712,7 @@ def test_an_event_of_the_future_that_comes_again_makes_nothing_due(store: Store,
     assert stored(store) == {}
 
 
+@pytest.mark.long
 def test_a_paid_order_names_a_coupon_that_was_never_used_on_it(store: Store, at: Teller) -> None:
     """Discounts given without a redemption would go unseen, or returned ones would be accused of that."""
     at.use("a", "o", 10)
@@ -710,6 +727,7 @@ def test_a_paid_order_names_a_coupon_that_was_never_used_on_it(store: Store, at:
     assert broken(store, at) == ["unrecorded_use o / b", "unrecorded_use o / c"]
 
 
+@pytest.mark.long
 def test_a_use_counts_as_recorded_though_it_was_illegal(store: Store, at: Teller) -> None:
     """A double use would be accused of not being there at all."""
     at.use("a", "first", 10)
@@ -720,6 +738,7 @@ def test_a_use_counts_as_recorded_though_it_was_illegal(store: Store, at: Teller
     assert broken(store, at) == []
 
 
+@pytest.mark.long
 def test_the_coupon_of_an_order_paid_back_must_be_given_back(store: Store, at: Teller) -> None:
     """A customer would lose the coupon with the order, or keep the money and the discount."""
     for name, refunds in (("none", ()), ("less", (194,)), ("parts", (100, 95)), ("whole", (195,))):
@@ -734,6 +753,7 @@ def test_the_coupon_of_an_order_paid_back_must_be_given_back(store: Store, at: T
     assert broken(store, at) == ["below_min_after_refund kept-less / o-less", *returned]
 
 
+@pytest.mark.long
 def test_a_free_order_is_not_refunded_before_any_refund(store: Store, at: Teller) -> None:
     """Every order that coupons paid for whole would be accused; or one refunded with nothing would keep its coupon."""
     at.use("a", "o", 10)
@@ -745,6 +765,7 @@ def test_a_free_order_is_not_refunded_before_any_refund(store: Store, at: Teller
     assert broken(store, at) == ["use_not_returned b / p"]
 
 
+@pytest.mark.long
 def test_a_payment_after_a_cancellation_makes_the_order_stand_again(store: Store, at: Teller) -> None:
     """A reopened order would be accused of its coupon for ever, and nobody would look at the money."""
     at.use("a", "o", 10)
@@ -758,6 +779,7 @@ def test_a_payment_after_a_cancellation_makes_the_order_stand_again(store: Store
     assert broken(store, at) == ["paid_after_cancel o", "paid_after_cancel p", "use_not_returned b / p"]
 
 
+@pytest.mark.long
 def test_an_order_that_stands_names_the_coupons_used_on_it(store: Store, at: Teller) -> None:
     """A coupon edited out of an order would stay used up, unseen; orders that name none at all would be accused."""
     for order, ids in (("named", ["of named"]), ("other", ["x"]), ("none", []), ("untold", None)):
@@ -775,6 +797,7 @@ def test_an_order_that_stands_names_the_coupons_used_on_it(store: Store, at: Tel
     ]
 
 
+@pytest.mark.long
 def test_a_refund_that_takes_an_order_below_its_coupons_threshold(store: Store, at: Teller) -> None:
     """People would buy up to the threshold and send all but the discount back."""
     for order, refund in (("o", 100), ("p", 101)):
@@ -786,6 +809,7 @@ def test_a_refund_that_takes_an_order_below_its_coupons_threshold(store: Store, 
     assert broken(store, at) == ["below_min_after_refund of p / p"]
 
 
+@pytest.mark.long
 def test_a_discount_above_what_the_coupon_is_worth(store: Store, at: Teller) -> None:
     """A shop that takes off more than the coupon says would do so on every order of a sale."""
     worth: dict[str, dict[str, Any]] = {
@@ -817,6 +841,7 @@ def test_a_discount_above_what_the_coupon_is_worth(store: Store, at: Teller) -> 
     ]
 
 
+@pytest.mark.long
 def test_orders_that_wait_or_were_abandoned_break_nothing(store: Store, at: Teller) -> None:
     """Every order under way would be a violation, and so would every one that was cancelled in an orderly way."""
     at.claim("a", 1)
@@ -838,6 +863,7 @@ def test_orders_that_wait_or_were_abandoned_break_nothing(store: Store, at: Tell
         assert "discount_mismatch" in {v for v, *_ in stored(store)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("clock", "due"), [(34, False), (35, True)])
 def test_a_cancelled_order_has_the_grace_to_give_its_coupon_back(
     store: Store, at: Teller, clock: float, due: bool
@@ -850,6 +876,7 @@ def test_a_cancelled_order_has_the_grace_to_give_its_coupon_back(
     assert broken(store, at) == (["use_not_returned a / o"] if due else [])
 
 
+@pytest.mark.long
 def test_a_coupon_used_again_on_another_order_leaves_the_first(store: Store, at: Teller) -> None:
     """A coupon would be accused of an order that it has been given back from."""
     at.use("a", "o", 10)
@@ -865,6 +892,7 @@ def test_a_coupon_used_again_on_another_order_leaves_the_first(store: Store, at:
     assert broken(store, at) == []
 
 
+@pytest.mark.long
 def test_an_order_below_the_coupons_threshold(store: Store, at: Teller) -> None:
     """Threshold coupons would be paid out on any basket."""
     for coupon_id, order, gross in (("a", "o", 99), ("b", "p", 100)):
@@ -874,6 +902,7 @@ def test_an_order_below_the_coupons_threshold(store: Store, at: Teller) -> None:
     assert broken(store, at) == ["below_min_spend a / o"]
 
 
+@pytest.mark.long
 def test_an_orders_coupon_discounts_against_its_coupons(store: Store, at: Teller) -> None:
     """The books of orders and coupons would drift apart; or shops that name no coupons would be accused."""
     cases: dict[str, tuple[bool, Any]] = {
@@ -894,6 +923,7 @@ def test_an_orders_coupon_discounts_against_its_coupons(store: Store, at: Teller
     assert broken(store, at) == [*wrong, "use_not_named of naming none / naming none"]
 
 
+@pytest.mark.long
 def test_another_grace_judges_what_is_there_again(store: Store, at: Teller) -> None:
     """After a change of the setting, old and new orders would be judged differently."""
     at.use("a", "o", 10)
@@ -1034,21 +1064,25 @@ def check_held(store: Store) -> None:
         assert mismatched == [True, False, True]
 
 
+@pytest.mark.long
 def test_a_coupon_held_for_a_paid_order(store: Store) -> None:
     """A payment under way would stand as a discount that does not match, or a forgotten hold hide one for good."""
     check_held(store)
 
 
+@pytest.mark.long
 def test_another_id_of_a_person_that_was_earlier(store: Store) -> None:
     """The wrong one of a person's two ids would be blamed, or a third would go free."""
     check_linked(store)
 
 
+@pytest.mark.long
 def test_a_use_whose_first_content_comes_late(store: Store) -> None:
     """An order would count a use that was another order's all along."""
     check_replaced(store)
 
 
+@pytest.mark.long
 def test_where_a_rule_begins_to_hold(store: Store) -> None:
     """Whoever claims, refunds or pays at the last instant would be judged as one too late."""
     check_edges(store)

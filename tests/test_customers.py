@@ -28,6 +28,7 @@ CDNOW = Path(__file__).with_name("data") / "cdnow.csv"
 # ── Known cases ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_the_models_of_lifetime_value_give_what_their_authors_found() -> None:
     """On CDNOW's customers; a projection that is off by a tenth would send a budget to the wrong people."""
     cdnow = pl.read_csv(CDNOW).cast(pl.Float64)
@@ -40,6 +41,7 @@ def test_the_models_of_lifetime_value_give_what_their_authors_found() -> None:
     assert bought.expected(39.0, 2 * one, 30.43 * one, 38.86 * one)[0] == pytest.approx(1.226, abs=1e-3)
 
 
+@pytest.mark.long
 def test_the_unit_of_time_and_money_does_not_matter() -> None:
     cdnow = pl.read_csv(CDNOW).cast(pl.Float64)
     x, t_x, t, z = (cdnow[name].to_numpy() for name in ("x", "t_x", "T", "zbar"))
@@ -66,6 +68,7 @@ def test_the_account_of_all_guests_is_projected_too() -> None:
     assert at_one == pytest.approx(near, rel=1e-3), "a model whose `a` is one is a limit, not a division by zero"
 
 
+@pytest.mark.long
 def test_customers_who_tell_nothing_fit_nothing() -> None:
     """No warnings of numpy's either: all at one instant; all who came again came at once, and never after."""
     with pytest.raises(CannotFit, match="one instant"):
@@ -76,6 +79,7 @@ def test_customers_who_tell_nothing_fit_nothing() -> None:
     ).all()
 
 
+@pytest.mark.long
 def test_many_customers_are_fitted_to_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a million take minutes; what is found is that of the many."""
     random = np.random.default_rng(3)
@@ -97,6 +101,7 @@ def test_who_buys_thousands_of_times_has_a_projection_too() -> None:
         assert np.isfinite(found).all() and (np.diff(found) > 0).all()
 
 
+@pytest.mark.long
 def test_where_people_hardly_ever_leave_they_have_a_projection_too() -> None:
     """A shop without repeat buyers that left ended the report of its customers in a warning and in empty values.
 
@@ -169,6 +174,7 @@ def test_a_planted_driver_is_found_and_an_idle_one_is_not() -> None:
     assert weak["low"] < 1 < weak["high"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("came", [[True] * 5 + [False] * 95, [n < 50 for n in range(100)]])
 def test_a_regression_that_the_data_do_not_carry_is_refused(came: list[bool]) -> None:
     """Too few of one outcome; or an outcome that the feature tells for certain."""
@@ -248,6 +254,7 @@ def test_customers_are_those_whose_orders_stand(shop: None) -> None:
     assert rows["eve", "CNY"]["net_sales_minor"] == 500 and ann["projected_minor"] is None
 
 
+@pytest.mark.long
 def test_customers_read_part_by_part_are_the_same(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is in another part would be missing, or scored among fewer."""
     with open_database(Path("coupon-ledger.duckdb"), read_only=True) as store:
@@ -256,6 +263,7 @@ def test_customers_read_part_by_part_are_the_same(shop: None, monkeypatch: pytes
         assert known(store.cursor()).equals(whole)
 
 
+@pytest.mark.long
 def test_segments_add_up_to_all_customers(shop: None) -> None:
     rows = report("segments", "rfm")
     by_currency: dict[str, list[Data]] = defaultdict(list)
@@ -267,6 +275,7 @@ def test_segments_add_up_to_all_customers(shop: None) -> None:
     assert all(row["simple_roi"] is None for row in rows)
 
 
+@pytest.mark.long
 def test_a_segments_return_is_the_margin_of_its_coupon_orders_over_their_discount(shop: None) -> None:
     """ann's order of 2000 and cat's of 800 had a coupon of 10 each; of what was paid, 60% is the goods' cost."""
     rows = report("segments", "rfm", "--goods-rate", "60")
@@ -274,6 +283,7 @@ def test_a_segments_return_is_the_margin_of_its_coupon_orders_over_their_discoun
     assert sorted(told.values()) == [(10, 32.0), (10, 80.0)]
 
 
+@pytest.mark.long
 def test_who_used_a_coupon_was_new_or_returning(shop: None) -> None:
     """ann had bought before, cat had not: a campaign to win customers won one of two."""
     rows = {row["customer"]: row for row in report("segments", "at-use")}
@@ -291,6 +301,7 @@ def test_coming_again_is_counted_of_those_who_had_the_time(shop: None) -> None:
     assert rows[30]["full_price"] == 1
 
 
+@pytest.mark.long
 def test_cohorts_follow_months_of_the_zone(shop: None) -> None:
     rows = {(row["cohort"], row["months_later"]): row for row in report("cohorts", "retention")}
     november = rows["2025-11-01", 0]
@@ -313,12 +324,14 @@ def test_the_way_from_looking_to_buying(shop: None) -> None:
     assert steps == {"view": 4, "coupon": 2, "cart": 1, "ordered": 5, "paid": 5, "returned": 2}
 
 
+@pytest.mark.long
 def test_all_parts_are_shown_and_what_the_data_do_not_carry_is_refused(shop: None) -> None:
     ran = ledger("report", "segments")
     assert ran.code == 0 and "Segments by recency" in ran.out and "refused: " in ran.out
     assert ledger("report", "segments", "clusters").code == 2
 
 
+@pytest.mark.long
 def test_a_library_that_is_missing_is_named_with_the_remedy(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The statistics are an extra: who has not installed them must not read a traceback."""
     monkeypatch.setattr("coupon_ledger.analysis.find_spec", lambda _: None)
@@ -327,6 +340,7 @@ def test_a_library_that_is_missing_is_named_with_the_remedy(shop: None, monkeypa
         assert ran.code != 0 and "coupon-ledger[" in ran.err and "Traceback" not in ran.err
 
 
+@pytest.mark.long
 def test_the_past_has_its_own_customers(shop: None) -> None:
     then = report("segments", "rfm", "--at", (NOON + timedelta(days=1.5)).isoformat())
     assert sum(row["customers"] for row in then) == 2
@@ -335,6 +349,7 @@ def test_the_past_has_its_own_customers(shop: None) -> None:
 # ── Segments by rules ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_a_segment_is_defined_shown_counted_and_exported(shop: None) -> None:
     """The next campaign is sent to these ids, and to no others."""
     rule = "orders >= 2 AND currency = 'CNY'"
@@ -353,6 +368,7 @@ def test_a_segment_is_defined_shown_counted_and_exported(shop: None) -> None:
     assert ledger("segments", "export", "regular").out.split() == ["user_id", "ann", "cat"]
 
 
+@pytest.mark.long
 def test_a_tag_of_the_profile_can_be_asked_for(shop: None) -> None:
     rule = """attributes LIKE '%"tag":"vip"%'"""
     assert "1 customer " in ledger("segments", "define", "vip", "--rule", rule, "--why", "x", "--operator", "mei").out

@@ -63,6 +63,7 @@ def counts(rows: int, mean: float, seed: int) -> list[float]:
 # ── What is an alert ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_a_spike_in_a_flat_series_is_one_alert_at_its_row() -> None:
     """Else the simplest of incidents is missed, or told over and over."""
     values = noise(1000, 1)
@@ -80,6 +81,7 @@ def test_a_days_missing_peak_is_an_alert_on_that_day() -> None:
     assert found and all(noon - 20 <= row < noon + 20 for row in found)
 
 
+@pytest.mark.long
 def test_a_level_shift_alarms_and_then_settles() -> None:
     """Else a new, lasting level is an alert for ever, and people switch the detector off."""
     values = [one + (10 if row >= 1000 else 0) for row, one in enumerate(noise(3000, 4))]
@@ -89,6 +91,7 @@ def test_a_level_shift_alarms_and_then_settles() -> None:
     assert len([row for row in found if row >= 1100]) <= FALSE_IN_2000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_a_daily_season_and_a_slow_trend_are_rarely_alerts(seed: int) -> None:
     """Else a growing business is one long incident."""
@@ -104,6 +107,7 @@ def test_a_constant_series_is_quiet_and_its_first_change_is_not() -> None:
     assert alerts([*values, 6.0]) == [600]
 
 
+@pytest.mark.long
 def test_missing_values_and_gaps_are_no_evidence() -> None:
     """Else an outage of the collector looks like one of the shop, or one NaN makes all later scores NaN."""
     values = days(14, 5)
@@ -119,6 +123,7 @@ def test_missing_values_and_gaps_are_no_evidence() -> None:
     assert sum(score >= THRESHOLD for score in scores) <= 1
 
 
+@pytest.mark.long
 def test_few_events_are_no_evidence_with_the_poisson_floor() -> None:
     """Else three uses of a coupon that has none on most days wake somebody up."""
     values = [0.0] * 1000
@@ -129,6 +134,7 @@ def test_few_events_are_no_evidence_with_the_poisson_floor() -> None:
     assert alerts(values, "poisson") == [700]
 
 
+@pytest.mark.long
 def test_counts_with_the_poisson_floor_are_quiet_until_they_double() -> None:
     """Else the floor hides what is no chance."""
     values = counts(1500, 50, 6)
@@ -137,6 +143,7 @@ def test_counts_with_the_poisson_floor_are_quiet_until_they_double() -> None:
     assert alerts(values, "poisson") == [1200]
 
 
+@pytest.mark.long
 def test_a_rate_from_three_events_is_no_evidence() -> None:
     """Else a rate of 100% from three orders is an incident."""
     for trials, expected in ((3.0, []), (300.0, [800])):
@@ -148,6 +155,7 @@ def test_a_rate_from_three_events_is_no_evidence() -> None:
         assert [row for row, score in enumerate(scores) if score >= THRESHOLD] == expected
 
 
+@pytest.mark.long
 def test_an_announced_period_has_no_alert_and_teaches_nothing() -> None:
     """Else a sale that everybody knows of is an incident, and the day after it another one."""
     values = noise(1200, 7)
@@ -163,6 +171,7 @@ def test_an_announced_period_has_no_alert_and_teaches_nothing() -> None:
 # ── What always holds ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("floor", ["none", "poisson"])
 def test_the_readings_of_a_prefix_are_the_prefix_of_the_readings(floor: Floor) -> None:
     """Else a score has seen the future, and what an evaluation promises is not what is had live."""

@@ -27,8 +27,6 @@ from tests.examples import TIMES
 from tests.folding import emptied, frame_of, scratch_store
 from tests.histories import cut, history, positioned
 
-pytestmark = pytest.mark.long
-
 Event = dict[str, Any]
 START = datetime(2026, 11, 11, 0, 30, tzinfo=UTC)
 SEED = 20261111
@@ -100,6 +98,7 @@ def check(store: Store, batches: Sequence[Sequence[Delivery]]) -> None:
         assert store.rows("SELECT key_hash FROM event_counts ORDER BY ALL") == hashes, "found by the same hashes"
 
 
+@pytest.mark.long
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_after_every_batch_they_are_what_the_journal_says(store: Store, seed: int) -> None:
@@ -107,6 +106,7 @@ def test_after_every_batch_they_are_what_the_journal_says(store: Store, seed: in
     check(store, list(lives(seed)))
 
 
+@pytest.mark.long
 def test_a_creation_with_a_channel_that_comes_after_another_moved(store: Store) -> None:
     """A count would go below zero: what was found about the journal would be true no more."""
     told = [("created", "a", None), ("issued", "a", "x"), ("created", "b", "y"), ("issued", "b", "z")]
@@ -134,6 +134,7 @@ def test_in_many_worlds(store: Store, part: int) -> None:
         check(store, history(COUPON, seed, 80, keys=10).batches)
 
 
+@pytest.mark.long
 def test_an_ordinary_life_needs_no_look_into_the_journal(store: Store) -> None:
     """Each batch would scan all of it, and consuming slow down as it grows."""
     r = random.Random(SEED)

@@ -301,6 +301,7 @@ def test_a_coupon_is_good_to_the_last_microsecond(store: Store, until: datetime,
     assert len(found(store, until)) == due_then
 
 
+@pytest.mark.long
 def test_what_came_back_is_not_swept_before_it_came_back(store: Store) -> None:
     """Else a return of tomorrow would have been expired today."""
     fold_all(store, [CREATED, GRANTED, USED, told("returned", 11)])

@@ -296,6 +296,7 @@ def test_a_fault_breaks_the_rules_that_it_should_and_no_other(kind: str) -> None
     assert set(broken["key"]) <= named
 
 
+@pytest.mark.long
 @every_kind
 def test_a_fault_fits_into_the_real_year(kind: str, year: Frames) -> None:
     """Else the rules are never tried on real data."""
@@ -322,6 +323,7 @@ def year() -> Frames:
     return with_arrivals(translate(part), 1)
 
 
+@pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 1_000_000), kind=st.sampled_from(sorted(KINDS)), days=st.integers(2, 10))
 def test_any_seed_and_length_of_the_stretch_gives_a_fault_with_its_label(seed: int, kind: str, days: int) -> None:
@@ -332,6 +334,7 @@ def test_any_seed_and_length_of_the_stretch_gives_a_fault_with_its_label(seed: i
     assert set(violations(frames)["violation"]) <= BROKEN.get(kind, set())
 
 
+@pytest.mark.long
 def test_all_faults_go_into_one_stream() -> None:
     """Else a day with two faults has labels for events that are not there."""
     frames, labels = inject(quiet(), [*KINDS, "device-farm"], 9)
@@ -352,6 +355,7 @@ def listed(kind: str, topic: str, event: str) -> pl.DataFrame:
     return frames[topic].filter(pl.col("event_id").is_in(list(label.event_ids)), type=event)
 
 
+@pytest.mark.long
 def test_a_device_farm_is_few_devices_with_many_users() -> None:
     claims = listed("device-farm", COUPON, "claimed")
     assert claims.group_by("device_id").agg(pl.col("user_id").n_unique())["user_id"].to_list() == [40, 40, 40]
@@ -397,6 +401,7 @@ def test_coupons_of_a_ring_are_used_again_by_others() -> None:
     assert label.money_minor == listed("double-use-ring", COUPON, "used")["discount_minor"].sum()
 
 
+@pytest.mark.long
 def test_refund_abuse_is_use_refund_use() -> None:
     frames, label = faulty("refund-abuse")
     mine = frames[COUPON].filter(pl.col("coupon_id").is_in(list(label.keys["coupon_id"])))
@@ -475,6 +480,7 @@ def test_a_stuck_consumers_events_come_after_it_runs_again_in_their_order() -> N
             assert came["event_id"].to_list() == due["event_id"].to_list()
 
 
+@pytest.mark.long
 def test_lost_events_of_a_stuck_consumer_never_come() -> None:
     frames, label = KINDS["stuck-consumer"](quiet(), np.random.default_rng(1), lost=True, source="shop")
     assert_only_labelled(quiet(), frames, label)
@@ -536,6 +542,7 @@ def test_the_injector_knows_nothing_of_the_detectors() -> None:
 # ── Commands ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_simulated_days_reach_the_log_with_their_labels(home: Path) -> None:
     """Else labels are of other events than those in the log."""
     done("init", "--partitions", "1")

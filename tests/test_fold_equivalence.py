@@ -234,7 +234,6 @@ each_topic = topics_of(COUPON, ORDER)  # orders stand for the other three
 each_topic_coupons_fast = topics_of(COUPON)
 
 
-@pytest.mark.long
 @each_topic
 @given(data=st.data())
 @SOME

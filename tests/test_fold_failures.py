@@ -22,8 +22,6 @@ from coupon_ledger.projections.live import apply
 from tests.command_line import coupon_event, done, facts, ledger, ndjson
 from tests.test_whole import MemoryLog, by_table
 
-pytestmark = pytest.mark.long
-
 GRACE = timedelta(minutes=15)
 _onward = apply.onward
 
@@ -93,6 +91,7 @@ def consumed(log: MemoryLog, file: Path, batch_size: int, kill_at: int = 0) -> A
             return by_table(store), [row for row in failed if row[3] == "fold_failed"]
 
 
+@pytest.mark.long
 def test_what_becomes_of_it_does_not_depend_on_batches_or_kills(tmp_path: Path, failing: Callable[..., None]) -> None:
     """Before, one failing event stopped the consumer for good, and nothing behind it was folded."""
     log = small_log()
@@ -103,6 +102,7 @@ def test_what_becomes_of_it_does_not_depend_on_batches_or_kills(tmp_path: Path, 
     assert consumed(log, tmp_path / "small.duckdb", 7, kill_at=12) == (expected, failed)
 
 
+@pytest.mark.long
 def test_a_rebuild_comes_to_the_same_and_a_replay_folds_it_later(
     home: Path, failing: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +132,7 @@ def test_a_rebuild_comes_to_the_same_and_a_replay_folds_it_later(
     assert facts() == facts("fresh.duckdb")
 
 
+@pytest.mark.long
 def test_a_rebuild_of_one_projection_says_what_to_do(home: Path, failing: Callable[..., None]) -> None:
     done("init")
     done(
@@ -157,6 +158,7 @@ def test_errors_of_the_machine_make_no_dead_letters(
         assert store.rows("SELECT count(*) FROM dead_letters WHERE reason = 'fold_failed'") == [(0,)]
 
 
+@pytest.mark.long
 def test_where_every_event_fails_it_is_not_the_events(home: Path, failing: Callable[..., None]) -> None:
     """Else a release that can fold nothing would turn the log into dead letters."""
     done("init")

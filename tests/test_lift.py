@@ -43,6 +43,7 @@ def test_difference_of_means() -> None:
     assert told(lift.relative(*SALES)) == (0.70732, -0.03526, 1.44989, 0.06191)
 
 
+@pytest.mark.long
 def test_proportions() -> None:
     found = lift.relative(Moments.of_share(28, 14), Moments.of_share(30, 16))
     assert told(found)[1:] == (-0.47767, 0.61101, 0.80707)

@@ -23,6 +23,7 @@ def test_a_slow_question_gets_more_memory_and_gives_it_back(tmp_path: Path) -> N
         cursor.close()
 
 
+@pytest.mark.long
 def test_too_little_memory_is_told_with_a_remedy(tmp_path: Path) -> None:
     """Else it would be a traceback."""
     create_database(tmp_path / "x.duckdb")

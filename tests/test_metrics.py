@@ -189,6 +189,7 @@ def asking(store: Store, told: Events, *names: str, **given: Any) -> list[Row]:
     return ask(store, *names, **given)
 
 
+@pytest.mark.long
 def test_an_hour_that_comes_twice_is_two(store: Store, told: Events) -> None:
     """Else the night of a change of clocks shows double sales in one hour; and its day has 25 of them."""
     for n, when in enumerate(("2026-11-01T05:30", "2026-11-01T06:30", "2026-11-01T07:00", "2026-11-02T04:59")):
@@ -633,6 +634,7 @@ def test_rates_of_goods_come_from_a_file_too(shop: Path, tmp_path: Path) -> None
     assert "cannot be read" in ledger(*asked, "--goods-rate", "@nowhere.csv").err
 
 
+@pytest.mark.long
 def test_what_is_behind_a_number_is_shown(shop: Path) -> None:
     shown = done("metrics", "query", "discount_share", "--explain", "--database", shop / DATABASE).out
     assert "discount_cost_minor / nullif(coupon_gmv_minor, 0)" in shown and "c-2" in shown and "o-1" in shown

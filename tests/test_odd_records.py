@@ -19,6 +19,8 @@ from coupon_ledger.ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk,
 from coupon_ledger.ledger.topics import COUPON
 from tests.command_line import LOG, coupon_event, done, facts, ledger, ndjson, opened_log
 
+pytestmark = pytest.mark.long
+
 NOW_US = int(datetime(2026, 11, 11, tzinfo=UTC).timestamp()) * 1_000_000
 
 

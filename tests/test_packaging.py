@@ -265,6 +265,7 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
 
 
+@pytest.mark.long
 def test_help_loads_nothing_heavy() -> None:
     """Else every command, and every press of the tab key, would wait for libraries that it does not use."""
     loaded = set(run(HELP).stderr.split())
@@ -279,6 +280,7 @@ def test_importing_the_publisher_loads_nothing_heavy() -> None:
     assert not loaded & (HEAVY | {"ssl"})
 
 
+@pytest.mark.long
 def test_publishing_to_an_embedded_log_does_not_load_kafkas_client(sqlite_log_settings: LogSettings) -> None:
     """Else a script would wait for it longer than for everything else that it does."""
     with closing(open_log(sqlite_log_settings, create=True)) as log:
@@ -288,6 +290,7 @@ def test_publishing_to_an_embedded_log_does_not_load_kafkas_client(sqlite_log_se
     assert not loaded & {*WEB, *TABLES, "kafka", "rich", "ssl"}
 
 
+@pytest.mark.long
 def test_publishing_needs_neither_the_database_nor_the_web(log_settings: LogSettings) -> None:
     """Else a shop would have to install an analytical database to say that a coupon was used."""
     log = open_log(log_settings, create=True)

@@ -110,6 +110,7 @@ def check_history(store: Store, told: History) -> None:
         assert everything(store) == before, "looking back changes nothing"
 
 
+@pytest.mark.long
 @each_topic
 @given(data=st.data())
 @SOME
@@ -368,6 +369,7 @@ def test_the_rules_across_coupons_in_many_worlds(store: Store, part: int) -> Non
         check_world(store, seed)
 
 
+@pytest.mark.long
 def test_cuts_are_full_of_trouble() -> None:
     """The tests above would pass on cuts that cut nothing."""
     torn = promoted = late = 0

@@ -94,6 +94,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {str(f.relative_to(folder)): stat.S_IMODE(f.stat().st_mode) for f in folder.rglob("*")}
 
 
+@pytest.mark.long
 def test_what_is_made_is_for_its_owner_alone(home: Path) -> None:
     """Else every user of the machine could read who has which coupon."""
     before = os.umask(0o022)
@@ -107,6 +108,7 @@ def test_what_is_made_is_for_its_owner_alone(home: Path) -> None:
         os.umask(before)
 
 
+@pytest.mark.long
 def test_files_may_be_for_others_where_that_is_set(home: Path) -> None:
     """Else a group that works together could not."""
     (home / "coupon-ledger.toml").write_text("[coupon-ledger]\nprivate-files = false\n")
@@ -121,6 +123,7 @@ def test_files_may_be_for_others_where_that_is_set(home: Path) -> None:
     one_sentence(ledger("init"), 2, "private-files", "neither true nor false")
 
 
+@pytest.mark.long
 def test_doctor_finds_older_files_that_others_may_read(home: Path) -> None:
     """Else those that were made before would stay open for ever."""
     done("init")
@@ -139,6 +142,7 @@ def test_doctor_finds_older_files_that_others_may_read(home: Path) -> None:
 # ── What doctor and others say of files ──────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_doctor_ends_with_an_error_on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the next commit would fail, and every light be green."""
     done("init")
@@ -159,6 +163,7 @@ def test_a_sqlite_file_is_no_database(home: Path) -> None:
         one_sentence(ran, 5, f"database {LOG}: is a SQLite file", "--database")
 
 
+@pytest.mark.long
 def test_a_folder_in_place_of_the_owner_file_is_named(home: Path) -> None:
     """Else the error would be a path and two words."""
     done("init")
@@ -173,6 +178,7 @@ def test_a_name_that_is_too_long_is_said_to_be(arguments: tuple[str, ...]) -> No
     assert ran.code in (1, 2, 5) and "too long" in ran.err and "Traceback" not in ran.err
 
 
+@pytest.mark.long
 def test_operations_takes_the_database_too() -> None:
     """Else a script that names both for every command would fail at this one."""
     done("init")

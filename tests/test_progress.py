@@ -87,6 +87,7 @@ def test_redirected_output_gets_a_line_now_and_then(
     assert len(lines) == 6
 
 
+@pytest.mark.long
 def test_a_batch_is_shown_as_it_is_folded(home: Path) -> None:
     """A bar that stands for the seconds of a batch looks as if nothing happened."""
     done("init")

@@ -109,6 +109,7 @@ def judged(store: Store) -> dict[Violation, bool]:
     return {(violation, key, event, counterpart): marked for violation, key, event, counterpart, marked in rows}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 4))])
 def test_a_violation_is_provisional_until_the_other_topic_is_read_past_its_trigger(tmp_path: Path, part: int) -> None:
     """A consumer that catches up would raise an alarm for every order that it has not read yet; or a real violation
@@ -132,6 +133,7 @@ def test_a_violation_is_provisional_until_the_other_topic_is_read_past_its_trigg
     assert marked and settled
 
 
+@pytest.mark.long
 def test_provisional_ones_are_kept_apart_from_those_that_count(tmp_path: Path) -> None:
     """`status` showed 81,465 violations of which 6,980 were real."""
     used = {"user_id": "u", "order_id": "o", "discount_minor": 5}

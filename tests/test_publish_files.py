@@ -40,11 +40,21 @@ EVENT: Final = coupon_event("issued", "e-1", coupon_id="券-1", channel='应用,
 CSV: Final = "type,event_id,occurred_at,source,coupon_id,channel\nissued,e-1,2026-11-11T00:00:00Z,商店,券-1,应用\n"
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an empty log, to copy: making one takes longer than most tests here."""
+    folder = tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done("init")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with an empty log."""
+    shutil.copytree(empty, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    done("init")
     return tmp_path
 
 
@@ -504,6 +514,7 @@ def test_a_workbook_that_unpacks_to_too_much_at_once_is_refused(
     assert ends(INPUT_TOPICS) == 2
 
 
+@pytest.mark.long
 def test_a_table_of_many_rows_is_no_row(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the bound of one row would be that of a file, and honest ones be refused."""
     monkeypatch.setattr(xlsx_cells, "MAX_ROW_BYTES", 20_000)
@@ -561,6 +572,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.long
 def test_a_cell_of_a_hundred_megabytes_takes_none(home: Path) -> None:
     """Else the bound would be told, and the memory be taken all the same."""
     workbook(home / "day.xlsx", order_rows(order_cells()))
@@ -659,6 +671,7 @@ def test_options_that_mean_nothing_are_refused(home: Path, option: str, value: s
     one_sentence(ledger("publish", "day.csv", "--topic", COUPON, option, value), 2, option, value)
 
 
+@pytest.mark.long
 def test_a_conflicting_repeat_is_found_where_the_help_says(home: Path) -> None:
     """Else a mistake that is appended, and not folded, would stay unseen."""
     done("publish", "-", stdin=lines_of([EVENT, EVENT | {"channel": "web"}]))
@@ -669,6 +682,7 @@ def test_a_conflicting_repeat_is_found_where_the_help_says(home: Path) -> None:
     assert found["event_id"] == "e-1"
 
 
+@pytest.mark.long
 def test_an_event_that_the_log_never_takes_is_reported_and_the_others_are_appended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,7 @@ JSON_TEXTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "topic", [topic if topic == ORDER else pytest.param(topic, marks=pytest.mark.slow) for topic in INPUT_TOPICS]
 )
@@ -246,6 +247,7 @@ def test_a_quote_that_stays_open_takes_no_other_row_with_it(home: Path) -> None:
     assert (ran.code, ends(INPUT_TOPICS)) == (3, 7)
 
 
+@pytest.mark.long
 def test_a_cell_may_hold_lines_and_rows_after_it_keep_their_numbers() -> None:
     """Else a text with a line break would be two broken rows, and a report would point at the wrong line."""
     done("init")
@@ -454,6 +456,7 @@ def test_rows_of_many_batches_keep_their_numbers_and_their_order(home: Path, mon
     assert [decode(values[i])[1]["event_id"] for i in (0, 1, -1)] == ["e-0", "e-1", f"e-{n - 2}"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("repeated", [True, False])
 def test_texts_that_unpack_to_much_come_in_small_batches(
     home: Path, monkeypatch: pytest.MonkeyPatch, repeated: bool

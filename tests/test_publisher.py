@@ -169,6 +169,7 @@ EVERY_TOPIC: tuple[Event, ...] = (
 )
 
 
+@pytest.mark.long
 def test_what_was_published_is_what_the_consumer_reads(settings: LogSettings, tmp_path: Path) -> None:
     """Else the ledger would hold something other than what the shop said."""
     with Publisher.open(settings.url, topic_prefix=settings.topic_prefix) as publisher:
@@ -292,6 +293,7 @@ def paid_for_much(event_id: str) -> Paid:
     return Paid(event_id=event_id, occurred_at=AT, source="shop", order_id=f"o-{event_id}", lines=lines, **common)
 
 
+@pytest.mark.long
 def test_events_that_are_too_large_are_named_and_the_others_are_appended(
     limited: LogSettings, pauses: list[float]
 ) -> None:

@@ -78,6 +78,7 @@ def at_sale(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COUPON_LEDGER_DATABASE", str(folder / DATABASE))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("asked", ["u-1", "m-1", "phone-1"])
 def test_a_person_is_found_under_every_linked_id(asked: str) -> None:
     """Else a customer who calls with a member number would be told that there are no coupons."""
@@ -93,6 +94,7 @@ def test_a_person_is_found_under_every_linked_id(asked: str) -> None:
     assert "usable" in done("user", asked).out
 
 
+@pytest.mark.long
 def test_usable_is_by_validity_and_the_datas_clock(tmp_path: Path) -> None:
     """Else a coupon that ran out an hour ago, with its expiry not yet told, would be promised to a customer."""
     at = ("--log", f"sqlite:///{tmp_path / LOG}")
@@ -120,6 +122,7 @@ def test_usable_is_by_validity_and_the_datas_clock(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_an_order_shows_its_coupons_and_what_is_wrong() -> None:
     """Else nobody could tell a customer why the discount is another than promised."""
     order = done("order", "o-1", "-o", "json").json
@@ -135,6 +138,7 @@ def test_an_order_shows_its_coupons_and_what_is_wrong() -> None:
     assert "used_when_used" in shown and "member" in shown
 
 
+@pytest.mark.long
 def test_a_campaign_shows_stock_rules_claims_and_its_account() -> None:
     """Else marketing would learn of an empty stock from its customers."""
     shown = done("campaigns", "show", "k-1", "-o", "json").json
@@ -176,6 +180,7 @@ def test_coupons_are_filtered(arguments: tuple[str, ...], found: list[str]) -> N
     assert [row["coupon_id"] for row in done("coupons", *arguments, "-o", "ndjson").rows] == found
 
 
+@pytest.mark.long
 def test_those_that_ended_long_ago_are_left_out_for_people_alone() -> None:
     """Else today's coupons would drown in last year's; or an export would lack them."""
     table = done("coupons")
@@ -186,6 +191,7 @@ def test_those_that_ended_long_ago_are_left_out_for_people_alone() -> None:
     assert sum(row["coupons"] for row in done("coupons", "--count", "-o", "json").json) == 6
 
 
+@pytest.mark.long
 def test_a_count_of_users_says_that_some_are_one_person() -> None:
     """u-1 and m-1 are one and claimed twice: three claimed, of whom two are the same."""
     ran = done("metrics", "query", "claimed_users", "-o", "json")
@@ -205,6 +211,7 @@ PAST = (("state", "c-1"), ("history", "c-1"), ("coupons",), ("campaigns",), ("ca
         ("user", "u-1"), ("order", "o-1"), ("violations",))  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("at", "state", "events"),
     [
@@ -244,6 +251,7 @@ def test_totals_at_an_instant() -> None:
     assert (k_0["campaign_id"], k_1["campaign_id"], k_1["claimed"], k_1["used"]) == ("k-0", "k-1", 2, 0)
 
 
+@pytest.mark.long
 def test_everything_at_an_instant() -> None:
     """Else nobody could say what stood in the books at midnight."""
     noon = ("--at", "2026-11-11T10:03:45Z")
@@ -260,6 +268,7 @@ def test_everything_at_an_instant() -> None:
     assert ledger("status", *noon, "--watch").code == 2
 
 
+@pytest.mark.long
 def test_an_order_at_an_instant() -> None:
     then = done("order", "o-1", "--at", "2026-11-11T11:00:00Z", "-o", "json").json
     assert [(c["coupon_id"], c["state"]) for c in then["coupons"]] == [("c-1", "used"), ("c-9", None)]
@@ -267,6 +276,7 @@ def test_an_order_at_an_instant() -> None:
     one_sentence(ledger("order", "o-1", "--at", "2026-11-11T10:59:59Z"), 1, "order o-1")
 
 
+@pytest.mark.long
 def test_all_coupons_as_a_parquet_file(tmp_path: Path) -> None:
     """Else who wants all of them at midnight would have to make columns of text again."""
     for past in ((), ("--at", "2026-11-11T10:02:00Z"), ("--at", "2020-01-01")):
@@ -299,6 +309,7 @@ def test_a_half_written_file_takes_no_place(tmp_path: Path) -> None:
     assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("c.parquet", "before")]
 
 
+@pytest.mark.long
 def test_a_person_at_an_instant() -> None:
     assert done("user", "u-1", "--at", "2026-11-11T10:00:45Z", "-o", "json").json["usable"] == 1
     one_sentence(ledger("user", "m-1", "--at", "2026-11-09"), 1, "user m-1")
@@ -324,6 +335,7 @@ def now(folder: Path) -> Callable[..., Any]:
     return cache(lambda *command: done(*command, "-o", "json").json)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", PAST, ids=" ".join)
 def test_what_was_known_when(command: tuple[str, ...], now: Callable[..., Any]) -> None:
     """Before anything was recorded nothing was known; by now all that is known, is."""
@@ -378,6 +390,7 @@ def test_a_forgotten_place_for_the_instant_is_refused() -> None:
     assert ran.code == 2 and "come after `show`" in ran.err
 
 
+@pytest.mark.long
 def test_what_changed_between_two_instants() -> None:
     """Else nobody could say which events moved yesterday's figures."""
     between = ("diff", "--from", "2026-11-11T10:01:00Z", "--to", "2026-11-11T11:00:00Z")
@@ -449,6 +462,7 @@ def test_every_command_reads_instants_alike(
     one_sentence(ledger(*command, option, wrong[0], *at), 2, option, repr(wrong[0]), wrong[1])
 
 
+@pytest.mark.long
 def test_how_long_ago_counts_back_from_now(tmp_path: Path) -> None:
     """Else `--since 15m` would show another quarter of an hour than the last."""
     at = ("--log", f"sqlite:///{tmp_path / LOG}")
@@ -466,6 +480,7 @@ def test_how_long_ago_counts_back_from_now(tmp_path: Path) -> None:
         assert [row["coupon_id"] for row in rows] == found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_a_campaigns_account_balances_whatever_happened(tmp_path: Path, seed: int) -> None:
     """`conservation` counts entries and exits from events and violations; the fold must come to the same."""
@@ -524,6 +539,7 @@ def test_no_command_waits_for_pandas_to_be_imported(tmp_path: Path) -> None:
     assert (ran.stdout, ran.stderr) == ("[(1,)] False\n", "")
 
 
+@pytest.mark.long
 def test_coupons_are_found_by_the_code_that_a_person_types(home: Path) -> None:
     """At the till nobody knows a coupon's id."""
     done("init")

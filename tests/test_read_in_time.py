@@ -39,6 +39,7 @@ def test_catching_up_raises_no_false_alarms(home: Path, log_settings: LogSetting
     assert max(violations for _, violations in seen) < 2 * seen[-1][1], seen
 
 
+@pytest.mark.long
 def test_ends_are_those_after_the_read(home: Path, log_settings: LogSettings) -> None:
     """Else a partition could seem read to its end that got a record before those of the batch."""
     at = ("--log", log_settings.url, "--topic-prefix", log_settings.topic_prefix)

@@ -109,6 +109,7 @@ def test_a_stop_just_before_a_query_begins_ends_it_too(
     assert failure.startswith("gone" if limit_s == 60 else "the query took longer than 0.05 s")
 
 
+@pytest.mark.long
 def test_checkpoints_happen_under_readers_that_never_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the write-ahead log would fill the disk on a day with many readers."""
     limit = 300_000

@@ -100,6 +100,7 @@ def corrupt(statement: str, file: Path | str = DATABASE) -> None:
         connection.execute(statement)
 
 
+@pytest.mark.long
 def test_what_the_log_gives_again_is_equal_in_every_table_and_takes_the_place(shop: Path) -> None:
     """Else nobody could throw the tables away."""
     before = digests()
@@ -347,6 +348,7 @@ def test_a_live_database_that_is_ahead_of_the_log_is_told(shop: Path) -> None:
     done("consume")
 
 
+@pytest.mark.long
 def test_an_archive_of_another_log_is_refused(shop: Path) -> None:
     done("archive", "--to", "archive")
     done("init", "--log", "sqlite:///other.db")

@@ -316,6 +316,7 @@ def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             yield opened
 
 
+@pytest.mark.long
 def test_no_number_of_a_random_world_contradicts_another(local: Local) -> None:
     walk_all(local)
 
@@ -331,6 +332,7 @@ def test_the_random_world_has_every_line(local: Local) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("campaign", ["k", "j", "i"])
 def test_no_table_of_a_review_contradicts_another(campaign: str, local: Local) -> None:
     review_reconciles(local, campaign)

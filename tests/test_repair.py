@@ -143,6 +143,7 @@ def test_a_replay_lets_the_consumer_go_on(sqlite_log_settings: LogSettings, tmp_
         assert as_consumed_anew(log, tmp_path / "live", tmp_path / "anew") == []
 
 
+@pytest.mark.long
 def test_what_becomes_a_dead_letter_meanwhile_is_left_for_the_next_replay(
     sqlite_log_settings: LogSettings, tmp_path: Path
 ) -> None:
@@ -415,6 +416,7 @@ def test_what_was_discarded_is_hidden_and_never_gone(shop: Path) -> None:
     assert still["offset"] == 4
 
 
+@pytest.mark.long
 def test_exported_records_are_whole(shop: Path) -> None:
     """Else nobody could see what a producer sent wrong, or send it again mended."""
     done("dead-letters", "export", "broken.ndjson")
@@ -427,6 +429,7 @@ def test_exported_records_are_whole(shop: Path) -> None:
     one_sentence(ledger("dead-letters", "export", "missing/folder"), 2, "cannot be written")
 
 
+@pytest.mark.long
 def test_a_broken_record_is_read_up_to_where_it_breaks(home: Path) -> None:
     done("init")
     done("publish", "-", stdin=ndjson([coupon_event("created", "e-1")]))
@@ -471,6 +474,7 @@ def test_an_owner_is_asked_to_repair(shop: Path) -> None:
     assert both[0] == both[1]
 
 
+@pytest.mark.long
 def test_a_log_that_takes_nothing_loses_no_repair(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else who did it would be lost in an outage."""
     log = opened_log()
@@ -515,6 +519,7 @@ def test_an_operation_names_who_and_why(sqlite_log_settings: LogSettings) -> Non
         operations.operation("tidied_up", why="untidy", operator="mei")
 
 
+@pytest.mark.long
 def test_operations_are_listed_by_what_is_asked(home: Path) -> None:
     done("init")
     log = opened_log()
@@ -562,6 +567,7 @@ def sold(two_coupons: Path, home: Path) -> Path:
     return shutil.copytree(two_coupons, home, dirs_exist_ok=True)
 
 
+@pytest.mark.long
 def test_a_correction_is_shown_before_it_is_made(sold: Path) -> None:
     """Else the effect on money would be seen in the reports of the next day."""
     before = ends([COUPON])
@@ -618,6 +624,7 @@ def test_applied_twice_it_is_made_once(sold: Path) -> None:
     assert len(done("operations", "-o", "json").json) == 1
 
 
+@pytest.mark.long
 def test_what_would_break_rules_is_refused_all_at_once(sold: Path) -> None:
     """Else a correction would have to be corrected, coupon by coupon."""
     rows = ndjson([{**RETURNED, "coupon_id": c, "order_id": o} for c, o in
@@ -697,6 +704,7 @@ def test_what_a_correction_changes_across_coupons_is_what_comes_of_it(case: str,
     assert any(told.values()) == (case != "a use that was forgotten")
 
 
+@pytest.mark.long
 def test_what_a_correction_heals_is_shown(sold: Path) -> None:
     done("publish", "-", stdin=ndjson([coupon_event("used", "again", occurred_at="2026-11-11T02:00:00Z")]))
     done("consume")
@@ -706,6 +714,7 @@ def test_what_a_correction_heals_is_shown(sold: Path) -> None:
     assert effect["healed"] == ["again used_when_used"] and effect["violations"] == []
 
 
+@pytest.mark.long
 def test_values_for_every_row_are_set_once(sold: Path) -> None:
     """Of a batch issued twice there is a list of coupons, no more."""
     Path("surplus.csv").write_text("coupon_id\nc-2\n")
@@ -788,6 +797,7 @@ def test_the_commands_on_either_log(home: Path, log_settings: LogSettings, monke
     assert actions == ["dead_letters_discarded", "dead_letters_replayed", "correction_applied"]
 
 
+@pytest.mark.long
 def test_a_correction_of_what_is_still_to_come_is_warned_of(sold: Path) -> None:
     """Else a wrong digit of a year would be seen only when `--at` and the live state say different things."""
     later = {**RETURNED, "occurred_at": "2999-01-01T00:00:00Z"}

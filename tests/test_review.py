@@ -29,6 +29,8 @@ from tests.command_line import done, ledger, ndjson, one_sentence
 from tests.test_customers import COUPONS, ORDERS, TOUCHES
 from tests.test_finance import event
 
+pytestmark = pytest.mark.long
+
 NAME = "<b>K|1</b>"
 TARGETS = [
     event("campaign.events", "published", "k", -4, name=NAME, coupon_type="cash"),

@@ -195,6 +195,7 @@ def test_the_world_has_what_was_counted_in_several_ways(world: World) -> None:
     assert without == {True, False} and len(world.orders) < 180 and world.discount.total() > 0
 
 
+@pytest.mark.long
 def test_every_room_counts_the_same_orders(world: World, local: Local) -> None:
     """Else two people would tell two totals for one month."""
     totals = wanted(world, {})
@@ -217,6 +218,7 @@ def test_every_room_counts_the_same_orders(world: World, local: Local) -> None:
         assert sum(arm["net_minor"] for arm in told["arms"]) == total["sales"]
 
 
+@pytest.mark.long
 def test_every_room_has_the_same_cost_of_goods(world: World, local: Local, rates: dict[str, int]) -> None:
     """Else the margin would depend on whom one asks."""
     totals = wanted(world, rates)
@@ -234,6 +236,7 @@ def test_every_room_has_the_same_cost_of_goods(world: World, local: Local, rates
             assert sum(arm["margin_minor"] for arm in told["arms"]) == total["margin"]
 
 
+@pytest.mark.long
 def test_every_room_has_the_same_margin_of_coupon_orders(world: World, local: Local, rates: dict[str, int]) -> None:
     totals = wanted(world, rates, of={"k", "j"})
     of_metrics = rows(local, "metrics", rates, names="coupon_margin_minor,coupon_orders_without_goods_cost")
@@ -245,6 +248,7 @@ def test_every_room_has_the_same_margin_of_coupon_orders(world: World, local: Lo
     assert summed(credited, "margin_minor") == part(totals, "margin")
 
 
+@pytest.mark.long
 def test_a_campaigns_discount_and_return_are_one_in_every_room(
     world: World, local: Local, rates: dict[str, int]
 ) -> None:
@@ -284,6 +288,7 @@ def _uses(world: World) -> Iterator[Row]:
             yield {"discount": event["discount_minor"], "stands": order in standing, "currency": standing.get(order)}
 
 
+@pytest.mark.long
 def test_every_room_means_the_same_by_a_person(world: World, local: Local) -> None:
     """Else who buys by phone and by card is two customers here and one there."""
     whose = {one: person for person, ids in world.ids.items() for one in ids}
@@ -297,6 +302,7 @@ def test_every_room_means_the_same_by_a_person(world: World, local: Local) -> No
     assert steps["ordered"] <= PERSONS and steps["view"] == PERSONS
 
 
+@pytest.mark.long
 def test_a_refund_above_the_order_is_said(world: World, local: Local) -> None:
     """Never a silent number: finance, attribution and experiments count the same ones."""
     doubts = summed([d for d in rows(local, "finance-doubts") if d["doubt"] == "refund_above_order"], "cases")

@@ -66,6 +66,7 @@ def case(alerts: str, events: str = FARM, of: str = "[farm]") -> str:
     return f"- name: t\n  of: {of}\n  events:\n  - {events}\n  alerts: {listed}{alerts}\n"
 
 
+@pytest.mark.long
 def test_the_example_of_the_guide_passes(tmp_path: Path) -> None:
     """Else the first test that somebody copies fails."""
     [rules] = [block for block in BLOCKS if block.startswith("channels:")]
@@ -76,6 +77,7 @@ def test_the_example_of_the_guide_passes(tmp_path: Path) -> None:
     assert out.count("passed: ") == 2 and "2 tests passed" in out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "alerts",
     [
@@ -89,6 +91,7 @@ def test_a_right_expectation_passes(tmp_path: Path, alerts: str) -> None:
     assert run(tmp_path, case(alerts)).code == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("alerts", "said"),
     [
@@ -107,6 +110,7 @@ def test_a_wrong_expectation_fails_and_says_why(tmp_path: Path, alerts: str, sai
     assert "1 of 1 tests failed" in ran.err
 
 
+@pytest.mark.long
 def test_machines_get_each_difference(tmp_path: Path) -> None:
     """Else a pipeline has to read sentences."""
     ran = run(tmp_path, case("{rule: farm, value: 4}") + case("{rule: farm}"), "-o", "json")
@@ -117,12 +121,14 @@ def test_machines_get_each_difference(tmp_path: Path) -> None:
     assert difference["raised"] == {"rule": "farm", "key": {"device_id": "d-1"}, "fired": "1m", "value": 3}
 
 
+@pytest.mark.long
 def test_chinese_readers_read_chinese(tmp_path: Path) -> None:
     """Else the risk team cannot read why its test failed."""
     ran = run(tmp_path, case("none"), "--lang", "zh")
     assert "未通过：t" in ran.out and "未预期：farm，设备 d-1、于 1m 后触发、值 3" in flat(ran)
 
 
+@pytest.mark.long
 def test_rules_on_the_tables_are_asked_after_the_last_event(tmp_path: Path) -> None:
     """Else only half of the rules could be tested."""
     uses = '{type: used, repeat: 2, at: 1m, every: 1m, coupon_id: c1, user_id: u1, order_id: "o{n}", discount_minor: 1}'
@@ -132,6 +138,7 @@ def test_rules_on_the_tables_are_asked_after_the_last_event(tmp_path: Path) -> N
     assert "not raised: twice" in run(tmp_path, case("{rule: twice}", FARM, "[twice]")).out
 
 
+@pytest.mark.long
 def test_a_rule_that_fails_fails_its_test(tmp_path: Path) -> None:
     """Else a query that never works passes every test that expects nothing."""
     (tmp_path / "bad.yaml").write_text(
@@ -144,6 +151,7 @@ def test_a_rule_that_fails_fails_its_test(tmp_path: Path) -> None:
     assert ran.code == 1 and "bad" in ran.out
 
 
+@pytest.mark.long
 def test_a_tick_needs_a_later_event(tmp_path: Path) -> None:
     """A rule on ticks fires when the clock has passed the tick, as it does live: else a test promises too early an
     alert."""
@@ -154,6 +162,7 @@ def test_a_tick_needs_a_later_event(tmp_path: Path) -> None:
     assert run(tmp_path, case(fires, f"{more}\n  - {later}", "[rush]")).code == 0
 
 
+@pytest.mark.long
 def test_a_late_event_counts_in_no_window(tmp_path: Path) -> None:
     """Else a test cannot show what late events do to a rule."""
     late = FARM.replace("repeat: 4", "repeat: 4, late: 30m")
@@ -162,6 +171,7 @@ def test_a_late_event_counts_in_no_window(tmp_path: Path) -> None:
     assert run(tmp_path, case("{rule: farm}", late)).code == 0
 
 
+@pytest.mark.long
 def test_events_come_from_a_file_and_have_numbers(tmp_path: Path) -> None:
     """Else yesterday's events cannot become a test."""
     lines = [
@@ -212,6 +222,7 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, tests: str, line: int, 
     assert "no test was run" in ran.err
 
 
+@pytest.mark.long
 def test_the_defaults_can_be_tested_as_they_are(tmp_path: Path) -> None:
     """Else a test without `of` fails because of rules that are about the ledger, not about its events."""
     file = tmp_path / "t.yaml"
@@ -247,6 +258,7 @@ WANTED = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @examples(200)
 @given(expected=st.lists(WANTED, max_size=4), raised=st.lists(RAISED, max_size=4))
 def test_a_test_passes_if_each_alert_can_answer_one_expectation(
@@ -287,6 +299,7 @@ def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Http
         yield server, lambda *more: ledger("alerts", "test", "--channel", "hook", "--alert-rules", "rules.yaml", *more)
 
 
+@pytest.mark.long
 def test_a_test_message_is_sent_once_and_the_answer_is_said(hook: tuple[Http, Any], tmp_path: Path) -> None:
     """Else whoever sets up a channel learns at the first real alert that it does not work."""
     server, send = hook

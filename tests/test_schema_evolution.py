@@ -62,6 +62,7 @@ def test_the_current_schema_is_written_as_its_golden_bytes(name: str) -> None:
         assert encode_row(name, each.row) == each.message
 
 
+@pytest.mark.long
 def test_a_log_of_both_versions_is_folded_and_a_field_of_the_second_is_shown(home: Path) -> None:
     done("init", "--partitions", "1")
     created = {"event_id": "e-1", "type": "created", "occurred_at": 0, "source": "shop", "coupon_id": "c-1"}
@@ -169,6 +170,7 @@ def test_a_schema_that_is_no_newer_version_of_ours_is_refused(
     one_sentence(ledger("consume"), 2 if wrong == "no folder" else 3, "schema")
 
 
+@pytest.mark.long
 def test_an_older_reader_keeps_a_new_kind_of_event_and_replays_it_after_the_upgrade(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

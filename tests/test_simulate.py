@@ -46,6 +46,7 @@ def by_topic(world: World) -> Mapping[str, pl.DataFrame]:
     return {topic: pl.concat(parts, how="diagonal") for topic, parts in frames.items()}
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_day(day: Mapping[str, pl.DataFrame]) -> None:
     again = by_topic(replace(WORLD, frame_rows=7_000))
     for topic in (COUPON, CAMPAIGN):
@@ -53,6 +54,7 @@ def test_the_same_seed_gives_the_same_day(day: Mapping[str, pl.DataFrame]) -> No
     assert_frame_equal(again[ORDER], day[ORDER])
 
 
+@pytest.mark.long
 def test_another_seed_gives_another_day(day: Mapping[str, pl.DataFrame]) -> None:
     other = by_topic(replace(WORLD, seed=6))
     for topic, frame in other.items():

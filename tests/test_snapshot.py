@@ -33,6 +33,8 @@ from tests.command_line import DATABASE, coupon_event, done, ledger, ndjson, wai
 from tests.owners import Owner, owning
 from tests.test_cli import shop_events
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -24,6 +24,8 @@ from coupon_ledger.questions.registry import Answer, AsOf
 from tests.command_line import done, ndjson
 from tests.folding import emptied, fold_in, scratch_store
 
+pytestmark = pytest.mark.long
+
 NOON = datetime(2026, 11, 11, 12, tzinfo=UTC)
 ORDER_ID = "o-1"
 

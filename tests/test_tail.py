@@ -96,6 +96,7 @@ def test_events_are_shown_as_they_are_in_the_log(at: list[str], log: EventLog) -
         assert decode(chunk.values[0])[1]["event_id"] == event["event_id"]
 
 
+@pytest.mark.long
 def test_events_are_chosen_by_what_they_are_about(at: list[str]) -> None:
     """Else one coupon's events would drown in a sale day."""
     done("publish", "-", *at, stdin=ndjson(day()))
@@ -109,6 +110,7 @@ def test_events_are_chosen_by_what_they_are_about(at: list[str]) -> None:
     assert shown("--user", "nobody", *at) == []
 
 
+@pytest.mark.long
 def test_it_begins_where_it_is_told_to(at: list[str]) -> None:
     """Else a look at the last quarter of an hour would mean reading all that ever was."""
     for number in range(30):
@@ -129,6 +131,7 @@ def test_it_begins_where_it_is_told_to(at: list[str]) -> None:
     assert shown("--since", "2999-01-01T00:00:00Z", *at) == []
 
 
+@pytest.mark.long
 def test_the_last_that_match_are_found_however_far_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a rare coupon's last events would not be found, or later ones of a busy partition be missed."""
     monkeypatch.setattr("coupon_ledger.cli.tail._WINDOW", 8)
@@ -172,6 +175,7 @@ def test_what_is_no_valid_event_is_shown_with_the_reason(at: list[str], log: Eve
     assert shown("--type", "paid", *at) == []
 
 
+@pytest.mark.long
 def test_people_see_a_line_per_event() -> None:
     """Else nobody could follow a sale by eye, or an id could steer the terminal."""
     done("init")
@@ -192,6 +196,7 @@ def test_people_see_a_line_per_event() -> None:
     assert r"e\x1b[2J\n6" in lines[5]
 
 
+@pytest.mark.long
 def test_all_formats_say_the_same() -> None:
     """Else what a program reads would depend on how it asks."""
     done("init")
@@ -202,6 +207,7 @@ def test_all_formats_say_the_same() -> None:
     assert [(r["offset"], json.loads(r["event"])) for r in read] == [(str(r["offset"]), r["event"]) for r in rows]
 
 
+@pytest.mark.long
 def test_what_was_seen_can_be_published_elsewhere() -> None:
     """Else a case seen on one log could not be tried on another."""
     done("init")

@@ -61,6 +61,7 @@ def shown(ran: Ran) -> str:
     return text
 
 
+@pytest.mark.long
 def test_the_characters_are_those_of_unicode() -> None:
     """Else a character that steers would be forgotten in the list."""
     unsafe = {chr(n) for n in range(sys.maxunicode + 1) if _UNSAFE.fullmatch(chr(n))}
@@ -109,6 +110,7 @@ ASKED: Final = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", ASKED, ids=lambda a: " ".join(a[:2]) if a[1:] != (HOSTILE,) else a[0])
 @pytest.mark.parametrize("output", ["table", "json"])
 def test_hostile_data_is_shown(arguments: tuple[str, ...], output: str) -> None:
@@ -119,6 +121,7 @@ def test_hostile_data_is_shown(arguments: tuple[str, ...], output: str) -> None:
     shown(ran)
 
 
+@pytest.mark.long
 def test_every_command_shows_hostile_words() -> None:
     """Else an error or a usage message would act on what it quotes."""
     for path in commands():
@@ -154,6 +157,7 @@ def formulas(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return database
 
 
+@pytest.mark.long
 def test_csv_for_spreadsheets_calculates_nothing(formulas: tuple[str, ...]) -> None:
     """Else opening an export would run what an attacker wrote into an id."""
     raw = done("coupons", "--output", "csv", "--for-excel", *formulas).raw

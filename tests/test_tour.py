@@ -60,6 +60,7 @@ def test_a_command_of_the_tour_works_and_fits_100_columns(line: str, year: None)
     reads_well(line, run(line))
 
 
+@pytest.mark.long
 def test_the_readmes_first_steps_work_as_they_stand(home: Path) -> None:
     """In their order, in one folder."""
     (home / "docs").symlink_to(ROOT / "docs")

@@ -175,6 +175,7 @@ def test_the_database_holds_all_that_can_be_wrong(sound: tuple[EventLog, Store])
     assert rules == set(CROSS_RULES)
 
 
+@pytest.mark.long
 def test_nothing_offends_in_a_sound_database(sound: tuple[EventLog, Store]) -> None:
     """A false alarm on a sale day would make people mend what is whole."""
     assert offending(sound[1]) == {}
@@ -562,6 +563,7 @@ def test_a_sound_database_is_verified_whole(shop: Path) -> None:
     assert "8 coupons (drawn by --seed 5)" in rows[1]["checked"]
 
 
+@pytest.mark.long
 def test_what_is_found_is_shown_and_ends_with_a_code_of_its_own(shop: Path) -> None:
     """Else a job that runs it at night would not wake anybody."""
     corrupt(changed("coupons", "events = 9", "coupon_id = 'c-3'"))
@@ -582,6 +584,7 @@ def test_what_is_found_is_shown_and_ends_with_a_code_of_its_own(shop: Path) -> N
     assert difference == {"coupon_id": "c-3", "field": "events", "kept": 9, "folded": 2}
 
 
+@pytest.mark.long
 def test_short_checks_share_an_open_database_and_let_a_consumer_in(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening it for each check took most of the time; keeping it would lock a starting consumer out."""
     opened: list[bool] = []
@@ -599,6 +602,7 @@ def test_short_checks_share_an_open_database_and_let_a_consumer_in(shop: Path, m
         opened.clear()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change", ["next_offset = 1000000", pytest.param("log_partition = 90", marks=pytest.mark.slow)]
 )
@@ -613,6 +617,7 @@ def test_positions_that_the_log_does_not_have_are_found(shop: Path, change: str)
     assert done("verify", "--only", "digest", "--without-log").code == 0
 
 
+@pytest.mark.long
 def test_a_log_that_lost_its_beginning_is_said_to_have(shop: Path) -> None:
     """Else a deep verification would find differences that are none."""
     done("init", "--log", "sqlite:///other.db", "--database", "other.duckdb")

@@ -36,6 +36,7 @@ def shop(home: Path) -> None:
     done("consume")
 
 
+@pytest.mark.long
 def test_a_day_begins_at_the_same_instant_in_every_command(shop: None) -> None:
     """2026-11-11 begins at 16:00 UTC in Shanghai: one use is before it. Else two commands show two numbers."""
     for zone, used in ((), 1), (("--zone", "UTC"), 2), (("--zone", "Asia/Shanghai"), 1):
@@ -49,6 +50,7 @@ def test_a_day_begins_at_the_same_instant_in_every_command(shop: None) -> None:
     one_sentence(ledger("state", "c-1", "--at", "2026-11-10"), 1, "c-1")
 
 
+@pytest.mark.long
 def test_what_happens_at_midnight_is_of_the_day_that_begins(home: Path) -> None:
     """A nightly import stamps its events at midnight: a month's closing and the next one's opening would share them."""
     midnight = {"coupon_id": "c-1", "occurred_at": "2026-11-10T16:00:00Z"}
@@ -68,6 +70,7 @@ def test_what_happens_at_midnight_is_of_the_day_that_begins(home: Path) -> None:
     assert [row["coupon_id"] for row in changed] == ["c-1"]
 
 
+@pytest.mark.long
 def test_the_zone_is_that_of_flag_or_setting_and_is_named(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Instants for people are by its clocks; machines get UTC."""
     assert "times in Asia/Shanghai" in done("state", "c-1").out
@@ -81,6 +84,7 @@ def test_the_zone_is_that_of_flag_or_setting_and_is_named(shop: None, monkeypatc
     one_sentence(ledger("state", "c-1", "--zone", "Mars"), 2, "Mars", "IANA")
 
 
+@pytest.mark.long
 def test_a_table_fits_and_says_what_it_leaves_out(shop: None) -> None:
     table = done("coupons")
     assert all(text_width(line) <= WIDTH for line in table.out.splitlines())
@@ -93,6 +97,7 @@ def test_a_table_fits_and_says_what_it_leaves_out(shop: None) -> None:
     one_sentence(ledger("coupons", "--columns", "nonsense"), 2, "nonsense", "coupon_id")
 
 
+@pytest.mark.long
 def test_campaigns_come_in_natural_order_and_heads_name_the_currency(shop: None) -> None:
     table = done("campaigns", "--wide").out
     assert re.findall(r"^k-\d+", table, re.MULTILINE) == ["k-2", "k-10"]
@@ -152,6 +157,7 @@ def test_sentences_hang_and_chinese_breaks_where_it_may(home: Path, capsys: pyte
     assert not any(line.startswith(("。", "，")) for line in lines)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "hint"), [("campain_id", "did you mean campaign_id?"), ("zzz", "there are campaign_id, name,")]
 )
@@ -160,6 +166,7 @@ def test_a_misspelled_column_is_answered_with_the_name_that_is_meant(shop: None,
         one_sentence(ledger("campaigns", "--columns", name, "--output", output), 2, f"no column {name}; {hint}")
 
 
+@pytest.mark.long
 def test_amounts_have_the_currency_that_is_known(shop: None) -> None:
     """A campaign that names none has that of its discounts; nothing at all has none."""
     assert re.search(r"(?m)^discount +12,345 JPY$", done("campaigns", "show", "k-10").out)
@@ -169,6 +176,7 @@ def test_amounts_have_the_currency_that_is_known(shop: None) -> None:
     assert "74.00 CNY" in plan and len(re.findall(r"share.*8\.0%", plan)) == 2
 
 
+@pytest.mark.long
 def test_titles_say_what_stands_below_them(shop: None) -> None:
     assert "Net sales and margin by store" in done("report", "finance", "margin", "--by", "store").out
     everything = done("report", "finance", "--goods-rate", "60")
@@ -186,6 +194,7 @@ def test_refused_lines_that_are_not_told_are_counted(home: Path) -> None:
     assert "and 2 more, in stdin.rejected.ndjson" in ran.err and "line 5" in ran.err and "line 6" not in ran.err
 
 
+@pytest.mark.long
 def test_a_rule_that_is_none_and_a_period_that_ends_before_it_begins_are_refused(shop: None) -> None:
     """An empty answer would look like good news."""
     one_sentence(ledger("violations", "--code", "used_when_use"), 2, "did you mean used_when_used")

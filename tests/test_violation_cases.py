@@ -32,6 +32,7 @@ def test_exactly_the_rules_that_were_broken_are_reported(asked: Any, name: str) 
     assert sorted((row["violation"], row["key"]) for row in ask("violations")) == CASES[name]
 
 
+@pytest.mark.long
 def test_a_merged_account_is_explained_and_loses_nothing(asked: Any) -> None:
     """A customer who merged a guest account would be treated as a thief."""
     ask: Ask = asked(case("guest_limit"))
@@ -43,6 +44,7 @@ def test_a_merged_account_is_explained_and_loses_nothing(asked: Any) -> None:
     assert counted["wrong_user"] == (0, 1)
 
 
+@pytest.mark.long
 def test_a_person_is_shown_with_all_ids(asked: Any) -> None:
     """Support could not see that three ids share one limit."""
     ask: Ask = asked(case("guest_limit"))

@@ -156,6 +156,7 @@ def check(seed: int, folder: Path, share: float = 1.0, events: int = 150) -> Non
     assert at_once(log, folder, until) == batch_by_batch(log, folder, until)
 
 
+@pytest.mark.long
 def test_every_table_is_what_batches_make_of_it(tmp_path: Path, small_slices: None) -> None:
     """Else a rebuilt database could not be trusted, or would never be found equal."""
     check(SEED, tmp_path, events=60)
@@ -179,6 +180,7 @@ def test_from_either_log(tmp_path: Path, small_slices: None, log_settings: LogSe
         assert at_once(log, tmp_path, until) == batch_by_batch(log, tmp_path, until)
 
 
+@pytest.mark.long
 def test_a_slice_begins_at_its_first_hash(tmp_path: Path) -> None:
     """Else a run that goes on would take back rows of a slice that is done, or leave those of one that is not."""
     rng = np.random.default_rng(SEED)

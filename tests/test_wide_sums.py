@@ -107,6 +107,7 @@ def test_no_report_fails_on_wide_sums(question: str, local: Local) -> None:
         assert not any(dtype == pl.Decimal for dtype in frame.dtypes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("question", ["campaigns", "finance-cash"])
 def test_wide_sums_come_whole_from_the_process_that_owns_the_database(question: str, local: Local) -> None:
     """By columns as the command line asks, and as JSON."""

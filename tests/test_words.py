@@ -85,6 +85,7 @@ def fields(template: str) -> set[tuple[str, str]]:
     return {(name, kind or "") for _, name, kind, _ in Formatter().parse(template) if name is not None}
 
 
+@pytest.mark.long
 def test_every_sentence_has_a_chinese_text() -> None:
     templates = [*written_out(), *in_tables()]
     assert len(templates) > 150
@@ -161,6 +162,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", PARTS)
 def test_a_report_in_chinese_has_no_english_word(part: str, world: None) -> None:
     ran = ledger("report", *shlex.split(part), "--lang", "zh", "--wide")
@@ -189,6 +191,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_in_chinese_has_no_english_word(command: str, world: None) -> None:
     ran = ledger(*shlex.split(command), "--wide", "--lang", "zh") if "status" not in command else ledger(
@@ -218,6 +221,7 @@ def test_every_code_of_a_violation_has_its_words() -> None:
             "at risk", "extended when used", "my_arm")  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_review_in_chinese_has_no_english_word(world: None, tmp_path: Path) -> None:
     page = tmp_path / "review.html"
     done("review", "k-1", "--lang", "zh", "--to", page)
@@ -229,6 +233,7 @@ def test_a_review_in_chinese_has_no_english_word(world: None, tmp_path: Path) ->
     assert not sorted({word for word in words if word not in KNOWN})
 
 
+@pytest.mark.long
 def test_the_language_is_that_of_flag_setting_or_locale(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done("init")
     assert "nothing found" in done("campaigns").out
@@ -240,6 +245,7 @@ def test_the_language_is_that_of_flag_setting_or_locale(home: Path, monkeypatch:
     assert done("--lang", "zh", "campaigns").out == "无\n"
 
 
+@pytest.mark.long
 def test_every_column_of_the_reports_has_a_chinese_name(world: None) -> None:
     for part in PARTS:
         ran = ledger("report", *shlex.split(part), "--output", "json")

@@ -383,6 +383,7 @@ class LogContract(ReadingContract):
         assert not reader.is_alive()
         assert set(by_position(chunks)) == {position}
 
+    @pytest.mark.long
     def test_ends_can_be_asked_while_another_thread_reads(self, log: EventLog) -> None:
         """Else lag could not be shown while events are folded."""
         failures: list[BaseException] = []

@@ -124,6 +124,7 @@ def test_another_teams_registration_of_our_schema_is_known_by_its_fingerprint(
     assert everything(opened) == [encode(found)]
 
 
+@pytest.mark.long
 def test_a_publisher_that_knows_its_schema_needs_no_registry(settings: LogSettings, registry: FakeRegistry) -> None:
     """A registry's restart is no outage of the shop, also after the shop's own restart."""
     log = open_log(settings, create=True)
