@@ -1019,8 +1019,9 @@ def test_the_first_file_of_the_reference_can_be_copied() -> None:
         assert not loaded("groups:\n- rules:\n" + "".join(f"  {line}\n" for line in example.splitlines())).problems
 
 
-def test_commands_list_and_show_the_rules_in_force(home: Path) -> None:
+def test_commands_list_and_show_the_rules_in_force(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else nobody can say which rules watch the shop."""
+    monkeypatch.delenv("COUPON_LEDGER_ALERT_RULES")
     assert {row["rule"] for row in done("alerts", "rules", "list", "--output", "json").json} == {
         r.name for r in defaults().rules
     }

@@ -388,7 +388,6 @@ class Action(_Model):
 
     do: Annotated[Literal["unpublish_campaign", "revoke_coupons", "webhook"], "What it does."]
     channel: Annotated[Name | None, "The channel of a webhook."] = None
-    automatic: Annotated[bool, "Whether the owner does it by itself as soon as the alert fires."] = False
 
     @model_validator(mode="after")
     def _where_to(self) -> Action:
