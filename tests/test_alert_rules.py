@@ -457,7 +457,8 @@ def test_a_slip_in_one_rule_leaves_nearly_all_others() -> None:
         slip = draw.choice(["\t", "'", '"', "[", "{", "}", ": ", "\n", "- ", "&a", "*a", "", "：", "\n  "])
         result = loaded(text[:at] + slip + text[at + draw.choice([0, 1, 5]) :])
         survivors.append(len(result.rule_set.rules) if result.readable else 0)
-    assert sorted(survivors)[6] >= len(defaults().rules) - 3, sorted(survivors)  # nine slips in ten
+    nine_of_ten = sorted(survivors)[len(survivors) // 10 :]
+    assert nine_of_ten[0] >= len(defaults().rules) - 3, sorted(survivors)
 
 
 @pytest.mark.parametrize(
