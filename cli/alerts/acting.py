@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from coupon_ledger.cli.alerts import plans
 from coupon_ledger.cli.alerts.handling import Desk, desk
 from coupon_ledger.cli.alerts.options import by_options, now, operator_name, short
-from coupon_ledger.cli.alerts.plans import Done, Plan
 from coupon_ledger.cli.asking import rows_of
 from coupon_ledger.cli.lists import print_titled, with_lists
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_row
 from coupon_ledger.cli.tables import echo_wrapped
+from coupon_ledger.consumers.alerts import actions as plans
+from coupon_ledger.consumers.alerts.actions import Done, Plan
 from coupon_ledger.ledger.errors import CommandRefused
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note

@@ -83,12 +83,16 @@ def backtest(
         else:
             tried = _alerts(source, rules, period)
             mine = [a for a in current if not names or a["rule"] in names]
+            conditions = {rule.name: rule.condition for rule in rules}
             if differences:
                 rows = list(comparison.differences(tried, mine))
             elif faults:
                 rows = list(comparison.by_fault(tried, known))
             else:
-                rows = list(comparison.by_rule(tried, mine, days, known, [rule.name for rule in rules]))
+                rows = list(comparison.by_rule(tried, mine, days, known, conditions))
+    if output == "table":
+        for row in rows:
+            row.pop("condition", None)
     print_rows(rows, output)
 
 
@@ -141,7 +145,7 @@ def _swept(
     rows: list[dict[str, Any]] = []
     for value, rule in _variants(rules, sweep):
         tried = _alerts(source, [rule], period)
-        [row] = comparison.by_rule(tried, [], days, faults, [rule.name])
+        [row] = comparison.by_rule(tried, [], days, faults, {rule.name: rule.condition})
         field = sweep.partition("=")[0].rpartition(".")[2]
         rows.append({"rule": rule.name, field: value, **{k: v for k, v in row.items() if k in _OF_SWEEP}})
     return rows
@@ -164,7 +168,7 @@ def _variants(rules: Sequence[Rule], sweep: str) -> Iterator[tuple[str, Rule]]:
             f"--sweep {sweep}: name a rule that is tried, a field and values: device_farm.at_least=3,5"
         )
     for value in values.split(","):
-        content = rule.as_json()
+        content = rule.model_copy(update={"action": None}).as_json()  # its proof is of another condition
         content["expr"] = {**content["expr"], field: value.strip()}
         try:
             yield value.strip(), Model.model_validate(content)

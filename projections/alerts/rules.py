@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from coupon_ledger.ledger.events import Instant, canonical_json
 from coupon_ledger.ledger.rules import VIOLATIONS
+from coupon_ledger.projections.alerts import proofs
 from coupon_ledger.projections.alerts.durations import Between, Duration
 from coupon_ledger.projections.alerts.planned import MOST_ROWS, Planned, check
 
@@ -388,9 +389,19 @@ class Action(_Model):
 
     do: Annotated[Literal["unpublish_campaign", "revoke_coupons", "webhook"], "What it does."]
     channel: Annotated[Name | None, "The channel of a webhook."] = None
+    automatic: Annotated[
+        proofs.Proof | None,
+        "The owner takes the action by itself, once, as soon as an alert fires; not for alerts of the past, and no "
+        "webhooks. Names a file that proves the rule: the JSON of `alerts backtest --labels FILE --output json`, with "
+        "at least 5 alerts, of which at most one in twenty is about no fault.",
+    ] = None
 
     @model_validator(mode="after")
     def _where_to(self) -> Action:
+        if self.do == "webhook" and self.automatic is not None:
+            raise ValueError(
+                "a webhook is not called automatically; name the channel under channels, leave it out here"
+            )
         if (self.do == "webhook") != (self.channel is not None):
             raise ValueError("a webhook needs a channel, and only a webhook has one; name it, or leave it out")
         return self
@@ -433,6 +444,19 @@ class Rule(_Model):
         if self.escalate_to and self.escalate_after is None:
             raise ValueError("escalate_to without escalate_after never happens; name both")
         return self
+
+    @model_validator(mode="after")
+    def _proved(self) -> Rule:
+        if self.action is not None and self.action.automatic is not None:
+            proofs.check(self.action.automatic, self.condition)
+        return self
+
+    @cached_property
+    def condition(self) -> str:
+        """A hash of what decides when the rule fires, but for announced sales: its expression and times."""
+        judged = self.model_dump(mode="json", include={"expr", "hold", "keep", "every"})
+        judged["expr"].pop("sales", None)
+        return hashlib.sha256(canonical_json(judged).encode()).hexdigest()[:12]
 
     @cached_property
     def version(self) -> str:
