@@ -399,9 +399,7 @@ class Action(_Model):
     @model_validator(mode="after")
     def _where_to(self) -> Action:
         if self.do == "webhook" and self.automatic is not None:
-            raise ValueError(
-                "a webhook is not called automatically; name the channel under channels, leave it out here"
-            )
+            raise ValueError("a webhook is not called automatically; name its channel under channels instead")
         if (self.do == "webhook") != (self.channel is not None):
             raise ValueError("a webhook needs a channel, and only a webhook has one; name it, or leave it out")
         return self
