@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -167,6 +168,11 @@ def _variants(rules: Sequence[Rule], sweep: str) -> Iterator[tuple[str, Rule]]:
         raise click.UsageError(
             f"--sweep {sweep}: name a rule that is tried, a field and values: device_farm.at_least=3,5"
         )
+    known = list(type(rule.expr).model_fields)
+    if field not in known:
+        close = get_close_matches(field, known, 1)
+        meant = f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known)}"
+        raise click.UsageError(f"--sweep {sweep}: rules of kind {rule.expr.kind} have no field {field!r}{meant}")
     for value in values.split(","):
         content = rule.model_copy(update={"action": None}).as_json()  # its proof is of another condition
         content["expr"] = {**content["expr"], field: value.strip()}

@@ -24,7 +24,9 @@ from coupon_ledger.projections.store import Store
 
 _EVERY_S: Final = 3.0
 _OPERATOR: Final = "coupon-ledger"
+_NAMED: Final = 5
 _logger = logging.getLogger(__name__)
+_announcements = logging.getLogger("coupon_ledger.announcements")
 
 
 class RulesFile:
@@ -108,10 +110,18 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
             now = {rule.name: rule for rule in wanted.values() if rule.enabled}
             outbox.put(store, [operations.record_of(_operation(store, changed, before, now, path))])
     if changed:
+        _say(changed, now, path)
         store.cache(Engine).forget()
         with store.transaction():  # the rules judge what was read before any rule was in force, too
             kept.release(store, checkpoints.Completeness.load(store).topics())
     return bool(changed)
+
+
+def _say(changed: list[str], now: Mapping[str, Rule], path: Path | None) -> None:
+    """Log that other rules are in force, which people who edit the file wait for."""
+    several = ", ".join(sorted(changed)[:_NAMED]) + (", …" if len(changed) > _NAMED else "")
+    what = f"{len(now)} default rules" if path is None else f"{len(now)} rules; changed in {path.name}: {several}"
+    _announcements.info("alert rules in force: %s", what, extra={"rules": len(now), "changed": len(changed)})
 
 
 def _operation(

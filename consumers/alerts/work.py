@@ -220,7 +220,6 @@ class AlertWork:
             _logger.warning("alert channels: %s", problem)
         self._problems = problems_of(loaded)
         if put_in_force(self._store, loaded, self._file.path):
-            _logger.info("alert rules in force", extra={"rules": len(loaded.rule_set.rules)})
             self._reached("rules in force")
             self._delivery()
             self._use_rules()

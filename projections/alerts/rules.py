@@ -413,7 +413,11 @@ class Rule(_Model):
     group: Name = "default"
     expr: Annotated[Expression, "The expression: what looks wrong."]
     hold: Annotated[Hold, "How long the condition must hold before the alert fires."] = timedelta(0)
-    keep: Annotated[Hold, "How long the condition must be over before the alert is resolved."] = timedelta(minutes=5)
+    keep: Annotated[
+        Hold,
+        "How long the condition must be over before the alert is resolved. Left out, a velocity rule takes its window, "
+        "if that is longer, so that an alert stands while what it counts is inside.",
+    ] = timedelta(minutes=5)
     every: Annotated[
         Duration,
         AfterValidator(Between(timedelta(minutes=1), timedelta(days=1))),
@@ -441,6 +445,12 @@ class Rule(_Model):
     def _whole_escalation(self) -> Rule:
         if self.escalate_to and self.escalate_after is None:
             raise ValueError("escalate_to without escalate_after never happens; name both")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_its_window(self) -> Rule:
+        if "keep" not in self.model_fields_set and isinstance(self.expr, Velocity) and self.expr.window > self.keep:
+            object.__setattr__(self, "keep", self.expr.window)
         return self
 
     @model_validator(mode="after")
