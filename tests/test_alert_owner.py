@@ -25,6 +25,7 @@ from coupon_ledger.consumers.alerts.on_tables import OnTables
 from coupon_ledger.consumers.alerts.telling import Channel
 from coupon_ledger.consumers.owner import Owner, waiting
 from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
+from coupon_ledger.delivery.posting import Posting
 from coupon_ledger.ledger import alert_events, operations
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Acknowledge, Resolve
@@ -376,6 +377,27 @@ def test_of_a_dead_channel_the_others_hear(place: Place) -> None:
     box.broken = {}
     place.run(messages=box, find=OnTables())
     assert "dead" in {e.rule for e in told(place.log, "recovering")}
+
+
+def test_a_queue_of_messages_that_cannot_be_used_stops_no_event(place: Place, tmp_path: Path) -> None:
+    """Else a full disk or a damaged file of messages ends `consume` at its start, and the ledger stands still for as
+    long; and once it is mended, nobody would hear of what was found meanwhile."""
+    queue = tmp_path / "messages"
+    queue.mkdir()
+    place.rules.write_text(FARM + "channels: {hook: {url: 'http://127.0.0.1:9/', secret: {file: key}}}\n")
+    (tmp_path / "key").write_text("k")
+    append(place.log, farm("d-1", 1))
+    append(place.log, [claim(9, "d-2", now() + timedelta(seconds=1))])
+    with closing(Posting(queue, folder=tmp_path)) as posting:
+        place.run(messages=posting)
+    with open_database(tmp_path / "a.duckdb") as store:
+        assert store.rows("SELECT count(*) FROM coupons") == [(4,)]
+        assert store.rows("SELECT rule FROM alert_episodes") == [("farm",)]
+    queue.rmdir()
+    with closing(Posting(queue, folder=tmp_path)) as posting:
+        place.run(messages=posting)
+        assert len(posting.queued()) == 1
+    assert [event.rule for event in told(place.log, "fired")] == ["farm"]
 
 
 def test_an_alert_that_another_explains_is_held_back(place: Place) -> None:

@@ -16,6 +16,7 @@ from coupon_ledger.ledger import operations
 from coupon_ledger.ledger.plain import instant
 from coupon_ledger.projections import checkpoints, kept
 from coupon_ledger.projections.alerts import in_force
+from coupon_ledger.projections.alerts.document import MOST_BYTES
 from coupon_ledger.projections.alerts.engine import Engine
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.alerts.rules_file import Loaded, load
@@ -63,16 +64,21 @@ def _stat(path: Path | None) -> tuple[int, int, int] | None:
     """Size, time of change and file number; None of a file that cannot be read, or of the defaults."""
     try:
         stat = None if path is None else path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return None if stat is None else (stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 def _content(path: Path | None) -> bytes:
-    """What the file has, or why it cannot be read."""
+    """What the file has, as far as it is taken, or why it cannot be read."""
+    if path is None:
+        return b"defaults"
     try:
-        return b"defaults" if path is None else b"read" + path.read_bytes()
-    except OSError as error:
+        if path.exists() and not path.is_file():  # reading a pipe or device may never end
+            return b"no file"
+        with path.open("rb") as stream:
+            return b"read" + stream.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
         return type(error).__name__.encode()
 
 

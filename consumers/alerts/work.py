@@ -28,7 +28,7 @@ from coupon_ledger.consumers.alerts.telling import Channel, Messages, NoMessages
 from coupon_ledger.consumers.runner import Boundary, Committed
 from coupon_ledger.ledger.alert_commands import NotDelivered
 from coupon_ledger.ledger.alert_events import fingerprint_of, record_of
-from coupon_ledger.ledger.errors import LedgerError, StoreError, UnknownAlert
+from coupon_ledger.ledger.errors import LedgerError, QueueUnusable, StoreError, UnknownAlert
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.projections.alerts.offenders import Offender
@@ -94,9 +94,13 @@ class AlertWork:
     # ── For the owner ────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self) -> None:
-        """Put the rules of the file in force, before the first batch is folded."""
+        """Put the rules of the file in force, before the first batch is folded. Without a queue of messages, events are
+        folded all the same."""
         self._open()
-        self._look_at_file()
+        try:
+            self._look_at_file()
+        except QueueUnusable as error:
+            self._later(error)
 
     def committed(self, commit: Committed) -> None:
         """Note how far the consumer is behind the log."""
@@ -141,13 +145,16 @@ class AlertWork:
         except StoreError:
             raise
         except Exception as error:
-            if isinstance(error, LedgerError):
-                _logger.warning("alerts: %s; going on in %.0f s", error, _AGAIN_S)
-            else:
-                _logger.exception("alerts: an error of the program; going on in %.0f s", _AGAIN_S)
-            self._pause_until = time.monotonic() + _AGAIN_S
-            self._file = RulesFile(self._file.path)
-            self._open()
+            self._later(error)
+
+    def _later(self, error: Exception) -> None:
+        if isinstance(error, LedgerError):
+            _logger.warning("alerts: %s; going on in %.0f s", error, _AGAIN_S)
+        else:
+            _logger.error("alerts: an error of the program; going on in %.0f s", _AGAIN_S, exc_info=error)
+        self._pause_until = time.monotonic() + _AGAIN_S
+        self._file = RulesFile(self._file.path)
+        self._open()
 
     def finish(self) -> None:
         """For a run that ends with the log: look at all that changed, ask every rule once, and send what is due,
@@ -216,14 +223,14 @@ class AlertWork:
         loaded = self._file.changed()
         if loaded is None:
             return
-        for problem in self._telling.messages.use(loaded):
-            _logger.warning("alert channels: %s", problem)
         self._problems = problems_of(loaded)
         if put_in_force(self._store, loaded, self._file.path):
             self._reached("rules in force")
             self._delivery()
             self._use_rules()
             self._synced = False
+        for problem in self._telling.messages.use(loaded):
+            _logger.warning("alert channels: %s", problem)
 
     def _use_rules(self) -> None:
         self._known.rules = Rules.stored(self._store)
