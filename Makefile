@@ -31,8 +31,8 @@ test: install ## the tests, those on a real Kafka broker and in a browser includ
 	@$(BIN)/python -m tests.browser install
 	$(PYTEST) -m "(not slow or browser or vital) and not soak"
 
-quick: install ## the fast tests, without Kafka
-	$(PYTEST) -q -m "not slow and not kafka"
+quick: install ## the fast tests, without Kafka (less than a minute)
+	$(PYTEST) -q -m "not (long or slow or kafka)"
 
 soak: install ## the long proofs beside them: random worlds, mutations, brokers that die (an hour and more)
 	$(PYTEST) -m "slow and not browser and not vital and not soak"

@@ -27,6 +27,7 @@ FOREVER = datetime(9999, 1, 1)
 COLUMNS = ("rule", "key", "opened_at", "fired_at", "last_true_at", "closed_at", "value", "peak", "times", "details")
 
 
+@pytest.mark.long
 def test_a_backtest_of_the_rules_in_force_gives_what_is_there(tmp_path: Path) -> None:
     told = _deliveries(random.Random(11), 400)
     rules = [*(rule(n) for n in range(len(_RULES))), *METRIC_RULES]
@@ -89,6 +90,7 @@ def test_a_broken_label_names_its_line(tmp_path: Path, line: str) -> None:
         comparison.read_faults(file)
 
 
+@pytest.mark.long
 def test_the_command_finds_an_injected_device_farm(tmp_path: Path) -> None:
     where = ("--log", f"sqlite:///{tmp_path / 'log.db'}")
     both = (*where, "--database", str(tmp_path / "ledger.duckdb"))

@@ -20,6 +20,8 @@ from coupon_ledger.reports.text import text_width
 from tests.alert_world import EVENING, begin, book_of, consume, fire, follow, tell
 from tests.command_line import DATABASE, LOG, Data, Ran, done, ends, facts, ledger, one_sentence
 
+pytestmark = pytest.mark.long
+
 Ids = dict[str, str]
 
 

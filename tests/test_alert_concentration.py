@@ -87,6 +87,7 @@ def modelled(world: World) -> tuple[set[Found], dict[tuple[str, str, datetime], 
     return set(found), {(name, key, opened): details for (name, key, opened, *_), details in found.items()}
 
 
+@pytest.mark.long
 @examples(8)
 @given(world=worlds(), seed=st.integers(0, 2**32))
 def test_episodes_are_those_of_the_model_whatever_the_batches(

@@ -33,6 +33,8 @@ from tests.test_alert_metrics import MINUTE, START, released, steady
 from tests.test_alert_targets import stretch
 from tests.test_alert_thresholds import START_US, Told, rule, told
 
+pytestmark = pytest.mark.long
+
 Divide = Callable[[Mapping[str, Sums], Mapping[str, Sums], float], dict[str, Contribution] | None]
 COUNTS = st.dictionaries(st.sampled_from("abcdef"), st.builds(Sums, st.integers(0, 500), st.integers(0, 50)))
 EXPECTED = st.floats(0, 10_000).map(lambda value: round(value, 3))

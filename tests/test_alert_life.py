@@ -366,6 +366,7 @@ def test_a_silence_without_matcher_end_or_reason_is_refused(fields: dict[str, An
         Matcher.parse("drain")
 
 
+@pytest.mark.long
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
 def test_an_asterisk_stands_for_any_text(pattern: str, text: str) -> None:
     def like(pattern: str, text: str) -> bool:
@@ -440,6 +441,7 @@ EVENTS: Final = st.builds(
 )
 
 
+@pytest.mark.long
 @examples(100)
 @given(st.lists(EVENTS, max_size=20))
 def test_no_sequence_of_events_stops_the_fold(events: list[AlertEvent]) -> None:
@@ -632,7 +634,7 @@ def contents(book: AlertBook) -> Any:
     return book.alerts, book.current, book.silences, {a.alert_id for a in book.open_alerts()}
 
 
-TestLives = Lives.TestCase
+TestLives = pytest.mark.long(Lives.TestCase)
 TestLives.settings = settings(examples(150), stateful_step_count=40)
 
 

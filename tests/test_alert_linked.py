@@ -144,6 +144,7 @@ def modelled(world: World) -> tuple[set[Found], dict[tuple[str, str, datetime], 
     return set(found), {(name, key, opened): details for (name, key, opened, *_), details in found.items()}
 
 
+@pytest.mark.long
 @examples(6)
 @given(world=worlds(), seed=st.integers(0, 2**32))
 def test_episodes_are_those_of_the_model_whatever_the_batches(
@@ -171,6 +172,7 @@ def test_the_model_finds_something() -> None:
     assert grown, "groups that go on without the user who named them"
 
 
+@pytest.mark.long
 @examples(100)
 @given(number=st.integers(1, 40), seed=st.integers(0, 2**32))
 def test_components_are_those_of_a_walk(number: int, seed: int) -> None:

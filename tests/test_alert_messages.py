@@ -138,6 +138,7 @@ class Tags(HTMLParser):
         self.links |= {value or "" for name, value in attributes if name in ("href", "src")}
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(summary=texts, value=texts, rule=texts, language=st.sampled_from(["en", "zh"]))
 def test_text_from_outside_is_no_markup_no_link_and_no_header(
@@ -183,6 +184,7 @@ identifiers = st.text(
 ).filter(lambda v: one_line(v) == v)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(
     name=st.sampled_from(PERSONAL),

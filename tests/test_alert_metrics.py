@@ -26,6 +26,8 @@ from coupon_ledger.projections.store import Store
 from tests.examples import examples
 from tests.folding import frame_of, scratch_store
 
+pytestmark = pytest.mark.long
+
 START = datetime(2026, 3, 2, tzinfo=UTC)
 MINUTE = 60 * 1_000_000
 BUCKET = 10 * MINUTE

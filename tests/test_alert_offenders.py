@@ -144,6 +144,7 @@ def test_one_outage_does_not_make_silence_usual(store: Store) -> None:
     assert one.details["usual_gap_s"] == 60
 
 
+@pytest.mark.long
 @examples(10)
 @given(
     gaps=st.lists(st.integers(1, 4_000), min_size=20, max_size=40),
@@ -319,6 +320,7 @@ def test_what_fails_names_the_rule(store: Store, monkeypatch: pytest.MonkeyPatch
         found(store, {"kind": "guardrail"})
 
 
+@pytest.mark.long
 def test_an_empty_database_breaks_no_rule(tmp_path: Path) -> None:
     """The first start would send alerts."""
     kinds: list[dict[str, Any]] = [

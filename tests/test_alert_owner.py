@@ -41,6 +41,8 @@ from tests.alert_owner import FARM, Box, Place, append, claim, farm, now, told
 from tests.command_line import ledger
 from tests.loopback import Http, serving
 
+pytestmark = pytest.mark.long
+
 SEED = 20261111
 PATIENCE_S = 30.0
 

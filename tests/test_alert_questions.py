@@ -161,6 +161,7 @@ def test_why_a_message_was_not_sent_is_told(local: Local, world: tuple[Path, dic
     assert row["withheld"] == "silenced"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("clock", ["at", "known_at"])
 def test_an_alert_can_be_asked_for_as_it_was(local: Local, world: tuple[Path, dict[str, str]], clock: str) -> None:
     """Else an audit cannot say what was known when the decision was made."""
@@ -186,6 +187,7 @@ def test_before_it_fired_there_was_no_alert(local: Local, world: tuple[Path, dic
     assert rows(local, "alerts", at=FIRED - timedelta(seconds=1)) == []
 
 
+@pytest.mark.long
 def test_the_coupons_behind_an_alert_are_those_of_the_past_too(
     local: Local, world: tuple[Path, dict[str, str]]
 ) -> None:
@@ -225,6 +227,7 @@ def test_rules_in_force_and_their_versions(world: tuple[Path, dict[str, str]], l
 IDS = st.lists(st.text("0123456789abcdef", min_size=4, max_size=6), min_size=1, unique=True)
 
 
+@pytest.mark.long
 @given(IDS, st.data())
 @examples(200)
 def test_a_beginning_names_the_one_alert_that_has_it(ids: list[str], data: st.DataObject) -> None:
@@ -248,6 +251,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield made
 
 
+@pytest.mark.long
 @given(outcomes=OUTCOMES)
 @examples(30)
 def test_precision_is_the_share_of_right_alerts_among_the_judged(store: Store, outcomes: list[str | None]) -> None:

@@ -80,6 +80,7 @@ class Desk:
 # ── Groups, repeats, the end ─────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_hundreds_of_alerts_of_a_rule_are_one_message() -> None:
     """Else the 27 double uses of a year are 27 mails, and the channel is muted within a week."""
     desk = Desk()
@@ -308,6 +309,7 @@ def check(routing: Routing, alerts: Sequence[Alert], dead: Collection[str]) -> N
     assert all(m.channels and not set(m.channels) & set(dead) for m in routing.messages)
 
 
+@pytest.mark.long
 @examples(150)
 @given(POLICIES, st.lists(STEPS, max_size=40), st.sampled_from([(), ("mail",)]))
 def test_every_alert_that_stands_is_in_a_message_or_has_a_reason(

@@ -435,6 +435,7 @@ def test_a_circle_of_inhibitions_is_cut() -> None:
     assert [rule.inhibited_by for rule in result.rule_set.rules] == [(), ()]
 
 
+@pytest.mark.long
 def test_a_thicket_of_inhibitions_is_cut_in_bounded_time() -> None:
     rule = "  - {{alert: r{n}, expr: {{kind: reconciliation}}, inhibited_by: [{by}]}}\n"
     text = "use_defaults: false\ngroups:\n- rules:\n" + "".join(
@@ -447,6 +448,7 @@ def test_a_thicket_of_inhibitions_is_cut_in_bounded_time() -> None:
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.long
 def test_a_slip_in_one_rule_leaves_nearly_all_others() -> None:
     """Else one bracket too many switches off what watches the shop."""
     draw = random.Random(17)

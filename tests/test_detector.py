@@ -239,6 +239,7 @@ def labelled(rows: int, windows: Sequence[tuple[int, int]], alerts: Iterable[int
     return Labelled("group/name.csv", scores, windows)
 
 
+@pytest.mark.long
 def test_a_perfect_detector_scores_100_and_none_0() -> None:
     """Else figures do not stand beside the published ones."""
     windows = [(200, 299), (600, 699)]
@@ -298,6 +299,7 @@ def spiky() -> list[float]:
     return values
 
 
+@pytest.mark.long
 def test_the_command_scores_every_row_and_shows_the_alerts(home: Path, spiky: list[float]) -> None:
     """Else there is nothing to act on."""
     Path("m.csv").write_text(text(spiky), encoding="utf-8")
@@ -358,6 +360,7 @@ def test_an_unusable_file_is_refused_in_one_sentence(home: Path, case: str) -> N
     one_sentence(ledger("detect", "m.csv", *floor), 2, "file m.csv", why)
 
 
+@pytest.mark.long
 def test_a_file_or_calendar_that_is_not_there_or_no_text_is_refused(home: Path) -> None:
     """Else a user reads a traceback."""
     one_sentence(ledger("detect", "none.csv"), 2, "none.csv", "not there")

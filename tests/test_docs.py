@@ -46,6 +46,7 @@ def test_the_readmes_example_file_is_valid() -> None:
         parse_event(data.pop("topic"), data)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "ARCHITECTURE.md"], ids=lambda path: path.name)
 def test_files_that_documents_link_to_are_there(document: Path) -> None:
     """Else a newcomer is sent to nowhere."""

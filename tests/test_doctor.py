@@ -51,6 +51,7 @@ def in_log(*statements: str) -> None:
             log.execute(statement)
 
 
+@pytest.mark.long
 def test_nothing_is_found_where_all_is_well(healthy: None) -> None:
     assert found() == found(level="warning") == {}
     assert "0 errors, 0 warnings" in done("doctor").out
@@ -137,6 +138,7 @@ def test_a_disk_too_small_for_as_much_again(healthy: None) -> None:
     assert "too little" in what and "free space" in remedy
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_rights(healthy: None, home: Path) -> None:
     Path(DATABASE).chmod(0o444)

@@ -27,6 +27,8 @@ from tests.examples import TIMES
 from tests.folding import emptied, frame_of, scratch_store
 from tests.histories import cut, history, positioned
 
+pytestmark = pytest.mark.long
+
 Event = dict[str, Any]
 START = datetime(2026, 11, 11, 0, 30, tzinfo=UTC)
 SEED = 20261111

@@ -159,6 +159,7 @@ def test_an_unknown_type_or_topic_hides_no_other_problem() -> None:
     assert set(problems("coupon.event", wrong)) == {"topic", "occurred_at"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("offset", ["+0000", "-0530", "+08", "+00:00", "z"])
 def test_every_iso_offset_is_read(offset: str) -> None:
     """What Java, Postgres and strftime's %z write would be refused."""
@@ -453,6 +454,7 @@ _NEAR: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("topic", INPUT_TOPICS)
 @given(data=st.data())
 @examples(40)
@@ -467,6 +469,7 @@ def test_columns_refuse_what_the_models_refuse(topic: str, data: st.DataObject) 
     passes(topic, *rows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("topic", INPUT_TOPICS)
 @given(data=st.data())
 @examples(20)
@@ -538,6 +541,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(value=st.dictionaries(st.text(max_size=3), JSON_VALUES, max_size=4), indent=st.sampled_from([None, 0, 3]))
 @examples(50)
 def test_canonical_json_depends_on_the_value_alone(value: Data, indent: int | None) -> None:

@@ -22,6 +22,8 @@ from coupon_ledger.questions.experiments.facts import Campaign
 from tests.command_line import DATABASE, LOG, Data, done, ledger, ndjson, one_sentence
 from tests.owners import owning
 
+pytestmark = pytest.mark.long
+
 SEED, PEOPLE = 11, 3_000
 
 

@@ -474,6 +474,7 @@ def swept_anyhow(sweepers: list[Store], seed: int) -> None:
             assert row["state"] == "expired"
 
 
+@pytest.mark.long
 def test_two_who_know_the_same_append_the_same(sweepers: list[Store]) -> None:
     """Else two sweepers at once would leave two expiries of one coupon, one of them a violation."""
     shared = Shared(sweepers[:2])
@@ -491,6 +492,7 @@ LIVES = [
 ]
 
 
+@pytest.mark.long
 def test_an_expiry_names_what_it_was_made_of(store: Store) -> None:
     """Else one that was made without knowing the grant would count as a repeat of the one that knew it."""
     grants = [[GRANTED], [told("issued", 1, "another", user_id="u-1")], [GRANTED, told("claimed", 11)]]
@@ -499,6 +501,7 @@ def test_an_expiry_names_what_it_was_made_of(store: Store) -> None:
     assert first == first_again, "what came after its end is no part of it"
 
 
+@pytest.mark.long
 def test_what_overtakes_a_sweep_wins_and_is_swept_again_when_it_comes_back(store: Store) -> None:
     """Else a coupon that was used in time would stay expired, or, given back, would be usable for ever."""
     log = [CREATED, GRANTED]
@@ -551,6 +554,7 @@ def publish(events: Sequence[Data]) -> None:
     done("publish", "-", stdin=ndjson(events))
 
 
+@pytest.mark.long
 def test_expire_appends_and_reports_what_was_lost(place: Path) -> None:
     """Else nobody could say what a campaign's unused coupons would have cost, or why they were not used."""
     publish(lives())
@@ -590,6 +594,7 @@ def test_expire_appends_and_reports_what_was_lost(place: Path) -> None:
     one_sentence(ledger("expiries", "--by", "colour"), 2, "'colour'", "channel")
 
 
+@pytest.mark.long
 def test_the_clock_of_the_data_decides_unless_told_otherwise(place: Path) -> None:
     """Else a consumer that is behind would expire what was used in time, with the use still to be read."""
     publish([*lives(2), event("created", "clock", "2026-11-11T00:00:00Z")])
@@ -637,6 +642,7 @@ def test_a_fault_after_an_expiry_stays_a_fault(place: Path) -> None:
     }
 
 
+@pytest.mark.long
 def test_reminders_name_who_can_still_use_what_ends_soon(place: Path) -> None:
     """Else people would be reminded of what is used or over, or too late."""
     soon, far = {"valid_until": "2026-11-03T00:00:00Z"}, {"valid_until": "2026-11-09T00:00:00Z"}
@@ -691,6 +697,7 @@ def test_a_consumer_that_owns_the_database_is_asked_to_sweep(place: Path) -> Non
     assert ends([COUPON]) == len(lives(40)) + 40
 
 
+@pytest.mark.long
 def test_a_sweep_on_either_log(log_settings: LogSettings, tmp_path: Path) -> None:
     """Else what the embedded log promises would not hold in production."""
     create_database(tmp_path / DATABASE)
@@ -707,6 +714,7 @@ def test_a_sweep_on_either_log(log_settings: LogSettings, tmp_path: Path) -> Non
     log.close()
 
 
+@pytest.mark.long
 def test_a_log_that_takes_nothing_leaves_the_sweep_waiting(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a sweep during an outage would be lost, or said to be done."""
     publish(lives())

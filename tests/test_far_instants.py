@@ -57,6 +57,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_ends_at_the_ends_of_time(command: str) -> None:
     """One coupon that is valid for ever, or one producer with a wrong clock, took every report from everybody."""

@@ -92,12 +92,14 @@ def violations(frames: Frames) -> pl.DataFrame:
 # ── Quiet days ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_the_same_world_gives_the_same_events() -> None:
     """Else no figure about alerts can be measured twice."""
     for topic, frame in quiet_days(replace(WORLD)).items():
         assert_frame_equal(frame, quiet()[topic])
 
 
+@pytest.mark.long
 def test_other_worlds_have_no_id_in_common() -> None:
     """Else two simulations in one log are conflicts of each other."""
     others = [replace(WORLD, seed=4), replace(WORLD, days=13), replace(WORLD, events_per_day=2_999)]
@@ -107,11 +109,13 @@ def test_other_worlds_have_no_id_in_common() -> None:
             assert mine.isdisjoint(quiet_days(other)[topic]["event_id"])
 
 
+@pytest.mark.long
 def test_quiet_days_break_no_rule() -> None:
     """Else an alert that is right is counted as a false one."""
     assert violations(quiet()).rows() == []
 
 
+@pytest.mark.long
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000), days=st.integers(1, 9), events=st.integers(1, 800))
 def test_no_quiet_world_breaks_a_rule_or_has_an_invalid_event(seed: int, days: int, events: int) -> None:
@@ -119,6 +123,7 @@ def test_no_quiet_world_breaks_a_rule_or_has_an_invalid_event(seed: int, days: i
     assert violations(quiet_days(QuietWorld(seed=seed, days=days, events_per_day=events))).rows() == []
 
 
+@pytest.mark.long
 def test_a_share_of_double_uses_is_what_was_asked_for() -> None:
     """Else "rare violations" are none, or flood the day."""
     frames = quiet_days(replace(WORLD, double_use_share=0.02))
@@ -128,6 +133,7 @@ def test_a_share_of_double_uses_is_what_was_asked_for() -> None:
     assert found["used_when_used"] / uses == pytest.approx(0.02, rel=0.5)
 
 
+@pytest.mark.long
 def test_every_kind_of_event_is_one_for_its_model_too() -> None:
     """Else what the columns accept is refused where a producer publishes it."""
     for topic, frame in quiet().items():
@@ -137,6 +143,7 @@ def test_every_kind_of_event_is_one_for_its_model_too() -> None:
                 parse_event(topic, present)
 
 
+@pytest.mark.long
 def test_days_have_a_rhythm_and_the_size_asked_for() -> None:
     """Else a detector that knows hours and weekdays is not put to the test."""
     frames = quiet_days(QuietWorld(days=28, flash_sales=False))
@@ -205,6 +212,7 @@ def test_events_arrive_soon_and_in_the_order_of_time() -> None:
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
+@pytest.mark.long
 @every_kind
 def test_the_same_seed_gives_the_same_fault(kind: str) -> None:
     """Else a miss cannot be looked at again."""
@@ -216,6 +224,7 @@ def test_the_same_seed_gives_the_same_fault(kind: str) -> None:
     assert inject(quiet(), [kind], 2)[1] != [label]
 
 
+@pytest.mark.long
 @every_kind
 def test_a_fault_changes_nothing_but_what_its_label_lists(kind: str) -> None:
     """Else an alert on a changed event that no label lists counts as false."""
@@ -276,6 +285,7 @@ def test_a_faults_events_happen_when_the_label_says(kind: str) -> None:
     assert at.filter(~pl.col(clock).is_between(label.start - slack, label.end)).rows() == []
 
 
+@pytest.mark.long
 @every_kind
 def test_a_fault_breaks_the_rules_that_it_should_and_no_other(kind: str) -> None:
     """Else there are violations for which no label accounts, or the fault is none."""

@@ -271,6 +271,7 @@ def by_largest_remainder(amount: int, lines: list[Data]) -> list[int]:
     return parts if amount >= 0 else [-part for part in parts]
 
 
+@pytest.mark.long
 def test_every_discount_is_spread_to_the_minor_unit(tmp_path: Path) -> None:
     """Cents lost by rounding would be missing from the year; amounts up to the largest that an event may carry."""
     random_ = random.Random("spread")
@@ -309,6 +310,7 @@ def test_every_discount_is_spread_to_the_minor_unit(tmp_path: Path) -> None:
         assert found[order].total() == amounts[order]
 
 
+@pytest.mark.long
 def test_a_margin_takes_refunds_off_and_costs_that_are_known(shop: None) -> None:
     """o4 was given back 50 more than it paid, and is no sale; of o2 and o5 it is not known what the goods cost."""
     rows = {(row["channel"], row["currency"]): row for row in told("margin")}
@@ -326,6 +328,7 @@ def test_a_margin_takes_refunds_off_and_costs_that_are_known(shop: None) -> None
     assert by == {"o1": "order", "o2": "rate", "o3": None, "o4": None, "o5": "rate", "o6": "order"}
 
 
+@pytest.mark.long
 def test_what_was_sold_below_cost_is_told(shop: None) -> None:
     tea, cup = (next(row for row in told("categories") if row["category"] == name) for name in ("TEA", "CUP"))
     assert (tea["margin_minor"], tea["below_cost"], tea["lost_minor"]) == (-50, 1, 50)
@@ -345,6 +348,7 @@ def test_a_budget_burns_by_discounts_and_booked_costs(shop: None) -> None:
     assert k["liability_minor"] == 1000 and ("k", "USD") not in rows
 
 
+@pytest.mark.long
 def test_cash_has_every_flow_on_its_day(shop: None) -> None:
     days = {(row["day"], row["currency"]): row for row in told("cash")}
     assert days["2025-11-11", "CNY"]["paid_minor"] == 5000 + 800 + 900 + 600
@@ -371,6 +375,7 @@ def test_refunds_say_what_was_not_clawed_back(shop: None) -> None:
     assert (row["refunded_minor"], row["cancelled_minor"]) == (650, 900)
 
 
+@pytest.mark.long
 def test_what_is_doubtful_is_said(shop: None) -> None:
     """A number that rests on odd data must not look like one that does not."""
     doubts = {(row["doubt"], row["currency"]): row["cases"] for row in told("doubts")}
@@ -389,6 +394,7 @@ def test_what_is_doubtful_is_said(shop: None) -> None:
     assert "超额退款" in shown and "未知券" in shown
 
 
+@pytest.mark.long
 def test_funders_above_the_whole_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares of 110% charged 2,200 for a discount of 2,000, and took the rest from a campaign that nobody funds."""
     monkeypatch.chdir(tmp_path)
@@ -405,6 +411,7 @@ def test_funders_above_the_whole_share_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert borne == {"merchant": 1091, "platform": 910, None: 1000}, "6/11 and 5/11 of 2,001"
 
 
+@pytest.mark.long
 def test_the_past_is_restated(shop: None) -> None:
     """As of the day of the sale, nothing was cancelled or refunded yet."""
     then = {

@@ -234,6 +234,7 @@ each_topic = topics_of(COUPON, ORDER)  # orders stand for the other three
 each_topic_coupons_fast = topics_of(COUPON)
 
 
+@pytest.mark.long
 @each_topic
 @given(data=st.data())
 @SOME
@@ -251,6 +252,7 @@ def test_batch_by_batch_is_a_fold_from_the_start_at_length(store: Store, topic: 
     check_history(store, data.draw(histories(topic, keys=80)))
 
 
+@pytest.mark.long
 @each_topic_coupons_fast
 @pytest.mark.parametrize("seed", [SEED, SEED + 1])
 def test_a_key_with_many_events_is_a_fold_from_the_start(
@@ -276,6 +278,7 @@ def many(n: int, first: int = 0) -> list[Delivery]:
     return found
 
 
+@pytest.mark.long
 def test_a_later_event_of_a_key_with_many_does_not_fold_all_again(store: Store) -> None:
     """One event for a coupon with 60,000 took 18 seconds: its filter says "maybe seen" of every id."""
     told = many(400)
@@ -308,6 +311,7 @@ def check_arrivals(store: Store, told: History, *, shuffled: bool) -> None:
     assert ends[0] == ends[1] == ends[2]
 
 
+@pytest.mark.long
 @each_topic_coupons_fast
 @given(data=st.data())
 @examples(2)
@@ -361,6 +365,7 @@ def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.Mon
         check_history(store, history(topic, SEED, 60, keys=20))
 
 
+@pytest.mark.long
 def test_an_empty_batch_changes_nothing(store: Store) -> None:
     """A poll without events would stop the consumer."""
     told = history(COUPON, SEED, 10)
@@ -458,6 +463,7 @@ def recorded_at(log: EventLog) -> dict[Position, int]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 7)), 1_000])
 def test_from_the_logs_bytes_to_the_tables(
     world: tuple[EventLog, dict[str, list[Delivery]], dict[Position, tuple[str, bytes]]],
@@ -503,6 +509,7 @@ def test_the_columns_compared_are_all_there_are(store: Store) -> None:
         assert columns == {*EMPTY[topic], KEY_FIELD[topic], "events", "violations", "last_event_at"}
 
 
+@pytest.mark.long
 def test_histories_are_full_of_trouble() -> None:
     """The tests above would pass on histories in which nothing happens."""
     print(f"seeds {SEED} to {SEED + 99}")

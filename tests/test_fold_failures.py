@@ -22,6 +22,8 @@ from coupon_ledger.projections.live import apply
 from tests.command_line import coupon_event, done, facts, ledger, ndjson
 from tests.test_whole import MemoryLog, by_table
 
+pytestmark = pytest.mark.long
+
 GRACE = timedelta(minutes=15)
 _onward = apply.onward
 

@@ -36,6 +36,7 @@ def told(of: Estimate) -> tuple[float, ...]:
 SALES = (Moments.of_sums(3407, 1396.87, 52377.9767), Moments.of_sums(3461, 2422.7, 134698.29))
 
 
+@pytest.mark.long
 def test_difference_of_means() -> None:
     """GrowthBook's published test figures (METRICS section 2)."""
     assert told(lift.difference(*SALES)) == (0.29, 0.04538, 0.53462, 0.02016)
@@ -58,6 +59,7 @@ def test_sample_ratio(sizes: tuple[int, int], p: float) -> None:
     assert lift.sample_ratio(counts, {"control": 1, "a": 1}) == pytest.approx(p, rel=1e-2)
 
 
+@pytest.mark.long
 def test_looking_all_the_time_fools_the_sequential_interval_seldom() -> None:
     """Tuned anew at every look it would be left by one experiment of twelve without any effect; it promises twenty."""
     looks, runs = 5_000, 1_000
@@ -246,6 +248,7 @@ def test_everyone_has_the_arms_share_as_chance() -> None:
 # ── Against a known truth (200 runs each: benchmarks/coverage.py) ────────────────────────────────────────────
 
 
+@pytest.mark.long
 def test_the_worlds_truth_is_what_its_people_do() -> None:
     """Else the benchmark would judge estimators by a wrong ruler."""
     world = ExperimentWorld(seed=5, people=60_000, leak_share=0.05)

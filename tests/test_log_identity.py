@@ -36,6 +36,8 @@ from tests.command_line import (
     wait_until,
 )
 
+pytestmark = pytest.mark.long
+
 Arguments = tuple[str, ...]
 
 

@@ -141,6 +141,7 @@ def test_what_a_failed_transaction_removed_is_found_again(tmp_path: Path) -> Non
         assert sorted(found["order_hash"]) == [1, 2, 3]
 
 
+@pytest.mark.long
 @examples(20)
 @given(data=st.data())
 def test_all_rows_with_a_hash_are_found(store: Store, data: st.DataObject) -> None:
@@ -189,6 +190,7 @@ def test_a_key_filter_never_denies_a_key() -> None:
     assert known.crowded
 
 
+@pytest.mark.long
 def test_a_compaction_keeps_every_row_and_every_reader(tmp_path: Path, small: None) -> None:
     """One who reads meanwhile goes on seeing what stood when he began."""
     path = tmp_path / "compacted.duckdb"
@@ -249,6 +251,7 @@ def test_a_compaction_killed_half_way_changed_nothing(tmp_path: Path) -> None:
         assert numbers == [*range(400), *range(990, 1000)]
 
 
+@pytest.mark.long
 def test_what_is_hardly_dead_is_left_alone(tmp_path: Path, small: None) -> None:
     """Writing millions of rows again for a few deleted ones would stop the consumer for nothing."""
     path = tmp_path / "left.duckdb"

@@ -116,12 +116,14 @@ def agrees(store: Store, seed: int, dimension: str | None, grain: str | None) ->
         check(store, told, names_with(dimension), [dimension] if dimension else [], grain)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dimension", [None, "campaign"])
 def test_metrics_are_what_the_model_says_in_every_slice(store: Store, dimension: str | None) -> None:
     """Else two reports of the same sale would differ."""
     agrees(store, 1, dimension, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grain", ["day"])
 def test_metrics_are_what_the_model_says_in_every_bucket(store: Store, grain: str) -> None:
     """Clocks in New York are changed within these weeks."""
@@ -233,6 +235,7 @@ def test_sql_and_calendar_agree_on_every_bucket(name: str, grain: str) -> None:
             assert buckets.label(key) == bucket_of(local, grain, ZoneInfo(name)), moment
 
 
+@pytest.mark.long
 def test_currencies_are_apart_or_converted_and_never_added(store: Store, told: Events) -> None:
     """Else yen and yuan add up to a figure of nothing."""
     told.paid("o-1", "2026-11-11T01:00", "CNY", 1_000)
@@ -254,6 +257,7 @@ def test_currencies_are_apart_or_converted_and_never_added(store: Store, told: E
         ask(store, "gmv_minor", rates=[{"currency": "USD", "rate": "7", "to": "CNY"}])
 
 
+@pytest.mark.long
 def test_nothing_to_divide_by_gives_no_figure(store: Store, told: Events) -> None:
     """Neither an error nor a 0 that looks like a bad campaign."""
     told.coupon("c", ("created", "2026-11-11T00:00"))
@@ -265,6 +269,7 @@ def test_nothing_to_divide_by_gives_no_figure(store: Store, told: Events) -> Non
     assert row["coupon_gmv_minor"] == 0 and row["simple_roi"] is None
 
 
+@pytest.mark.long
 def test_the_two_views_of_a_day_are_two_numbers(store: Store, told: Events) -> None:
     """Uses of that day; and of the coupons of that day, how many were used by now."""
     lived = [("created", "10T00:00"), ("issued", "10T01:00"), ("claimed", "10T02:00"), ("used", "11T02:00")]
@@ -288,6 +293,7 @@ def test_slices_stand_as_people_list_them(store: Store, told: Events) -> None:
     assert [row["campaign"] for row in by_day] == wanted
 
 
+@pytest.mark.long
 def test_an_order_with_two_coupons_counts_once_in_a_slice(store: Store, told: Events) -> None:
     for n, campaign in enumerate(("k-1", "k-1", "k-2")):
         told.coupon(f"c-{n}", ("created", "2026-11-11T00:00"), campaign=campaign)
@@ -299,6 +305,7 @@ def test_an_order_with_two_coupons_counts_once_in_a_slice(store: Store, told: Ev
     assert both["coupon_gmv_minor"] == 1_000
 
 
+@pytest.mark.long
 def test_late_facts_are_announced_and_restated(store: Store, told: Events) -> None:
     """What a report said then can be asked again, and a report says which of its days may still change."""
     told.coupon("c-1", ("created", "2026-11-10T08:00"))
@@ -344,6 +351,7 @@ RESTATED = {
 """Columns of `restated`, and the metrics that they are."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [5, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 18))])
 def test_what_was_learned_is_the_whole_of_the_difference(store: Store, seed: int) -> None:
     """To the minor unit and the basis point, in every column; its two ends are what the metrics say of then and now."""
@@ -392,6 +400,7 @@ def metrics_of(store: Store, campaign: str | None, **given: Any) -> dict[str | N
     return {row["currency"]: row for row in ask(store, *RESTATED.values(), "simple_roi", where=where, **given)}
 
 
+@pytest.mark.long
 def test_a_period_beside_the_one_before_and_last_years(store: Store, told: Events) -> None:
     for n, when in enumerate(("2025-11-11", "2026-11-09", "2026-11-10", "2026-11-11", "2026-11-11", "2026-11-12")):
         told.coupon(f"c-{n}", ("created", f"{when}T12:00"), campaign=f"k-{n % 2}")
@@ -428,6 +437,7 @@ def test_months_are_compared_with_whole_months() -> None:
     assert last_year.key(datetime(2026, 3, 2), weeks) == datetime(2025, 3, 3), "Mondays both"
 
 
+@pytest.mark.long
 def test_targets_stand_beside_what_was_reached(store: Store, told: Events) -> None:
     """The last one that was set, of that campaign, in its currency."""
     told.coupon("c-1", ("created", "2026-11-11T00:00"), ("issued", "2026-11-11T01:00"), campaign="k-1", currency="CNY")
@@ -447,6 +457,7 @@ def test_targets_stand_beside_what_was_reached(store: Store, told: Events) -> No
     assert both["created_events_target"] is None, "one of them has none"
 
 
+@pytest.mark.long
 def test_stock_is_left_until_it_is_sold_out(store: Store, told: Events) -> None:
     told.tell(CAMPAIGN, "k", "published", "2026-11-11T00:00", name="K", coupon_type="cash", quantity=25)
     for n in range(5):
@@ -462,6 +473,7 @@ def test_stock_is_left_until_it_is_sold_out(store: Store, told: Events) -> None:
     assert row["claims_per_minute"] == 0.5, "five in the ten minutes that have passed"
 
 
+@pytest.mark.long
 def test_margin_is_not_guessed(store: Store, told: Events) -> None:
     """An order without a cost of goods is no order without cost."""
     told.coupon("c-1", ("created", "2026-11-11T00:00"), ("used", "2026-11-11T01:00"))
@@ -479,6 +491,7 @@ def test_margin_is_not_guessed(store: Store, told: Events) -> None:
     assert known["CNY"]["coupon_margin_minor"] == 1_000 - 300 - 90
 
 
+@pytest.mark.long
 def test_a_margin_of_some_orders_counts_these_alone(store: Store, told: Events) -> None:
     """One order without a figure must not blank the month; nor may it count as if its goods were free."""
     for n, cost in ((1, 300), (2, None)):
@@ -491,6 +504,7 @@ def test_a_margin_of_some_orders_counts_these_alone(store: Store, told: Events) 
     assert [r["coupon_orders_without_goods_cost"] for r in rows if r["currency"] is None] == [1]
 
 
+@pytest.mark.long
 def test_a_number_can_be_followed_to_its_rows(store: Store, told: Events) -> None:
     """Else finance has to believe it."""
     told.coupon("c-1", ("created", "2026-11-11T00:00"), ("issued", "2026-11-11T01:00"), ("claimed", "2026-11-11T02:00"))
@@ -562,6 +576,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_day_on_the_command_line_is_one_of_the_zone(shop: Path) -> None:
     """Else marketing's day begins at eight in the morning."""
     asked = ("metrics", "query", "created_events", "--since", "2026-11-11", "--database", shop / DATABASE, "-o", "json")
@@ -586,6 +601,7 @@ def test_a_day_is_the_same_in_metrics_reports_and_reviews(shop: Path) -> None:
     one_sentence(ledger("report", "roi", "--zone", "Mars/Base", *at), 2, "Mars/Base")
 
 
+@pytest.mark.long
 def test_a_table_has_counts_and_amounts_in_one_row(shop: Path) -> None:
     line = done("metrics", "query", "coupon_orders", "coupon_gmv_minor", "--by", "store", "--database", shop / DATABASE)
     assert line.out.splitlines()[-1].split() == ["s-1", "1", "30.00"]
@@ -593,6 +609,7 @@ def test_a_table_has_counts_and_amounts_in_one_row(shop: Path) -> None:
     assert [row["orders"] for row in done(*by_store).json] == [1], "where it is not known"
 
 
+@pytest.mark.long
 def test_rates_convert_and_a_missing_one_is_named(shop: Path, tmp_path: Path) -> None:
     rates = tmp_path / "rates.csv"
     asked = ("metrics", "query", "gmv_minor", "--database", shop / DATABASE, "--rates", rates, "-o", "json")
@@ -604,6 +621,7 @@ def test_rates_convert_and_a_missing_one_is_named(shop: Path, tmp_path: Path) ->
     assert "has not the columns currency, rate, to" in ledger(*asked).err
 
 
+@pytest.mark.long
 def test_rates_of_goods_come_from_a_file_too(shop: Path, tmp_path: Path) -> None:
     """A supermarket has more categories than fit into a command, some with a comma in the name."""
     rates = tmp_path / "goods.csv"

@@ -80,6 +80,7 @@ def split_of(ask: Ask, by: str = "kind") -> dict[Any, int]:
     return {tuple(row[name] for name in by.split(",")): row["discount_minor"] for row in ask("finance-split", by=by)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["zero_total_refund", "free_order"])
 def test_an_order_of_nothing_that_was_refunded_is_no_sale(name: str, asked: Any) -> None:
     """100% off, and the goods came back: one sale is left, and 8000 of discount were not clawed back."""
@@ -97,6 +98,7 @@ def test_an_order_of_nothing_that_was_refunded_is_no_sale(name: str, asked: Any)
     assert losses["use_on_cancelled_order"] == 8000
 
 
+@pytest.mark.long
 def test_a_discount_that_was_returned_is_none_anywhere(asked: Any) -> None:
     """The order was refunded by half and says 400 of coupons still; the coupon is with its owner again."""
     ask = asked(case("returned_coupon_still_in_split"))

@@ -275,6 +275,7 @@ class LogContract(ReadingContract):
         with opened(backend.settings) as other:
             assert set(by_position(read_until(other, start_of(other), 100))) == set(positions)
 
+    @pytest.mark.long
     def test_two_producer_processes_lose_nothing(self, backend: Backend, log: EventLog) -> None:
         """Else two upstream systems could not publish at the same time."""
         producers = {name: start_producer(backend.settings, name, 10, 200) for name in ("left", "right")}

@@ -346,6 +346,7 @@ def test_ids_of_schemas_that_are_not_ours_become_dead_letters_as_they_were(
     assert done("state", "c-1", "--output", "json").json["state"] == "created"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["timestamp-millis", None])
 def test_a_schema_with_another_unit_of_time_is_refused(
     shop: Path, registry: FakeRegistry, plain: EventLog, kind: str | None
@@ -363,6 +364,7 @@ def test_a_schema_with_another_unit_of_time_is_refused(
     assert "timestamp-micros" in letter["detail"]
 
 
+@pytest.mark.long
 def test_a_file_of_ids_that_is_broken_costs_only_questions(
     settings: LogSettings, plain: EventLog, registry: FakeRegistry
 ) -> None:

@@ -97,6 +97,7 @@ log.close()
 """
 
 
+@pytest.mark.long
 def test_no_room_leaves_nothing_half_written(sqlite_log_settings: LogSettings, log_file: Path) -> None:
     """Else a full disk would leave a part of a batch, and the publisher could not tell which."""
     limit = log_file.stat().st_size + 1_000_000
@@ -135,6 +136,7 @@ def test_a_full_database_is_log_full(
         log.append(records(1))
 
 
+@pytest.mark.long
 def test_a_killed_producer_leaves_whole_batches(sqlite_log_settings: LogSettings, log_file: Path) -> None:
     """Else a crash upstream would damage the log, or lose what was acknowledged."""
     producer = start_producer(sqlite_log_settings, "killed", 100_000, 100)
@@ -273,6 +275,7 @@ def test_an_address_may_be_relative(
         log.append(records(1))
 
 
+@pytest.mark.long
 def test_two_processes_may_make_the_same_log(sqlite_log_settings: LogSettings) -> None:
     """Else starting two services at once on a new machine would fail one of them."""
     make = (
