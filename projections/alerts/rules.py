@@ -473,7 +473,8 @@ class Rule(_Model):
 
     def as_json(self) -> dict[str, Any]:
         """The rule as JSON, without what has its default. `Rule.model_validate` reads it back."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        whole = self.model_dump(mode="json")
+        return {**self.model_dump(mode="json", exclude_defaults=True), "keep": whole["keep"]}  # the default depends
 
 
 class RuleSet(_Model):
