@@ -608,6 +608,19 @@ def test_the_command_sends_what_a_rule_finds_in_words(place: Place, monkeypatch:
     assert [e.channel for e in told(place.log, "notified")] == ["hook"]
 
 
+def test_a_flood_of_one_rule_does_not_hold_up_the_others(place: Place) -> None:
+    """Else whoever wants to rob a campaign first sets off five thousand small alarms."""
+    urgent = FARM.replace("farm", "urgent").replace("severity: high", "severity: critical").partition("  rules:\n")[2]
+    place.rules.write_text(FARM + urgent.replace("at_least: 3", "at_least: 9"), encoding="utf-8")
+    append(place.log, [event for n in range(400) for event in farm(f"d-{n}", 10 * n)])
+    append(place.log, farm("d-urgent", 9_000, number=9))
+    place.run()
+    order = [e.rule for e in told(place.log, "fired")]
+    assert Counter(order) == {"farm": 401, "urgent": 1}
+    assert order.index("urgent") < 40
+    assert sum("rows" in str(e.details) for e in told(place.log, "fired")) < 400, "the others are read when asked for"
+
+
 # ── Actions without asking ───────────────────────────────────────────────────────────────────────────────────
 
 AUTOMATIC = FARM.rstrip() + "\n    action: {do: revoke_coupons, automatic: proof.json}\n"
