@@ -39,10 +39,11 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What was found in one stream: the scores of its faults, and the alerts that are about none of them and are not in
-    the same stream without faults."""
+    """What people are told in one stream, beyond what they are told in the same stream without faults: the scores of
+    its faults, how many alerts are `about` at least one of them, and the `others`."""
 
     scores: tuple[Score, ...]
+    about: int
     others: tuple[Found, ...]
 
 
@@ -77,8 +78,9 @@ def scored(
     """`frames`: the stream with the faults; `quiet`: what was found in the stream without them."""
     new = without_known(found, quiet)
     scores = tuple(_score(world, seed, frames, label, new) for label in labels)
-    others = tuple(a for a in new if not a.held and not any(is_about(a, label) for label in labels))
-    return Stream(scores, others)
+    told = [alert for alert in new if not alert.held]
+    others = tuple(alert for alert in told if not any(is_about(alert, label) for label in labels))
+    return Stream(scores, len(told) - len(others), others)
 
 
 def _score(world: str, seed: int, frames: Frames, label: Label, found: Sequence[Found]) -> Score:
@@ -140,7 +142,7 @@ def _figures(scores: Sequence[Score]) -> dict[str, Any]:
 def summary(streams: Sequence[Stream], quiet: Mapping[str, tuple[Sequence[Found], int]]) -> dict[str, Any]:
     """Precision, recall and noise. `quiet`: by world, the alerts of the streams without faults, and their days."""
     scores = [score for stream in streams for score in stream.scores]
-    about = sum(len(score.alerts) for score in scores)
+    about = sum(stream.about for stream in streams)
     others = sum(len(stream.others) for stream in streams)
     return {
         "recall": round(sum(s.delay is not None for s in scores) / max(len(scores), 1), 3),

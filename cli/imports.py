@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -107,6 +110,7 @@ _DAYS: Final = 14
 @click.option("--seed", type=_SEED, default=1, show_default=True, help="The same seed gives the same events.")
 @click.option("--orders", is_flag=True, help="Also append the orders on which coupons are used (with --days always).")
 @click.option("--days", type=click.IntRange(1, 400), help="Append so many quiet days instead of a sale day.")
+@click.option("--start", type=click.DateTime(["%Y-%m-%d"]), help="With --days: the first day. [default: 2025-09-01]")
 @_fault_options
 @click.option("--experiment", is_flag=True, help="Append an experiment with known effects instead of a sale day.")
 @click.option(
@@ -122,6 +126,7 @@ def simulate(
     seed: int,
     orders: bool,
     days: int | None,
+    start: datetime | None,
     faults: tuple[str, ...],
     labels_file: Path | None,
     experiment: bool,
@@ -142,9 +147,12 @@ def simulate(
     \b
     coupon-ledger simulate --events 100000 --seed 7
     coupon-ledger simulate --days 14 --fault device-farm --fault over-issue --labels labels.ndjson
+    coupon-ledger simulate --days 1 --start 2025-09-15 --fault device-farm --seed 5
     coupon-ledger simulate --fault list
     coupon-ledger simulate --experiment --seed 7
     """
+    if start is not None and not (days or faults):
+        raise click.UsageError("--start is for --days and --fault; name the number of days")
     if experiment and (days or faults):
         raise click.UsageError("--experiment goes with neither --days nor --fault; simulate them one after the other")
     if _only_listed(faults, labels_file):
@@ -155,6 +163,8 @@ def simulate(
         from coupon_ledger.cli.sources.quiet import QuietWorld, quiet_days
 
         quiet = QuietWorld(seed=seed, days=days or _DAYS, events_per_day=events or _EVENTS_A_DAY)
+        if start is not None:
+            quiet = replace(quiet, start=start.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC))
         _append_faulty(quiet_days(quiet), faults, seed, labels_file, settings)
     else:
         from coupon_ledger.cli.sources.simulate import World, sale_day

@@ -1,7 +1,7 @@
 """What a long-running command logs on standard error: sentences for people, or a line of JSON per log message.
 
-The sentences are warnings and errors only, since a progress bar shows the rest. JSON has all messages from level `info`
-up.
+The sentences are warnings, errors and announcements only, since a progress bar shows the rest. JSON has all messages
+from level `info` up.
 """
 
 from __future__ import annotations
@@ -41,9 +41,18 @@ def _ours(record: logging.LogRecord) -> bool:
     return record.name.partition(".")[0] in _OURS
 
 
+_ANNOUNCEMENTS: Final = "coupon_ledger.announcements"
+"""The logger of what people wait for, though nothing is wrong."""
+
+
+def _for_people(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name == _ANNOUNCEMENTS
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {super().format(record)}"
+        said = super().format(record)
+        return said if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {said}"
 
 
 @contextmanager
@@ -64,11 +73,12 @@ def logging_as(form: str) -> Iterator[None]:
         )
     else:
         handler.setFormatter(_Text("%(message)s"))
+        handler.addFilter(_for_people)
     handler.addFilter(_ours)
     root = logging.getLogger()
     before = root.level
     root.addHandler(handler)
-    root.setLevel(logging.INFO if form == "json" else logging.WARNING)
+    root.setLevel(logging.INFO)
     try:
         yield
     finally:

@@ -70,7 +70,7 @@ def test_rules_are_compared_alert_by_alert_and_with_known_faults() -> None:
         _alert("a", 99_000, {"device_id": "d1"}),
     ]
     current = [_alert("a", 12, {"device_id": "d1"}, closed=False), _alert("b", 5, {})]
-    a, b = comparison.by_rule(tried, current, 2.0, [fault], ["a", "b"])
+    a, b = comparison.by_rule(tried, current, 2.0, [fault], {"a": "1f", "b": "2f"})
     assert (a["alerts"], a["alerts_in_force"], a["in_both"], a["alerts_per_day"]) == (3, 1, 2, 1.5)
     assert (a["faults_found"], a["unfounded"], a["delay_minutes"], a["caught_minor"]) == (1, 2, 2.0, 500)
     assert (b["alerts"], b["alerts_in_force"], b["faults_found"]) == (0, 1, 0)

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from coupon_ledger.consumers.alerts.on_tables import OnTables
 from coupon_ledger.consumers.alerts.telling import Channel
 from coupon_ledger.consumers.owner import Owner, waiting
 from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
+from coupon_ledger.delivery.posting import Posting
 from coupon_ledger.ledger import alert_events, operations
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Acknowledge, Resolve
@@ -31,6 +33,7 @@ from coupon_ledger.projections import generations
 from coupon_ledger.projections.alerts.in_force import stored
 from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.alerts.rules_file import load
 from coupon_ledger.projections.connection import Cursor
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.projections.store import Store
@@ -389,6 +392,28 @@ def test_of_a_dead_channel_the_others_hear(place: Place) -> None:
 
 
 @pytest.mark.long
+def test_a_queue_of_messages_that_cannot_be_used_stops_no_event(place: Place, tmp_path: Path) -> None:
+    """Else a full disk or a damaged file of messages ends `consume` at its start, and the ledger stands still for as
+    long; and once it is mended, nobody would hear of what was found meanwhile."""
+    queue = tmp_path / "messages"
+    queue.mkdir()
+    place.rules.write_text(FARM + "channels: {hook: {url: 'http://127.0.0.1:9/', secret: {file: key}}}\n")
+    (tmp_path / "key").write_text("k")
+    append(place.log, farm("d-1", 1))
+    append(place.log, [claim(9, "d-2", now() + timedelta(seconds=1))])
+    with closing(Posting(queue, folder=tmp_path)) as posting:
+        place.run(messages=posting)
+    with open_database(tmp_path / "a.duckdb") as store:
+        assert store.rows("SELECT count(*) FROM coupons") == [(4,)]
+        assert store.rows("SELECT rule FROM alert_episodes") == [("farm",)]
+    queue.rmdir()
+    with closing(Posting(queue, folder=tmp_path)) as posting:
+        place.run(messages=posting)
+        assert len(posting.queued()) == 1
+    assert [event.rule for event in told(place.log, "fired")] == ["farm"]
+
+
+@pytest.mark.long
 def test_an_alert_that_another_explains_is_held_back(place: Place) -> None:
     """Else one farm sends a message for each symptom."""
     symptom = FARM.replace("farm", "symptom").partition("  rules:\n")[2] + "    inhibited_by: [farm]\n"
@@ -597,3 +622,84 @@ def test_the_command_sends_what_a_rule_finds_in_words(place: Place, monkeypatch:
     assert (alert["value"], alert["threshold"], alert["money_minor"]) == (3, 3, 3_000)
     assert "d-1" in alert["summary"]["en"] and "d-1" in alert["summary"]["zh"]
     assert [e.channel for e in told(place.log, "notified")] == ["hook"]
+
+
+def test_a_flood_of_one_rule_does_not_hold_up_the_others(place: Place) -> None:
+    """Else whoever wants to rob a campaign first sets off five thousand small alarms."""
+    urgent = FARM.replace("farm", "urgent").replace("severity: high", "severity: critical").partition("  rules:\n")[2]
+    place.rules.write_text(FARM + urgent.replace("at_least: 3", "at_least: 9"), encoding="utf-8")
+    append(place.log, [event for n in range(400) for event in farm(f"d-{n}", 10 * n)])
+    append(place.log, farm("d-urgent", 9_000, number=9))
+    place.run()
+    order = [e.rule for e in told(place.log, "fired")]
+    assert Counter(order) == {"farm": 401, "urgent": 1}
+    assert order.index("urgent") < 40
+    assert sum("rows" in str(e.details) for e in told(place.log, "fired")) < 400, "the others are read when asked for"
+
+
+# ── Actions without asking ───────────────────────────────────────────────────────────────────────────────────
+
+AUTOMATIC = FARM.rstrip() + "\n    action: {do: revoke_coupons, automatic: proof.json}\n"
+
+
+def proof(**changed: object) -> str:
+    """What a backtest wrote of the rule `FARM`."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(FARM)
+        file.flush()
+        condition = load(file.name).rule_set.rules[0].condition
+    row = {"rule": "farm", "condition": condition, "alerts": 20, "unfounded": 1, "faults_found": 9}
+    return json.dumps([row | changed])
+
+
+def test_an_action_with_a_proof_is_taken_once_by_itself(place: Place) -> None:
+    """Else a farm spends its coupons while people sleep; or a coupon is revoked at each evaluation."""
+    (place.folder / "proof.json").write_text(proof(), encoding="utf-8")
+    place.rules.write_text(AUTOMATIC, encoding="utf-8")
+    with following(place):
+        append(place.log, farm("d-1", 0))
+        until(lambda: told(place.log, "acted"))
+        append(place.log, [claim(9, "d-1")])
+    [acted] = told(place.log, "acted")
+    assert (acted.action, acted.operator, acted.details["dry"]) == ("revoke_coupons", None, False)
+    place.run()
+    place.run()
+    assert len(told(place.log, "acted")) == 1
+    with open_database(place.folder / "a.duckdb") as store:
+        found = store.rows("SELECT coupon_id, state FROM coupons ORDER BY coupon_id")
+        reasons = store.rows("SELECT DISTINCT reason FROM coupon_events WHERE type = 'revoked'")
+    assert [state for coupon, state in found if coupon != "c-9"] == ["revoked"] * 3
+    assert reasons == [("rule farm, without asking",)]
+
+
+def test_an_alert_of_the_past_is_not_acted_on(place: Place) -> None:
+    """Else a catch-up after an outage, or an import, revokes what people have settled long ago."""
+    (place.folder / "proof.json").write_text(proof(), encoding="utf-8")
+    place.rules.write_text(AUTOMATIC, encoding="utf-8")
+    append(place.log, farm("d-1", 0, now() - timedelta(hours=5)))
+    place.run()
+    place.run()
+    assert fired(place) and not told(place.log, "acted")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        ("[]", "is no proof of rule farm"),
+        ("[" * 100_000, "is no proof of rule farm"),
+        (proof(alerts=True), "automatic"),
+        (proof(condition="0123456789ab"), "has a proof of another condition"),
+        (proof(alerts=4, unfounded=0), "fewer than five alerts"),
+        (proof(unfounded=2), "more than one alert in twenty"),
+        (proof(faults_found=None), "is no proof of rule farm"),
+    ],
+)
+def test_a_rule_without_a_good_proof_is_refused(tmp_path: Path, content: str | None, said: str) -> None:
+    """Else a rule that cries wolf revokes the coupons of customers."""
+    if content is not None:
+        (tmp_path / "proof.json").write_text(content, encoding="utf-8")
+    (tmp_path / "rules.yaml").write_text(AUTOMATIC, encoding="utf-8")
+    loaded = load(tmp_path / "rules.yaml")
+    assert not loaded.rule_set.rules
+    assert said in str(loaded.problems[0]) and loaded.problems[0].line in (6, 10)  # the rule, or the field

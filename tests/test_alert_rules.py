@@ -459,7 +459,8 @@ def test_a_slip_in_one_rule_leaves_nearly_all_others() -> None:
         slip = draw.choice(["\t", "'", '"', "[", "{", "}", ": ", "\n", "- ", "&a", "*a", "", "：", "\n  "])
         result = loaded(text[:at] + slip + text[at + draw.choice([0, 1, 5]) :])
         survivors.append(len(result.rule_set.rules) if result.readable else 0)
-    assert sorted(survivors)[6] >= len(defaults().rules) - 3, sorted(survivors)  # nine slips in ten
+    nine_of_ten = sorted(survivors)[len(survivors) // 10 :]
+    assert nine_of_ten[0] >= len(defaults().rules) - 3, sorted(survivors)
 
 
 @pytest.mark.parametrize(
@@ -1029,8 +1030,9 @@ def test_the_first_file_of_the_reference_can_be_copied() -> None:
         assert not loaded("groups:\n- rules:\n" + "".join(f"  {line}\n" for line in example.splitlines())).problems
 
 
-def test_commands_list_and_show_the_rules_in_force(home: Path) -> None:
+def test_commands_list_and_show_the_rules_in_force(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else nobody can say which rules watch the shop."""
+    monkeypatch.delenv("COUPON_LEDGER_ALERT_RULES")
     assert {row["rule"] for row in done("alerts", "rules", "list", "--output", "json").json} == {
         r.name for r in defaults().rules
     }

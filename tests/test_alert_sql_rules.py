@@ -205,6 +205,40 @@ def test_an_endless_query_is_stopped_in_time_and_the_next_one_runs(cursor: Curso
     assert [o.key for o in sql_rules.offenders(cursor, rule("SELECT 7 AS id"), CLOCK)] == [{"id": "7"}]
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        f"'{'a' * 300}' LIKE '{'%a_' * 8}b'",
+        f"order_id NOT LIKE '{'%x_' * 8}b'",
+        f"order_id ILIKE '{'%x' * 8}b'",
+        f"order_id LIKE '{'%x' * 8}b' ESCAPE '!'",
+        "order_id LIKE lower(order_id)",
+    ],
+)
+def test_a_pattern_that_explodes_is_refused(cursor: Cursor, condition: str) -> None:
+    """One call of LIKE would run for years. It cannot be interrupted, so all rules on the tables would be silent, and
+    `consume` would never end; with a constant text, `alerts rules check` itself would hang."""
+    query = f"SELECT order_id AS id FROM awaited WHERE {condition}"
+    assert "could take for ever; use contains or regexp_matches" in failure(cursor, query)
+    assert problem_of_query(Sql(kind="sql", query=query, key=("id",))) is not None
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        f"order_id LIKE '{'%x' * 50}b'",
+        "order_id LIKE 'order\\_1%'",
+        "order_id ILIKE '%ORDER%' AND order_id NOT LIKE '%_y%'",
+        "order_id IN ('a%', NULL) OR order_id LIKE 'order-1%x' ESCAPE '!'",
+    ],
+)
+def test_a_pattern_that_is_found_soon_is_taken(cursor: Cursor, condition: str) -> None:
+    """Else people could not ask for a prefix."""
+    query = f"SELECT count(*) AS id FROM awaited WHERE {condition}"
+    assert problem_of_query(Sql(kind="sql", query=query, key=("id",))) is None
+    assert len(sql_rules.offenders(cursor, rule(query), CLOCK)) == 1
+
+
 HUNGRY = [
     "SELECT median(a.order_hash * b.order_hash) AS id FROM awaited a, awaited b",
     "SELECT a.order_id AS id, b.order_id AS id2 FROM awaited a, awaited b ORDER BY b.order_id, a.order_id",

@@ -4,6 +4,7 @@ a plan may say. If they fail, a sale that misses its plan goes unseen, or one th
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -271,6 +272,23 @@ def test_a_changed_plan_is_read_again_and_so_are_rules_without_their_plan(
     (tmp_path / "rules.yaml").write_text(TEXT.replace("against: plan, plan: plan.csv", "against: last_day"))
     loaded = file.changed()
     assert loaded is not None and not loaded.problems
+
+
+@pytest.mark.parametrize("plan", ["/dev/zero", "pipe", "a\\0b", "p" * 5_000])
+def test_a_plan_that_is_no_file_is_told_and_never_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str
+) -> None:
+    """Else the consumer waits for a pipe, or reads a device until the memory is full, and folds nothing any more."""
+    monkeypatch.setattr("coupon_ledger.consumers.alerts.rules._EVERY_S", 0.0)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "rules.yaml").write_text(TEXT.replace("plan: plan.csv", f'plan: "{plan}"'))
+    file = RulesFile(tmp_path / "rules.yaml")
+    loaded = file.changed()
+    assert loaded is not None
+    [problem] = loaded.problems
+    assert "is a folder or device, not a file" in str(problem) or "cannot be read" in str(problem)
+    file.changed()  # with the plan among the files that are looked at
+    assert file.changed() is None
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS
 from coupon_ledger.ledger.validity import DECODING, valid_events
 from tests.test_whole import SEED, MemoryLog, at_once, batch_by_batch, rich_log, small_slices  # noqa: F401
 
+pytestmark = pytest.mark.long
+
 _OF_THIS_DECODING = "7850d46ea56843d9b54f59710561e2e420455672b528e3b0a2c369aeb1a84993"
 Positions = Mapping[TopicPartition, int]
 
@@ -53,7 +55,6 @@ def stretches(archive: ArchiveLog, tp: TopicPartition, until: int, count: int) -
     return found
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("share", "count"), [pytest.param(1.0, 1, marks=pytest.mark.slow), (0.71, 20), (0.4, 1000)])
 def test_they_are_what_decoding_the_bytes_comes_to(kept: Path, share: float, count: int) -> None:
     """Up to any position; what is no valid event is left as bytes."""
@@ -103,7 +104,6 @@ def ways(log: MemoryLog, folder: Path) -> dict[str, LogReader]:
     }
 
 
-@pytest.mark.long
 def test_joining_small_files_keeps_the_events_decoded(kept: Path, tmp_path: Path) -> None:
     """Else the housekeeping of every night would make the next rebuild slow."""
     folder = shutil.copytree(kept, tmp_path / "archive")
@@ -122,7 +122,6 @@ def test_joining_small_files_keeps_the_events_decoded(kept: Path, tmp_path: Path
     assert whole.equals(parts)
 
 
-@pytest.mark.long
 def test_without_columns_the_files_are_as_first_released(tmp_path: Path) -> None:
     """Else no release before could read what this one archives for it."""
     folder = archived(rich_log(SEED), tmp_path / "archive", decode=False)
@@ -130,7 +129,6 @@ def test_without_columns_the_files_are_as_first_released(tmp_path: Path) -> None
     assert schemas == {SCHEMA}
 
 
-@pytest.mark.long
 def test_columns_of_another_decoding_are_not_used(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else what an older release took for valid would stay so for ever. The bytes are read instead."""
     for decoding, used in ((DECODING, True), (DECODING + 1, False)):
@@ -139,7 +137,6 @@ def test_columns_of_another_decoding_are_not_used(kept: Path, monkeypatch: pytes
             assert (archive.decoded(TopicPartition(COUPON, 0), 0, 10, 10) is not None) == used
 
 
-@pytest.mark.long
 def test_altered_columns_are_found_and_nothing_is_read_of_them(tmp_path: Path, kept: Path) -> None:
     """Else somebody could change the past without touching a byte of the log."""
     folder = Path(shutil.copytree(kept, tmp_path / "archive"))
@@ -154,7 +151,6 @@ def test_altered_columns_are_found_and_nothing_is_read_of_them(tmp_path: Path, k
         archive.decoded(TopicPartition(COUPON, 0), 0, 10, 10)
 
 
-@pytest.mark.long
 def test_what_bytes_come_to_does_not_change_within_a_decoding() -> None:
     """Columns of released archives are used as long as `DECODING` is the same. Where this fails, events came to be
     valid or invalid, or others: raise `DECODING`, unless only a record got new fields, and put the new digest here."""

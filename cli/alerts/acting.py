@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from coupon_ledger.cli.alerts import plans
 from coupon_ledger.cli.alerts.handling import Desk, desk
 from coupon_ledger.cli.alerts.options import by_options, now, operator_name, short
-from coupon_ledger.cli.alerts.plans import Done, Plan
 from coupon_ledger.cli.asking import rows_of
 from coupon_ledger.cli.lists import print_titled, with_lists
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_row
-from coupon_ledger.cli.tables import echo_wrapped
+from coupon_ledger.cli.tables import echo_wrapped, warn
+from coupon_ledger.consumers.alerts import actions as plans
+from coupon_ledger.consumers.alerts.actions import Done, Plan
 from coupon_ledger.ledger.errors import CommandRefused
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
@@ -42,6 +42,8 @@ class Situation:
     coupons: list[Row]
     campaign: Row | None = None
     states: tuple[Row, ...] = ()
+    behind: timedelta | None = None
+    """How far the data's clock is behind the action, if that is more than a day."""
 
 
 @click.command()
@@ -100,6 +102,10 @@ def act(
         if output == "table":
             for sentence in _sentences(known, plan, yes):
                 echo_wrapped(sentence)
+        if situation.behind is not None:
+            warn("the data's clock stands at {clock:instant}; an action happens now, so it moves the clock on by"
+                 " {days:count} day{days:s}: coupons expire, and rules take the time between for silence",
+                 clock=done.at - situation.behind, days=situation.behind.days)  # fmt: skip
 
 
 @dataclass
@@ -133,12 +139,19 @@ def _plan(
         if chosen == "webhook":
             return Call(alert, situation, _channel(row, channel), done, before, settings)
         done = Done(plans.instant_of_action(snapshot, done.at), done.operator, done.why)
+        situation.behind = _behind(snapshot, done.at)
         if chosen == "revoke_coupons":
             return situation, plans.revoking(row, situation.coupons, before, done), done
         name = plans.campaign_of(row, situation.coupons, campaign)
         situation.campaign, situation.states = _campaign(snapshot, name)
         mine = [d for d in before if _is_about(here, d, alert, name)]
         return situation, plans.unpublishing(row, name, situation.campaign, mine, done), done
+
+
+def _behind(source: Source, at: datetime) -> timedelta | None:
+    clock = source.ask("summary").as_of.data_clock
+    behind = timedelta() if clock is None else at - clock.replace(tzinfo=UTC)
+    return behind if behind > timedelta(days=1) else None
 
 
 def _is_about(here: Desk, done: Done, alert: Alert, campaign: str) -> bool:

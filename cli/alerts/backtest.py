@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -83,12 +84,16 @@ def backtest(
         else:
             tried = _alerts(source, rules, period)
             mine = [a for a in current if not names or a["rule"] in names]
+            conditions = {rule.name: rule.condition for rule in rules}
             if differences:
                 rows = list(comparison.differences(tried, mine))
             elif faults:
                 rows = list(comparison.by_fault(tried, known))
             else:
-                rows = list(comparison.by_rule(tried, mine, days, known, [rule.name for rule in rules]))
+                rows = list(comparison.by_rule(tried, mine, days, known, conditions))
+    if output == "table":
+        for row in rows:
+            row.pop("condition", None)
     print_rows(rows, output)
 
 
@@ -141,7 +146,7 @@ def _swept(
     rows: list[dict[str, Any]] = []
     for value, rule in _variants(rules, sweep):
         tried = _alerts(source, [rule], period)
-        [row] = comparison.by_rule(tried, [], days, faults, [rule.name])
+        [row] = comparison.by_rule(tried, [], days, faults, {rule.name: rule.condition})
         field = sweep.partition("=")[0].rpartition(".")[2]
         rows.append({"rule": rule.name, field: value, **{k: v for k, v in row.items() if k in _OF_SWEEP}})
     return rows
@@ -163,8 +168,13 @@ def _variants(rules: Sequence[Rule], sweep: str) -> Iterator[tuple[str, Rule]]:
         raise click.UsageError(
             f"--sweep {sweep}: name a rule that is tried, a field and values: device_farm.at_least=3,5"
         )
+    known = list(type(rule.expr).model_fields)
+    if field not in known:
+        close = get_close_matches(field, known, 1)
+        meant = f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known)}"
+        raise click.UsageError(f"--sweep {sweep}: rules of kind {rule.expr.kind} have no field {field!r}{meant}")
     for value in values.split(","):
-        content = rule.as_json()
+        content = rule.model_copy(update={"action": None}).as_json()  # its proof is of another condition
         content["expr"] = {**content["expr"], field: value.strip()}
         try:
             yield value.strip(), Model.model_validate(content)

@@ -18,7 +18,7 @@ import click
 from coupon_ledger.cli.alerts.options import by_options, end_of, now, operator_name, short, until_options
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_rows
-from coupon_ledger.cli.tables import echo_wrapped
+from coupon_ledger.cli.tables import echo_wrapped, warn
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.reports.alerts import key_in_words
 from coupon_ledger.reports.labels import say
@@ -85,6 +85,8 @@ def _said(events: list[AlertEvent], output: str, *sentences: str) -> None:
     if output == "table":
         for sentence in sentences:
             echo_wrapped(sentence)
+        if events:
+            echo_wrapped(say("lists and histories show it as soon as the consumer has read it back"))
         return
     print_rows((event.model_dump(exclude_none=True) for event in events), output)
 
@@ -313,6 +315,7 @@ def silence(
         made = Silence(matchers=tuple(wanted), operator=who, now=at, until=ends, note=why)
         events = here.do(made)
         matched = [one for one in here.book.open_alerts() if here.book.silences[made.silence_id].matches(one)]
+        known_rules = {one.rule for one in here.book.alerts.values()}
     _said(
         events,
         output,
@@ -321,6 +324,12 @@ def silence(
         say("{n:count} open alert{n:s} {n:are} silenced by it now; `coupon-ledger alerts unsilence {silence}` ends it"
             " before its time", n=len(matched), silence=made.silence_id),
     )  # fmt: skip
+    unknown = [
+        m.value for m in wanted if m.label == "rule" and m.equal and "*" not in m.value and m.value not in known_rules
+    ]
+    if unknown:
+        warn("no alert of rule {rule} was raised so far; `coupon-ledger alerts rules list` shows the rules",
+             rule=unknown[0])  # fmt: skip
 
 
 @click.command()

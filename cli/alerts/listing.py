@@ -27,13 +27,14 @@ from coupon_ledger.questions.alerts.parameters import (
 from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.alerts import key_in_words
 from coupon_ledger.reports.labels import label, say, shown, word
-from coupon_ledger.reports.text import Row
+from coupon_ledger.reports.text import Row, text_width
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 _SEVERITIES: Final = ("critical", "high", "warning", "info")
-_KEY: Final = 22
+_KEY: Final = 34
+_VALUE: Final = 14
 """So many columns of a key are shown in lists, so that they fit a terminal of 100."""
 _LISTED: Final = "alert_id severity status rule key measured money_minor opened_at assignee".split()
 
@@ -91,8 +92,15 @@ def _judged_now(filters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_people(row: Row) -> Row:
-    key = key_in_words(json.loads(row["key"]))
-    return {**row, "alert_id": short(row["alert_id"]), "key": key if view().wide else cut(key, _KEY)}
+    key = json.loads(row["key"])
+    if not view().wide:
+        key = {name: _middle_cut(value, _VALUE if len(key) == 1 else _VALUE // 2 + 2) for name, value in key.items()}
+    return {**row, "alert_id": short(row["alert_id"]), "key": cut(key_in_words(key), 999 if view().wide else _KEY)}
+
+
+def _middle_cut(value: str, width: int) -> str:
+    """The value, without its middle if it is long: ids often differ at their ends alone."""
+    return value if text_width(value) <= width else f"{value[: (width - 1) // 2]}…{value[-(width // 2) :]}"
 
 
 def _group_for_people(row: Row) -> Row:

@@ -12,6 +12,8 @@ people what `coupon.alerts` says (docs/decisions/0032-alerts.md).
     contributions.py  which parts drove a metric away from what was expected
     asked.py        rules on the tables: when each is asked, in a thread of its own
     on_tables.py    the questions that they are asked with
+    actions.py      what the action of an alert would do, as events
+    automatic.py    actions that are taken without asking, where a rule says so with a proof
     telling.py      who is told: policy, messages, what became of them
 
 Always true: an alert fires once, whatever is killed, restarted, rebuilt or evaluated again. Each event's id is computed

@@ -42,34 +42,31 @@ def labels_of(key: Mapping[str, str]) -> dict[str, str]:
 
 
 def episodes(reading: Reading, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The rows of these episodes that are in the table, by id, in the order in which they were opened."""
-    frame = reading.frame(
-        f"SELECT {_COLUMNS} FROM alert_episodes e WHERE e.episode_id IN (SELECT unnest($ids::VARCHAR[]))"
-        " ORDER BY e.opened_recorded_at, e.log_partition, e.log_offset, e.episode_id",
-        {"ids": list(ids)},
-    )
+    """The rows of these episodes that are in the table, by id."""
+    query = f"SELECT {_COLUMNS} FROM alert_episodes e WHERE e.episode_id IN (SELECT unnest($ids::VARCHAR[]))"
+    frame = reading.frame(query, {"ids": list(ids)})
     return {row["episode_id"]: row for row in frame.iter_rows(named=True)}
 
 
-def in_order(reading: Reading, ids: Iterable[str]) -> list[str]:
-    """These ids of episodes in the order in which they were opened; those that are not in the table first."""
+def in_order(reading: Reading, ids: Iterable[str]) -> list[tuple[str, str]]:
+    """These ids of episodes with their rules, in the order in which they were opened; those that are not in the table
+    first, without a rule."""
     wanted = list(ids)
     frame = reading.frame(
-        "SELECT episode_id FROM alert_episodes WHERE episode_id IN (SELECT unnest($ids::VARCHAR[]))"
+        "SELECT episode_id, rule FROM alert_episodes WHERE episode_id IN (SELECT unnest($ids::VARCHAR[]))"
         " ORDER BY opened_recorded_at, log_partition, log_offset, episode_id",
         {"ids": wanted},
     )
-    there = frame["episode_id"].to_list()
-    return [*sorted(set(wanted) - set(there)), *there]
+    there = [(episode, rule) for episode, rule in frame.iter_rows()]
+    return [*((episode, "") for episode in sorted(set(wanted) - {episode for episode, _ in there})), *there]
 
 
 def untold(reading: Reading) -> list[str]:
     """The ids of the episodes that may have changed since an owner last looked: those that go on, and those of which
-    `coupon.alerts` knows nothing; in the order in which they were opened."""
+    `coupon.alerts` knows nothing."""
     frame = reading.frame(
         "SELECT episode_id FROM alert_episodes e WHERE closed_at IS NULL OR NOT EXISTS"
         " (SELECT 1 FROM alert_events a WHERE a.alert_id = e.episode_id)"
-        " ORDER BY opened_recorded_at, log_partition, log_offset, episode_id"
     )
     return frame["episode_id"].to_list()
 

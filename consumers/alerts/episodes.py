@@ -4,7 +4,8 @@ rules, of all that may have changed while nobody looked."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -16,11 +17,14 @@ from coupon_ledger.consumers.alerts.telling import OF_THE_PAST
 from coupon_ledger.ledger.alert_commands import Condition, NotDelivered
 from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.projections.alerts.episodes import Touched
-from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.alerts.rules import SEVERITIES, Rule
 from coupon_ledger.projections.store import Store
 
 _BUDGET_S: Final = 0.1
 _AT_ONCE: Final = 200
+_FLOOD: Final = 100
+"""So many episodes that wait are a flood."""
+_IN_TURN: Final = 20
 _UNHEARD_S: Final = 600.0
 """How long an alert that is over stays open so that people can be told of it first."""
 _TELLING: Final = frozenset({"pending", "fired", "updated", "relapsed"})
@@ -37,6 +41,7 @@ class EpisodeWork:
         self._known = known
         self._touched = store.cache(Touched)
         self._touched.watched = True
+        self._shown: Counter[str] = Counter()
         self._orphans: dict[str, None] = {}
         self._ending: dict[str, tuple[Condition, float]] = {}
 
@@ -50,31 +55,43 @@ class EpisodeWork:
         known = self._known
         known.clocks = Clocks.read(self._store)
         open_alerts = known.book.open_alerts()
-        self.todo = dict.fromkeys(conditions.untold(self._store))
-        self.todo |= dict.fromkeys(a.alert_id for a in open_alerts if known.is_streamed(a))
+        streamed = (a.alert_id for a in open_alerts if known.is_streamed(a))
+        self._plan([*conditions.untold(self._store), *streamed])
         for alert in open_alerts:
             if known.is_obsolete(alert):
                 self._over(alert, known.clock_of(alert) or now, now)
 
     def look(self, now: datetime) -> None:
-        """Look at some of the episodes that changed, the earliest first. Takes about `_BUDGET_S` at most."""
+        """Look at some of the episodes that changed. Takes about `_BUDGET_S` at most."""
         if self._touched.ids:
             ids, self._touched.ids = self._touched.ids, set()
-            few = len(ids) <= _AT_ONCE and not self.todo
-            self.todo |= dict.fromkeys(ids if few else conditions.in_order(self._store, ids))
+            self._plan([*self.todo, *ids])
         if not self.todo:
+            self._shown.clear()
             return
         until = time.monotonic() + _BUDGET_S
-        ids = set(list(self.todo)[:_AT_ONCE])
-        rows = conditions.episodes(self._store, ids)
-        for gone in ids - rows.keys():
-            del self.todo[gone]
-            self._gone(gone, now)
-        for episode_id, row in rows.items():
+        next_ones = list(self.todo)[:_AT_ONCE]
+        rows = conditions.episodes(self._store, next_ones)
+        for episode_id in next_ones:
             del self.todo[episode_id]
-            self._look_at(row, now)
+            if episode_id in rows:
+                self._look_at(rows[episode_id], now)
+            else:
+                self._gone(episode_id, now)
             if time.monotonic() > until:
                 return
+
+    def _plan(self, ids: Iterable[str]) -> None:
+        """Look at these episodes next, the earliest of a rule first. Rules take turns, the most severe first, so that a
+        flood of one rule does not hold up the alerts of another."""
+        turns: Counter[str] = Counter()
+        planned: list[tuple[int, int, int, str]] = []
+        for number, (episode_id, name) in enumerate(conditions.in_order(self._store, set(ids))):
+            rule = self._known.rules.by_name.get(name)
+            severity = SEVERITIES.index(rule.severity) if rule is not None else 0
+            planned.append((turns[name] // _IN_TURN, severity, number, episode_id))
+            turns[name] += 1
+        self.todo = {episode_id: None for *_, episode_id in sorted(planned)}
 
     def _look_at(self, row: Mapping[str, Any], now: datetime) -> None:
         known, alert_id = self._known, row["episode_id"]
@@ -86,12 +103,18 @@ class EpisodeWork:
             if condition.outcome == "clear":
                 self.end(condition)
                 continue
-            if any(event.type in _TELLING for event in known.book.decide(condition)):
+            if any(event.type in _TELLING for event in known.book.decide(condition)) and not self._in_flood(rule):
                 condition = self._with_evidence(condition, rule, row)
             known.decide(condition)
         alert = known.book.alerts.get(alert_id)
         if row["closed_at"] is None and alert is not None and known.is_obsolete(alert):
             self._over(alert, known.clocks.evaluated or now, now)
+
+    def _in_flood(self, rule: Rule) -> bool:
+        """Whether so many episodes wait that the alert is raised with what the evaluation says of it alone. To read
+        what is behind each would take longer than people can wait; `alerts show` reads it when somebody asks."""
+        self._shown[rule.name] += 1
+        return len(self.todo) > _FLOOD and self._shown[rule.name] > _IN_TURN
 
     def _with_evidence(self, condition: Condition, rule: Rule, row: Mapping[str, Any]) -> Condition:
         found = behind(self._store, rule, row)

@@ -14,6 +14,7 @@ from coupon_ledger.ledger.alert_commands import Command
 from coupon_ledger.ledger.alert_events import AlertEvent
 from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.log import Record
 from coupon_ledger.projections.alerts.rules import STREAMED, Rule
 from coupon_ledger.projections.connection import Reading
 
@@ -41,12 +42,14 @@ class Clocks:
 
 @dataclass(slots=True)
 class Known:
-    """`made`: the events that were decided and folded into the book, and are to be appended."""
+    """`made`: the events that were decided and folded into the book, and are to be appended; `records`: what is to be
+    appended with them."""
 
     rules: Rules = field(default_factory=lambda: Rules({}, {}))
     book: AlertBook = field(default_factory=AlertBook)
     clocks: Clocks = field(default_factory=Clocks)
     made: list[AlertEvent] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
 
     def decide(self, command: Command) -> None:
         """Note the events that follow from a command."""

@@ -16,6 +16,7 @@ from coupon_ledger.ledger import operations
 from coupon_ledger.ledger.plain import instant
 from coupon_ledger.projections import checkpoints, kept
 from coupon_ledger.projections.alerts import in_force
+from coupon_ledger.projections.alerts.document import MOST_BYTES
 from coupon_ledger.projections.alerts.engine import Engine
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.alerts.rules_file import Loaded, load
@@ -24,7 +25,9 @@ from coupon_ledger.projections.store import Store
 
 _EVERY_S: Final = 3.0
 _OPERATOR: Final = "coupon-ledger"
+_NAMED: Final = 5
 _logger = logging.getLogger(__name__)
+_announcements = logging.getLogger("coupon_ledger.announcements")
 
 
 class RulesFile:
@@ -61,16 +64,21 @@ def _stat(path: Path | None) -> tuple[int, int, int] | None:
     """Size, time of change and file number; None of a file that cannot be read, or of the defaults."""
     try:
         stat = None if path is None else path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return None if stat is None else (stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 def _content(path: Path | None) -> bytes:
-    """What the file has, or why it cannot be read."""
+    """What the file has, as far as it is taken, or why it cannot be read."""
+    if path is None:
+        return b"defaults"
     try:
-        return b"defaults" if path is None else b"read" + path.read_bytes()
-    except OSError as error:
+        if path.exists() and not path.is_file():  # reading a pipe or device may never end
+            return b"no file"
+        with path.open("rb") as stream:
+            return b"read" + stream.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
         return type(error).__name__.encode()
 
 
@@ -108,10 +116,18 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
             now = {rule.name: rule for rule in wanted.values() if rule.enabled}
             outbox.put(store, [operations.record_of(_operation(store, changed, before, now, path))])
     if changed:
+        _say(changed, now, path)
         store.cache(Engine).forget()
         with store.transaction():  # the rules judge what was read before any rule was in force, too
             kept.release(store, checkpoints.Completeness.load(store).topics())
     return bool(changed)
+
+
+def _say(changed: list[str], now: Mapping[str, Rule], path: Path | None) -> None:
+    """Log that other rules are in force, which people who edit the file wait for."""
+    several = ", ".join(sorted(changed)[:_NAMED]) + (", …" if len(changed) > _NAMED else "")
+    what = f"{len(now)} default rules" if path is None else f"{len(now)} rules; changed in {path.name}: {several}"
+    _announcements.info("alert rules in force: %s", what, extra={"rules": len(now), "changed": len(changed)})
 
 
 def _operation(

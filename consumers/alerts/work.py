@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from coupon_ledger.consumers import outbox
-from coupon_ledger.consumers.alerts import book, conditions
+from coupon_ledger.consumers.alerts import automatic, book, conditions
 from coupon_ledger.consumers.alerts.asked import Asked, Find, Moment
 from coupon_ledger.consumers.alerts.episodes import EpisodeWork
 from coupon_ledger.consumers.alerts.known import Clocks, Known
@@ -28,7 +28,7 @@ from coupon_ledger.consumers.alerts.telling import Channel, Messages, NoMessages
 from coupon_ledger.consumers.runner import Boundary, Committed
 from coupon_ledger.ledger.alert_commands import NotDelivered
 from coupon_ledger.ledger.alert_events import fingerprint_of, record_of
-from coupon_ledger.ledger.errors import LedgerError, StoreError
+from coupon_ledger.ledger.errors import LedgerError, QueueUnusable, StoreError, UnknownAlert
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.projections.alerts.offenders import Offender
@@ -86,15 +86,21 @@ class AlertWork:
         self._pause_until = 0.0
         self._problems: dict[str, str] | None = None
         self._tail: Tail | None = None
+        self._left: set[str] = set()
+        """Alerts whose action could not be taken without asking."""
         self._lag = 0
         self._newest: float | None = None
 
     # ── For the owner ────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self) -> None:
-        """Put the rules of the file in force, before the first batch is folded."""
+        """Put the rules of the file in force, before the first batch is folded. Without a queue of messages, events are
+        folded all the same."""
         self._open()
-        self._look_at_file()
+        try:
+            self._look_at_file()
+        except QueueUnusable as error:
+            self._later(error)
 
     def committed(self, commit: Committed) -> None:
         """Note how far the consumer is behind the log."""
@@ -139,13 +145,16 @@ class AlertWork:
         except StoreError:
             raise
         except Exception as error:
-            if isinstance(error, LedgerError):
-                _logger.warning("alerts: %s; going on in %.0f s", error, _AGAIN_S)
-            else:
-                _logger.exception("alerts: an error of the program; going on in %.0f s", _AGAIN_S)
-            self._pause_until = time.monotonic() + _AGAIN_S
-            self._file = RulesFile(self._file.path)
-            self._open()
+            self._later(error)
+
+    def _later(self, error: Exception) -> None:
+        if isinstance(error, LedgerError):
+            _logger.warning("alerts: %s; going on in %.0f s", error, _AGAIN_S)
+        else:
+            _logger.error("alerts: an error of the program; going on in %.0f s", _AGAIN_S, exc_info=error)
+        self._pause_until = time.monotonic() + _AGAIN_S
+        self._file = RulesFile(self._file.path)
+        self._open()
 
     def finish(self) -> None:
         """For a run that ends with the log: look at all that changed, ask every rule once, and send what is due,
@@ -214,15 +223,14 @@ class AlertWork:
         loaded = self._file.changed()
         if loaded is None:
             return
-        for problem in self._telling.messages.use(loaded):
-            _logger.warning("alert channels: %s", problem)
         self._problems = problems_of(loaded)
         if put_in_force(self._store, loaded, self._file.path):
-            _logger.info("alert rules in force", extra={"rules": len(loaded.rule_set.rules)})
             self._reached("rules in force")
             self._delivery()
             self._use_rules()
             self._synced = False
+        for problem in self._telling.messages.use(loaded):
+            _logger.warning("alert channels: %s", problem)
 
     def _use_rules(self) -> None:
         self._known.rules = Rules.stored(self._store)
@@ -242,8 +250,9 @@ class AlertWork:
         """Append what was decided. It is durable before it is appended."""
         if self._known.made:
             made, self._known.made = self._known.made, []
+            records, self._known.records = self._known.records, []
             with self._store.transaction():
-                outbox.put(self._store, [record_of(event) for event in made])
+                outbox.put(self._store, [*(record_of(event) for event in made), *records])
             self._reached("alerts decided")
             self._delivery()
             self._reached("alerts appended")
@@ -299,11 +308,30 @@ class AlertWork:
         known.clocks = Clocks.read(self._store)
         known.note(known.book.tick(now, known.clock_of, lambda a: conditions.terms_of(known.rule_of(a))))
         self._look_at_problems(now)
+        self._act(now)
         self._tell(now, at_once=at_once)
         self._episodes.go_on(now)
         self._asked.start(known.rules.by_name.values(), self._moment(now))
         counts = Counter((alert.rule, alert.severity) for alert in known.book.open_alerts())
         self.figures = Figures(counts, known.clocks.until, self._telling.messages.channels())
+
+    def _act(self, now: datetime) -> None:
+        """Take the actions that rules take by themselves. One that cannot be taken is left to people."""
+        known = self._known
+        for alert in known.book.open_alerts():
+            action = automatic.due(alert, known.rule_of(alert), now)
+            if action is None or alert.alert_id in self._left:
+                continue
+            try:
+                act, records = automatic.taken(self._store, alert, action, now, known.clocks.data)
+            except UnknownAlert:  # it comes back from the log in a moment
+                continue
+            except LedgerError as error:
+                _logger.warning("alerts: alert %s: its action is left to people: %s", alert.alert_id[:8], error)
+                self._left.add(alert.alert_id)
+                continue
+            known.decide(act)
+            known.records += records
 
     def _tell(self, now: datetime, *, at_once: bool) -> None:
         known = self._known

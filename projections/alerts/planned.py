@@ -115,21 +115,31 @@ def _micros(at: datetime) -> int:
 def rows_of(path: Path) -> tuple[list[dict[str, Any]], Note | None]:
     """The rows of a CSV file with the columns `starts`, `ends`, `value` and one per slice, as data of `Planned`; and
     what is wrong with the file, None if nothing."""
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(_MOST_BYTES + 1)
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        why = error.strerror or str(error)
-        return [], note("the file {file} cannot be read ({why}); check its path", file=str(path), why=why)
-    except UnicodeDecodeError:
-        return [], note("the file {file} is not in UTF-8; save it as UTF-8", file=str(path))
-    if len(content) > _MOST_BYTES:
-        return [], note("the file {file} is larger than {n:count} bytes; split it", file=str(path), n=_MOST_BYTES)
+    text, said = text_of(path)
+    if text is None:
+        return [], said
     try:
         return _read(text, str(path))
     except csv.Error as error:
         return [], note("the file {file} is no CSV: {why}", file=str(path), why=str(error))
+
+
+def text_of(path: Path) -> tuple[str | None, Note | None]:
+    """The text of a file beside a rules file; or None, and what is wrong with the file."""
+    try:
+        if path.exists() and not path.is_file():  # opening a pipe waits for whoever writes into it
+            return None, note("the file {file} is a folder or device, not a file", file=str(path))
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None, note("the file {file} is not in UTF-8; save it as UTF-8", file=str(path))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        return None, note("the file {file} cannot be read ({why}); check its path", file=str(path), why=why)
+    if len(content) > _MOST_BYTES:
+        return None, note("the file {file} is larger than {n:count} bytes; split it", file=str(path), n=_MOST_BYTES)
+    return text, None
 
 
 def _read(text: str, file: str) -> tuple[list[dict[str, Any]], Note | None]:

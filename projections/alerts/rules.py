@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from coupon_ledger.ledger.events import Instant, canonical_json
 from coupon_ledger.ledger.rules import VIOLATIONS
+from coupon_ledger.projections.alerts import proofs
 from coupon_ledger.projections.alerts.durations import Between, Duration
 from coupon_ledger.projections.alerts.planned import MOST_ROWS, Planned, check
 
@@ -388,10 +389,17 @@ class Action(_Model):
 
     do: Annotated[Literal["unpublish_campaign", "revoke_coupons", "webhook"], "What it does."]
     channel: Annotated[Name | None, "The channel of a webhook."] = None
-    automatic: Annotated[bool, "Whether the owner does it by itself as soon as the alert fires."] = False
+    automatic: Annotated[
+        proofs.Proof | None,
+        "The owner takes the action by itself, once, as soon as an alert fires; not for alerts of the past, and no "
+        "webhooks. Names a file that proves the rule: the JSON of `alerts backtest --labels FILE --output json`, with "
+        "at least 5 alerts, of which at most one in twenty is about no fault.",
+    ] = None
 
     @model_validator(mode="after")
     def _where_to(self) -> Action:
+        if self.do == "webhook" and self.automatic is not None:
+            raise ValueError("a webhook is not called automatically; name its channel under channels instead")
         if (self.do == "webhook") != (self.channel is not None):
             raise ValueError("a webhook needs a channel, and only a webhook has one; name it, or leave it out")
         return self
@@ -405,7 +413,11 @@ class Rule(_Model):
     group: Name = "default"
     expr: Annotated[Expression, "The expression: what looks wrong."]
     hold: Annotated[Hold, "How long the condition must hold before the alert fires."] = timedelta(0)
-    keep: Annotated[Hold, "How long the condition must be over before the alert is resolved."] = timedelta(minutes=5)
+    keep: Annotated[
+        Hold,
+        "How long the condition must be over before the alert is resolved. Left out, a velocity rule takes its window, "
+        "if that is longer, so that an alert stands while what it counts is inside.",
+    ] = timedelta(minutes=5)
     every: Annotated[
         Duration,
         AfterValidator(Between(timedelta(minutes=1), timedelta(days=1))),
@@ -435,6 +447,25 @@ class Rule(_Model):
             raise ValueError("escalate_to without escalate_after never happens; name both")
         return self
 
+    @model_validator(mode="after")
+    def _keeps_its_window(self) -> Rule:
+        if "keep" not in self.model_fields_set and isinstance(self.expr, Velocity) and self.expr.window > self.keep:
+            object.__setattr__(self, "keep", self.expr.window)
+        return self
+
+    @model_validator(mode="after")
+    def _proved(self) -> Rule:
+        if self.action is not None and self.action.automatic is not None:
+            proofs.check(self.action.automatic, self.condition)
+        return self
+
+    @cached_property
+    def condition(self) -> str:
+        """A hash of what decides when the rule fires, but for announced sales: its expression and times."""
+        judged = self.model_dump(mode="json", include={"expr", "hold", "keep", "every"})
+        judged["expr"].pop("sales", None)
+        return hashlib.sha256(canonical_json(judged).encode()).hexdigest()[:12]
+
     @cached_property
     def version(self) -> str:
         """A hash of everything in the rule: rules with the same version give the same alerts."""
@@ -442,7 +473,8 @@ class Rule(_Model):
 
     def as_json(self) -> dict[str, Any]:
         """The rule as JSON, without what has its default. `Rule.model_validate` reads it back."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        whole = self.model_dump(mode="json")
+        return {**self.model_dump(mode="json", exclude_defaults=True), "keep": whole["keep"]}  # the default depends
 
 
 class RuleSet(_Model):

@@ -26,6 +26,7 @@ from coupon_ledger.projections.alerts.checks import without_bad_references, with
 from coupon_ledger.projections.alerts.document import Node, Path
 from coupon_ledger.projections.alerts.groups import Entry, Group, groups_of
 from coupon_ledger.projections.alerts.planned import rows_of
+from coupon_ledger.projections.alerts.proofs import proof_of
 from coupon_ledger.projections.alerts.rules import Rule, RuleSet, Sale, Sql
 from coupon_ledger.projections.alerts.safe_sql import problem_of_query
 from coupon_ledger.projections.alerts.text_file import Problem, Problems, TextFile, read_bytes, read_file
@@ -207,7 +208,7 @@ class _Reading:
 
     def _rule(self, entry: Entry) -> Rule | None:
         data = entry.data()
-        if not self._with_plan(entry, data.get("expr")):
+        if not (self._with_plan(entry, data.get("expr")) and self._with_proof(entry, data.get("action"))):
             return None
         try:
             rule = Rule.model_validate(data)
@@ -229,12 +230,28 @@ class _Reading:
         """Put the rows of the file that `plan` names in its place. Returns whether they could be read."""
         if not (isinstance(expr, dict) and isinstance(expr.get("plan"), str)):
             return True
-        path = File(self._problems.name).parent / expr["plan"]
+        path = self._beside_it(expr["plan"])
         expr["plan"], said = rows_of(path)
+        return self._could_be_read(entry, ("expr", "plan"), said)
+
+    def _with_proof(self, entry: Entry, action: Any) -> bool:
+        """Put what the file that `automatic` names says in its place. Returns whether it could be read."""
+        if not isinstance(action, dict) or action.get("automatic") is None:
+            return True
+        said: Note | None = note("names no file; write that of `alerts backtest --labels FILE --output json`")
+        if isinstance(action["automatic"], str):
+            action["automatic"], said = proof_of(self._beside_it(action["automatic"]), entry.name)
+        return self._could_be_read(entry, ("action", "automatic"), said)
+
+    def _beside_it(self, name: str) -> File:
+        """The path of another file that belongs to this one."""
+        path = File(self._problems.name).parent / name
         self._beside[path] = None
+        return path
+
+    def _could_be_read(self, entry: Entry, field: tuple[str, ...], said: Note | None) -> bool:
         if said is not None:
-            place = entry.node.under(("expr", "plan"))[1]
-            self.report(Trouble(place, (*entry.path, "expr", "plan"), said, entry.name))
+            self.report(Trouble(entry.node.under(field)[1], (*entry.path, *field), said, entry.name))
         return said is None
 
     def _channels(self, root: Node) -> dict[str, Any]:

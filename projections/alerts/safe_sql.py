@@ -7,6 +7,7 @@ node of it must be known. Then the limits of time and memory in `questions.alert
 - only tables of the database are read, and only functions without side effects are called;
 - no function makes a value that is larger than its arguments by more than a constant. Nested concatenations of text
   would exhaust the memory within one call, which cannot be interrupted;
+- no text is compared with a pattern for which DuckDB tries every way to divide the text, within one call again;
 - no list of columns grows from one subquery to the next, and nesting has a limit. Other queries would not finish
   planning, which cannot be interrupted either.
 """
@@ -58,6 +59,10 @@ _TYPES: Final = frozenset(
     "BOOLEAN TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT FLOAT DOUBLE DECIMAL VARCHAR"
     " DATE TIME TIMESTAMP INTERVAL INT INT4 INT8 LONG REAL NUMERIC TEXT STRING BOOL DATETIME".split()
 )
+_LIKE: Final = frozenset({"~~", "!~~"})
+_LIKE_BY_TRIAL: Final = frozenset("~~* !~~* like_escape not_like_escape ilike_escape not_ilike_escape".split())
+_MOST_TRIALS: Final = 2
+"""Number of `%` in a pattern that is tried out: the time grows with the length of the text to this power."""
 _FUNCTIONS: Final = frozenset(
     (
         # aggregates and window functions
@@ -245,6 +250,19 @@ def _of_expression(node: dict[str, Any], functions: frozenset[str]) -> Iterator[
     name = node.get("function_name")
     if isinstance(name, str) and (name.lower() not in functions or node.get("schema") not in ("", "main")):
         yield note("calls {name}, which a rule may not; leave it out", name=name[:60])
+    elif isinstance(name, str) and name.lower() in _LIKE | _LIKE_BY_TRIAL and _may_take_for_ever(name, node):
+        yield note("compares with a pattern that could take for ever; use contains or regexp_matches")
+
+
+def _may_take_for_ever(name: str, node: dict[str, Any]) -> bool:
+    """Whether LIKE, or one of its kin, could try a pattern out in very many ways. Known patterns of text and `%` alone
+    are found in one pass."""
+    pattern = node["children"][1]
+    text = pattern["value"].get("value", "") if pattern.get("class") == "CONSTANT" else None
+    if not isinstance(text, str):
+        return True
+    tried = name.lower() in _LIKE_BY_TRIAL or "_" in text
+    return tried and text.count("%") > _MOST_TRIALS
 
 
 def _type_named(node: dict[str, Any]) -> str | None:

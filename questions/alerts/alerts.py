@@ -430,7 +430,6 @@ _RULES: Final[dict[str, Any]] = {
     "rule_versions": pl.Int64,
     "assignee": pl.String,
     "action": pl.String,
-    "automatic": pl.Boolean,
     "rule_version": pl.String,
     "content": pl.String,
 }
@@ -469,7 +468,6 @@ def _rule_row(row: Mapping[str, Any], versions: int, in_force: bool) -> dict[str
         "rule_versions": versions,
         "assignee": rule.owner,
         "action": rule.action.do if rule.action else None,
-        "automatic": rule.action.automatic if rule.action else None,
         "rule_version": row["version"],
         "content": row["rule"],
     }

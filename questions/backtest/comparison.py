@@ -66,23 +66,25 @@ def key_of(alert: Row) -> dict[str, str]:
 
 
 def by_rule(
-    tried: Sequence[Row], current: Sequence[Row], days: float, faults: Sequence[Fault], names: Iterable[str]
+    tried: Sequence[Row], current: Sequence[Row], days: float, faults: Sequence[Fault], conditions: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     """One row per rule: how many alerts the tried rules and those in force raise, how many both do, and how the tried
     ones do on the faults.
 
-    `days`: the length of the period. `names`: rules to list even without alerts. `faults_found`: the number of faults
+    `days`: the length of the period. `conditions`: those of the tried rules (`Rule.condition`), by name; these rules
+    are listed even without alerts. `faults_found`: the number of faults
     that an alert of the rule is about; `unfounded`: the number of alerts that are about no fault. Both are None without
     faults.
     """
     mine, theirs = _grouped(tried), _grouped(current)
-    for name in sorted({*names, *mine, *theirs}):
+    for name in sorted({*conditions, *mine, *theirs}):
         alerts, before = mine.get(name, []), theirs.get(name, [])
         both = sum(any(_same(a, b) for b in before) for a in alerts)
         hits = [fault for fault in faults if any(fault.is_meant_by(a) for a in alerts)]
         delays = [min(a["fired_at"] for a in alerts if fault.is_meant_by(a)) - fault.start for fault in hits]
         yield {
             "rule": name,
+            "condition": conditions.get(name),
             "alerts": len(alerts),
             "alerts_per_day": round(len(alerts) / days, 2) if days else None,
             "alerts_in_force": len(before),

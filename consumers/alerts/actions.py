@@ -7,6 +7,7 @@ interrupted can be taken again: what is there already counts once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,14 +17,13 @@ from coupon_ledger.ledger.errors import CommandRefused
 from coupon_ledger.ledger.rules import STATES, TRANSITIONS
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
 from coupon_ledger.ledger.words import note
-from coupon_ledger.reports.alerts import key_of
-from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from coupon_ledger.ledger.alert_events import AlertEvent
     from coupon_ledger.ledger.log import Record
     from coupon_ledger.questions.registry import Source
 
+Row = dict[str, Any]
 SOURCE: Final = "coupon-ledger alerts"
 """The `source` of events that an action appends."""
 _OVER: Final = ("expired", "revoked")
@@ -128,10 +128,10 @@ def unpublishing(row: Row, campaign: str, known: Row, before: Sequence[Done], no
 def campaign_of(row: Row, coupons: Iterable[Row], named: str | None) -> str:
     """The campaign that the action is about: the one that was named, the one in the alert's key, or the only one of the
     coupons behind it. Raises `CommandRefused` if it is none of these."""
-    key = key_of(row)
+    key = json.loads(row["key"] or "{}") if isinstance(row["key"], str) else row["key"] or {}
     known = named or key.get("campaign") or key.get("campaign_id")
     if known:
-        return known
+        return str(known)
     campaigns = sorted({coupon["campaign_id"] for coupon in coupons if coupon["campaign_id"]})
     if len(campaigns) == 1:
         return str(campaigns[0])
