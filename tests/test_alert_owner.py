@@ -624,6 +624,7 @@ def test_the_command_sends_what_a_rule_finds_in_words(place: Place, monkeypatch:
     assert [e.channel for e in told(place.log, "notified")] == ["hook"]
 
 
+@pytest.mark.long
 def test_a_flood_of_one_rule_does_not_hold_up_the_others(place: Place) -> None:
     """Else whoever wants to rob a campaign first sets off five thousand small alarms."""
     urgent = FARM.replace("farm", "urgent").replace("severity: high", "severity: critical").partition("  rules:\n")[2]
@@ -652,6 +653,7 @@ def proof(**changed: object) -> str:
     return json.dumps([row | changed])
 
 
+@pytest.mark.long
 def test_an_action_with_a_proof_is_taken_once_by_itself(place: Place) -> None:
     """Else a farm spends its coupons while people sleep; or a coupon is revoked at each evaluation."""
     (place.folder / "proof.json").write_text(proof(), encoding="utf-8")
@@ -672,6 +674,7 @@ def test_an_action_with_a_proof_is_taken_once_by_itself(place: Place) -> None:
     assert reasons == [("rule farm, without asking",)]
 
 
+@pytest.mark.long
 def test_an_alert_of_the_past_is_not_acted_on(place: Place) -> None:
     """Else a catch-up after an outage, or an import, revokes what people have settled long ago."""
     (place.folder / "proof.json").write_text(proof(), encoding="utf-8")
