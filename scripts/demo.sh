@@ -108,7 +108,7 @@ trap - EXIT
 
 use year
 printf '\nAnd in the real year: what stands is grouped by rule and campaign\n\n'
-run alerts list --rule double_use --columns alert,severity,rule,key,measured,money_minor,since
+run alerts list --rule double_use --columns alert_id,severity,rule,key,measured,money_minor,opened_at
 
 say "7. What did it cost, who bore it, and what did it earn?" \
   "To the cent, by the year's own books. Cost of goods is assumed to be 75% of what was paid."
