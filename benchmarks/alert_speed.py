@@ -32,10 +32,9 @@ from typing import Any, Final
 
 import polars as pl
 
+from benchmarks.alert_stream import on_the_wire
 from benchmarks.run import encoded
 from coupon_ledger.ledger import alert_events
-from coupon_ledger.ledger.codec import SCHEMA_NAME
-from coupon_ledger.ledger.columns import polars_schema
 from coupon_ledger.ledger.log import Record
 from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
@@ -213,9 +212,7 @@ def _claims(first: int, number: int, device: str | None = None) -> list[Record]:
             "occurred_at": datetime.now(UTC),
         }
     )
-    schema = polars_schema(SCHEMA_NAME[COUPON])
-    columns = (pl.col(n).cast(k) if n in frame.columns else pl.lit(None, k).alias(n) for n, k in schema.items())
-    return encoded(COUPON, frame.select(*columns))
+    return encoded(COUPON, on_the_wire(COUPON, frame))
 
 
 def backtest(folder: Path, events: int) -> None:

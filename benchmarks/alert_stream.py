@@ -93,6 +93,14 @@ def alerts_of(
 # --- events
 
 
+def on_the_wire(topic: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The columns of the topic's schema, from the frame or null."""
+    schema = polars_schema(SCHEMA_NAME[topic])
+    return frame.select(
+        *(pl.col(n).cast(kind) if n in frame.columns else pl.lit(None, kind).alias(n) for n, kind in schema.items())
+    )
+
+
 def _positioned(frames: Frames) -> dict[str, pl.DataFrame]:
     """The events as they come from a log: validated, each recorded when it arrived."""
     found = {}
@@ -101,11 +109,7 @@ def _positioned(frames: Frames) -> dict[str, pl.DataFrame]:
         if frame is None or not frame.height:
             continue
         frame = frame.sort(ARRIVES_AT, "event_id")
-        schema = polars_schema(SCHEMA_NAME[topic])
-        wire = frame.select(
-            *(pl.col(n).cast(kind) if n in frame.columns else pl.lit(None, kind).alias(n) for n, kind in schema.items())
-        )
-        valid, invalid = split_valid(topic, wire)
+        valid, invalid = split_valid(topic, on_the_wire(topic, frame))
         assert not invalid, invalid[:3]
         recorded = frame[ARRIVES_AT].gather(valid["row"]).dt.replace_time_zone(None).cast(pl.Datetime("us"))
         found[topic] = (

@@ -32,7 +32,7 @@ from coupon_ledger.projections.alerts.templates import Reader, render, summary
 
 _SETTLING_S: Final = 0.05
 _AGAIN_S: Final = 0.5
-"""How old the counts of messages may be: all messages are counted for them."""
+"""The counts of messages may be this old, since counting reads every message."""
 _STATES: Final[Mapping[str, SentState]] = {"sent": "sent", "given_up": "given_up"}
 _KINDS: Final[Mapping[str, MessageKind]] = {
     "firing": "firing",

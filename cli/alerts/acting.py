@@ -16,7 +16,7 @@ from coupon_ledger.cli.lists import print_titled, with_lists
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_row
 from coupon_ledger.cli.tables import echo_wrapped, warn
-from coupon_ledger.consumers.alerts import actions as plans
+from coupon_ledger.consumers.alerts import actions
 from coupon_ledger.consumers.alerts.actions import Done, Plan
 from coupon_ledger.ledger.errors import CommandRefused
 from coupon_ledger.ledger.settings import Settings
@@ -135,23 +135,24 @@ def _plan(
         row, lists = with_lists(snapshot.ask("alert", alert=alert.alert_id, limit=_ALL, now=done.at))
         situation = Situation(row, lists["coupon_list"].to_dicts())
         chosen = action or _of_rule(row)
-        before = plans.done_before(here.recorded, alert.alert_id, chosen)
+        before = actions.done_before(here.recorded, alert.alert_id, chosen)
         if chosen == "webhook":
             return Call(alert, situation, _channel(row, channel), done, before, settings)
-        done = Done(plans.instant_of_action(snapshot, done.at), done.operator, done.why)
-        situation.behind = _behind(snapshot, done.at)
+        clock = _data_clock(snapshot)
+        done = Done(actions.instant_of_action(done.at, clock), done.operator, done.why)
+        if clock is not None and done.at - clock > timedelta(days=1):
+            situation.behind = done.at - clock
         if chosen == "revoke_coupons":
-            return situation, plans.revoking(row, situation.coupons, before, done), done
-        name = plans.campaign_of(row, situation.coupons, campaign)
+            return situation, actions.revoking(row, situation.coupons, before, done), done
+        name = actions.campaign_of(row, situation.coupons, campaign)
         situation.campaign, situation.states = _campaign(snapshot, name)
         mine = [d for d in before if _is_about(here, d, alert, name)]
-        return situation, plans.unpublishing(row, name, situation.campaign, mine, done), done
+        return situation, actions.unpublishing(row, name, situation.campaign, mine, done), done
 
 
-def _behind(source: Source, at: datetime) -> timedelta | None:
+def _data_clock(source: Source) -> datetime | None:
     clock = source.ask("summary").as_of.data_clock
-    behind = timedelta() if clock is None else at - clock.replace(tzinfo=UTC)
-    return behind if behind > timedelta(days=1) else None
+    return None if clock is None else clock.replace(tzinfo=UTC)
 
 
 def _is_about(here: Desk, done: Done, alert: Alert, campaign: str) -> bool:
@@ -203,12 +204,12 @@ def _show(situation: Situation, plan: Plan) -> None:
         _show_campaign(situation, plan)
         return
     by_state = [
-        {"state": state, "coupons": count, "would_become": "revoked" if state in plans.REVOCABLE else state}
+        {"state": state, "coupons": count, "would_become": "revoked" if state in actions.REVOCABLE else state}
         for state, count in _counts(situation.coupons).items()
     ]
     print_titled("states", by_state)
     if plan.coupons:
-        print_titled("stakes", plans.promised(plan.coupons))
+        print_titled("stakes", actions.promised(plan.coupons))
         names = "coupon_id state owner campaign_id promised_minor currency".split()
         listed = [{name: coupon[name] for name in names} for coupon in plan.coupons[:_SHOWN]]
         print_titled("coupon_list", listed)
@@ -262,7 +263,7 @@ def _take(here: Desk, alert: Alert, plan: Plan, done: Done) -> None:
     action again appends the same events."""
     if plan.fresh:
         _record(here, alert, plan.action, {**plan.effect, "events": len(plan.fresh)}, done)
-    events = plans.records(plan, [*plan.again, *plan.fresh])
+    events = actions.records(plan, [*plan.again, *plan.fresh])
     if events:
         here.log.append(events)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ from coupon_ledger.cli.asking import together
 from coupon_ledger.cli.options import LOG, instant_option, output_option, settings_options
 from coupon_ledger.cli.output import print_rows
 from coupon_ledger.cli.tables import echo_wrapped, warn
+from coupon_ledger.ledger.errors import alike
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.questions.backtest import comparison
 from coupon_ledger.questions.backtest.parameters import BacktestOf
@@ -84,12 +84,12 @@ def backtest(
         else:
             tried = _alerts(source, rules, period)
             mine = [a for a in current if not names or a["rule"] in names]
-            conditions = {rule.name: rule.condition for rule in rules}
             if differences:
                 rows = list(comparison.differences(tried, mine))
             elif faults:
                 rows = list(comparison.by_fault(tried, known))
             else:
+                conditions = {rule.name: rule.condition for rule in rules}
                 rows = list(comparison.by_rule(tried, mine, days, known, conditions))
     if output == "table":
         for row in rows:
@@ -170,7 +170,7 @@ def _variants(rules: Sequence[Rule], sweep: str) -> Iterator[tuple[str, Rule]]:
         )
     known = list(type(rule.expr).model_fields)
     if field not in known:
-        close = get_close_matches(field, known, 1)
+        close = alike([field], known)
         meant = f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known)}"
         raise click.UsageError(f"--sweep {sweep}: rules of kind {rule.expr.kind} have no field {field!r}{meant}")
     for value in values.split(","):

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 _SEVERITIES: Final = ("critical", "high", "warning", "info")
 _KEY: Final = 34
-_VALUE: Final = 14
 """So many columns of a key are shown in lists, so that they fit a terminal of 100."""
+_VALUE: Final = 14
+"""So many of the value of a key that has one name; of several, fewer each."""
 _LISTED: Final = "alert_id severity status rule key measured money_minor opened_at assignee".split()
 
 
@@ -93,9 +94,11 @@ def _judged_now(filters: dict[str, Any]) -> dict[str, Any]:
 
 def _for_people(row: Row) -> Row:
     key = json.loads(row["key"])
-    if not view().wide:
-        key = {name: _middle_cut(value, _VALUE if len(key) == 1 else _VALUE // 2 + 2) for name, value in key.items()}
-    return {**row, "alert_id": short(row["alert_id"]), "key": cut(key_in_words(key), 999 if view().wide else _KEY)}
+    if view().wide:
+        return {**row, "alert_id": short(row["alert_id"]), "key": key_in_words(key)}
+    room = _VALUE if len(key) == 1 else _VALUE // 2 + 2
+    named = key_in_words({name: _middle_cut(value, room) for name, value in key.items()})
+    return {**row, "alert_id": short(row["alert_id"]), "key": cut(named, _KEY)}
 
 
 def _middle_cut(value: str, width: int) -> str:

@@ -21,7 +21,6 @@ from coupon_ledger.ledger.words import note
 if TYPE_CHECKING:
     from coupon_ledger.ledger.alert_events import AlertEvent
     from coupon_ledger.ledger.log import Record
-    from coupon_ledger.questions.registry import Source
 
 Row = dict[str, Any]
 SOURCE: Final = "coupon-ledger alerts"
@@ -177,11 +176,10 @@ def records(plan: Plan, events: Iterable[Row]) -> list[Record]:
     return [Record(plan.topic, e[key].encode(), encode_row(SCHEMA_NAME[plan.topic], row_of(e))) for e in events]
 
 
-def instant_of_action(source: Source, now: datetime) -> datetime:
+def instant_of_action(now: datetime, clock: datetime | None) -> datetime:
     """When an action of now happens: not before what the ledger knows already, so that it comes after the events that
-    it answers."""
-    clock = source.ask("summary").as_of.data_clock
-    return now if clock is None else max(now, clock.replace(tzinfo=UTC))
+    it answers. `clock`: the data's clock, aware; None before the first event."""
+    return now if clock is None else max(now, clock)
 
 
 def _naive(at: datetime) -> datetime:

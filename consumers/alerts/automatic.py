@@ -39,7 +39,7 @@ def taken(
     campaign, or about several.
     """
     row = one_alert(reading, OneAlert(alert=alert.alert_id, limit=_ALL, now=now)).row(0, named=True)
-    done = actions.Done(max(now, clock or now), actions.SOURCE, f"rule {alert.rule}, without asking")
+    done = actions.Done(actions.instant_of_action(now, clock), actions.SOURCE, f"rule {alert.rule}, without asking")
     if action.do == "revoke_coupons":
         plan = actions.revoking(row, row["coupon_list"], (), done)
     else:

@@ -75,8 +75,7 @@ def store_piece(store: Store, piece: Piece) -> list[AlertEvent]:
 
 
 def store_all(store: Store, log: LogReader) -> None:
-    """Store the events up to the present end of the topic, as an owner does who works with alerts. A log without the
-    topic, such as an archive of before it, has none."""
+    """Store all events up to the present end of the topic. An archive from before the topic existed has none."""
     try:
         events, reached = read(log, positions(store))
     except LogNotInitialised:

@@ -23,8 +23,9 @@ from coupon_ledger.projections.store import Store
 _BUDGET_S: Final = 0.1
 _AT_ONCE: Final = 200
 _FLOOD: Final = 100
-"""So many episodes that wait are a flood."""
+"""More waiting episodes than this are a flood."""
 _IN_TURN: Final = 20
+"""Number of episodes of a rule that are looked at before it is the next rule's turn."""
 _UNHEARD_S: Final = 600.0
 """How long an alert that is over stays open so that people can be told of it first."""
 _TELLING: Final = frozenset({"pending", "fired", "updated", "relapsed"})

@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
 from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, Sums, runs
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Int64, Mask, Place, Released, instant, micros
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Mask, Place, Released, instant
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import ACQUIRED, Measure
 from coupon_ledger.projections.alerts.rules import Budget, Rule, Stock
+from coupon_ledger.projections.alerts.terms import Floats, Terms
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.entities import TERM_EVENTS
 from coupon_ledger.projections.store import Store
-
-Floats = npt.NDArray[np.float64]
 
 _CELLS: Final = 500_000
 """So many buckets times campaigns are judged at once, about."""
@@ -69,7 +67,7 @@ class BudgetRules(Stored):
     def see(self, reading: Reading, piece: Released) -> None:
         if not self._rules:
             return
-        terms = _Terms(reading, piece.place(len(piece) - 1).recorded_at)
+        terms = _terms(reading, piece.place(len(piece) - 1).recorded_at)
         priced = replace(piece, events=_with_returns_priced(reading, piece.events))
         for rule in self._rules:
             rule.see(priced, terms)
@@ -113,7 +111,7 @@ class _BudgetRule:
         while self._recent and self._recent[0][0] <= number - self._window:
             self._recent.popleft()
 
-    def see(self, piece: Released, terms: _Terms) -> None:
+    def see(self, piece: Released, terms: Terms) -> None:
         at_once = max(20, _CELLS // max(1, len(self._latest)))
         for closed in runs(self.buckets.see(piece), at_once):
             keys = list(dict.fromkeys([*self._latest, *(key for one in closed for key in one.sums)]))
@@ -123,10 +121,11 @@ class _BudgetRule:
                 self._add(one.number, one.sums)
             self._episodes.advance(closed[-1].at)
 
-    def _judge(self, piece: Released, closed: Sequence[Closed], keys: Sequence[Slice], terms: _Terms) -> None:
+    def _judge(self, piece: Released, closed: Sequence[Closed], keys: Sequence[Slice], terms: Terms) -> None:
         """Judge buckets that follow one another, for these campaigns."""
         of = self._of
-        burnt = self._burnt(closed, keys)
+        columns = {key: number for number, key in enumerate(keys)}
+        burnt = self._burnt(closed, columns)
         new = burnt[self._window - 1 :]
         total = np.array([self._total[key] for key in keys]) + np.cumsum(new, axis=0)
         sums = np.cumsum(np.vstack([np.zeros(len(keys)), burnt]), axis=0)
@@ -136,7 +135,7 @@ class _BudgetRule:
         per_second = lately / (self._window * self.buckets.length / _SECOND)
         with np.errstate(divide="ignore", invalid="ignore"):
             seconds = np.where(per_second > 0, np.maximum(limit - total, 0.0) / per_second, np.inf)
-        known = (limit > 0) & self._alive(closed, keys, new)
+        known = (limit > 0) & self._alive(closed, columns, new)
         share = of.share if isinstance(of, Budget) else None
         within = of.exhausted_within if isinstance(of, Budget) else of.sold_out_within
         spent = known & (total >= share * limit) if share is not None else np.zeros_like(known)
@@ -156,7 +155,7 @@ class _BudgetRule:
                 bound = within.total_seconds()
                 self._episodes.true(named, one.at, place, left_s, bound, details, less_is_worse=True)
 
-    def _ahead(self, spent: float, campaign: str, terms: _Terms, place: Place) -> bool:
+    def _ahead(self, spent: float, campaign: str, terms: Terms, place: Place) -> bool:
         """Whether the share that is spent is far enough ahead of the time for claims that has passed."""
         ahead = self._of.ahead if isinstance(self._of, Budget) else None
         first, last = (terms.at(campaign, term, place.recorded_at) for term in ("claim_from", "claim_until"))
@@ -164,11 +163,11 @@ class _BudgetRule:
             return True
         return bool(spent >= ahead * min(max((place.recorded_at - first) / (last - first), 0.0), 1.0))
 
-    def _burnt(self, closed: Sequence[Closed], keys: Sequence[Slice]) -> Floats:
-        """The sums per bucket and campaign: of the buckets of the window before the first one, and of these."""
-        column = {key: number for number, key in enumerate(keys)}
+    def _burnt(self, closed: Sequence[Closed], column: Mapping[Slice, int]) -> Floats:
+        """The sums per bucket and campaign: of the buckets of the window before the first one, and of these. `column`:
+        that of each campaign."""
         begin = closed[0].number - self._window + 1
-        sums = np.zeros((self._window - 1 + len(closed), len(keys)))
+        sums = np.zeros((self._window - 1 + len(closed), len(column)))
         for number, of_bucket in (*self._recent, *((one.number, one.sums) for one in closed)):
             if number >= begin:
                 for key, one in of_bucket.items():
@@ -176,12 +175,11 @@ class _BudgetRule:
                         sums[number - begin, column[key]] = one.of
         return sums
 
-    def _alive(self, closed: Sequence[Closed], keys: Sequence[Slice], new: Floats) -> Mask:
+    def _alive(self, closed: Sequence[Closed], column: Mapping[Slice, int], new: Floats) -> Mask:
         """Whether a campaign has had events within a day, per bucket and campaign."""
-        before = np.array([self._latest.get(key, -(2**62)) for key in keys], dtype=np.int64)
+        before = np.array([self._latest.get(key, -(2**62)) for key in column], dtype=np.int64)
         numbers = np.array([one.number for one in closed], dtype=np.int64)
         there = np.zeros(new.shape, dtype=np.bool_)
-        column = {key: number for number, key in enumerate(keys)}
         for row, one in enumerate(closed):
             there[row, [column[key] for key in one.sums]] = True
         latest = np.maximum.accumulate(np.maximum(before, np.where(there, numbers[:, None], -(2**62))), axis=0)
@@ -201,33 +199,17 @@ class _BudgetRule:
 _TERMS: Final = ("budget_minor", "quantity", "currency", "claim_from", "claim_until")
 
 
-class _Terms:
-    """What campaigns may give out and spend, and when, as it was known at an instant of recording."""
-
-    def __init__(self, reading: Reading, until: datetime) -> None:
-        rows = reading.frame(
+def _terms(reading: Reading, until: datetime) -> Terms:
+    """What campaigns may give out and spend, and when, with all that was recorded up to `until`."""
+    return Terms(
+        reading.frame(
             f"SELECT campaign_id, {', '.join(_TERMS)}, recorded_at FROM campaign_events"
             " WHERE recorded_at <= $until AND list_contains($terms, type)"
             f" AND coalesce({', '.join(f'{term}::VARCHAR' for term in _TERMS)}) IS NOT NULL"
             " ORDER BY occurred_at, list_position($types, type), event_id",
             {"until": until, "terms": list(TERM_EVENTS), "types": list(types(CAMPAIGN))},
         )
-        self._rows: dict[str, list[tuple[dict[str, Any], datetime]]] = defaultdict(list)
-        for row in rows.iter_rows(named=True):
-            self._rows[row["campaign_id"]].append((row, row["recorded_at"]))
-
-    def at(self, campaign: str, term: str, known_at: datetime) -> Any:
-        """The canonically last value that was recorded by then; None without one."""
-        known = (row[term] for row, recorded_at in reversed(self._rows.get(campaign, ())) if recorded_at <= known_at)
-        return next((value for value in known if value is not None), None)
-
-    def over(self, campaign: str, term: str, known_at: Int64) -> Floats:
-        """The same for many instants (microseconds), of a term that is a number; 0 without one."""
-        values = np.zeros(len(known_at))
-        for row, recorded_at in self._rows.get(campaign, ()):
-            if row[term] is not None:
-                values[known_at >= micros(recorded_at)] = row[term]
-        return values
+    )
 
 
 def _with_returns_priced(reading: Reading, events: pl.DataFrame) -> pl.DataFrame:

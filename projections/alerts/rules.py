@@ -416,7 +416,7 @@ class Rule(_Model):
     keep: Annotated[
         Hold,
         "How long the condition must be over before the alert is resolved. Left out, a velocity rule takes its window, "
-        "if that is longer, so that an alert stands while what it counts is inside.",
+        "if that is longer, so that an alert stands while the window has what it counts.",
     ] = timedelta(minutes=5)
     every: Annotated[
         Duration,

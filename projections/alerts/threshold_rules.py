@@ -7,7 +7,7 @@ Windows move in steps of the rule's `every`. A step is judged when its last buck
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,6 +19,7 @@ from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import MEASURES, SLICES
 from coupon_ledger.projections.alerts.planned import Plan
 from coupon_ledger.projections.alerts.rules import Rule, Threshold
+from coupon_ledger.projections.alerts.terms import Terms
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
 
@@ -130,7 +131,7 @@ class _ThresholdRule:
         self._backs = [micros_of(back) // length for back in BEFORE.get(of.against or "", ())]
         self._patience = self._buckets_in_window + max(self._backs, default=0)
         self._plan = Plan(of.plan, of.by, is_rate=self._measure.per is not None)
-        self._targets: Targets | None = None
+        self._targets: Terms | None = None
         start, end = self._plan.span
         planned = range(start // length, -(-end // length))
         self.buckets = Buckets(rule, self._measure, self._slices, length, self._patience, always=planned)
@@ -153,7 +154,7 @@ class _ThresholdRule:
 
     def see(self, reading: Reading, piece: Released) -> None:
         if self._of.against == "target" and self._of.target is None:
-            self._targets = Targets(reading, self._of.metric, piece.place(len(piece) - 1).recorded_at)
+            self._targets = _targets(reading, self._of.metric, piece.place(len(piece) - 1).recorded_at)
         for closed in self.buckets.see(piece):
             self._move(closed.number, closed.sums)
             known = {key for windows in (self._now, *self._before) for key in windows.slices()}
@@ -215,7 +216,8 @@ class _ThresholdRule:
                 end = (closed.number + 1) * self.buckets.length
                 return self._plan.between(key, end - self._buckets_in_window * self.buckets.length, end)
             case "target" if self._targets is not None:
-                return self._targets.at(key[self._of.by.index("campaign")], closed.place.recorded_at)
+                target = self._targets.at(key[self._of.by.index("campaign")], "target", closed.place.recorded_at)
+                return math.nan if target is None else float(target)
             case "target":
                 return math.nan if self._of.target is None else self._of.target
         return self._value(before)
@@ -239,21 +241,13 @@ class _ThresholdRule:
         return expected if far else math.nan
 
 
-class Targets:
-    """The targets of a ratio that were set for campaigns, as they were known at an instant of recording."""
-
-    def __init__(self, reading: Reading, metric: str, until: datetime) -> None:
-        rows = reading.frame(
+def _targets(reading: Reading, metric: str, until: datetime) -> Terms:
+    """The targets of a ratio that were set for campaigns, with all that was recorded up to `until`."""
+    return Terms(
+        reading.frame(
             f"SELECT campaign_id, target / {_BASIS_POINTS}::DOUBLE AS target, recorded_at FROM campaign_events"
             " WHERE type = 'target_set' AND metric = $metric AND target IS NOT NULL AND recorded_at <= $until"
             " ORDER BY occurred_at, event_id",
             {"metric": metric, "until": until},
         )
-        self._rows: dict[str, list[tuple[float, datetime]]] = defaultdict(list)
-        for campaign, target, recorded_at in rows.iter_rows():
-            self._rows[campaign].append((target, recorded_at))
-
-    def at(self, campaign: str, known_at: datetime) -> float:
-        """The canonically last target that was recorded by then; NaN without one."""
-        known = (target for target, recorded_at in reversed(self._rows.get(campaign, ())) if recorded_at <= known_at)
-        return next(known, math.nan)
+    )
