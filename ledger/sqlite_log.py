@@ -11,6 +11,9 @@ Always true:
 - The records of one `append` are one transaction with `synchronous=FULL`: either all of them are durable or none.
 - Offsets have no gaps, except in a partition that was restored from an archive with gaps (of a Kafka topic).
 - A partition's head changes in the same transaction that inserts its records.
+- The records of one `append` are recorded a microsecond apart, in the order in which they were given. Read in the order
+  of recording, a batch comes back as it went in, whatever partitions its records are in. (An insert takes longer than a
+  microsecond, so the next append begins later.) If the clock was set back, a partition repeats its last instant.
 - Every thread has its own connection, so several threads may use one `SqliteLog`.
 """
 
@@ -187,7 +190,8 @@ class SqliteLog:
             # Partition by partition: neighbours in the file are inserted together.
             for (topic, partition), places in sorted(rows.items()):
                 head = heads[TopicPartition(topic, partition)]
-                _insert(connection, head, now, [keys[i] for i in places], [values[i] for i in places])
+                recorded_at = [max(now + i, head.recorded_at) for i in places]
+                _insert(connection, head, recorded_at, [keys[i] for i in places], [values[i] for i in places])
                 for offset, row in enumerate(places, head.next_offset):
                     offsets[row] = offset
         return list(map(_position, zip(topics, partitions, offsets, strict=True)))
@@ -571,17 +575,20 @@ def _partitions(topics: Sequence[str], keys: Sequence[bytes], heads: Mapping[Top
 
 
 def _insert(
-    connection: sqlite3.Connection, head: _Head, now: int, keys: Sequence[bytes], values: Sequence[bytes]
+    connection: sqlite3.Connection,
+    head: _Head,
+    recorded_at: Sequence[int],
+    keys: Sequence[bytes],
+    values: Sequence[bytes],
 ) -> None:
-    """Append records to the partition whose head is `head`, and change the head. `now`: the current time in µs since
-    the epoch."""
+    """Append records to the partition whose head is `head`, and change the head. `recorded_at`: per record, in µs since
+    the epoch, never decreasing."""
     end = head.next_offset + len(keys)
-    recorded_at = max(now, head.recorded_at)
     offsets = range(head.next_offset, end)
     # strict=False: `repeat` never ends.
-    rows = zip(repeat(head.partition_id), offsets, repeat(recorded_at), keys, values, strict=False)
+    rows = zip(repeat(head.partition_id), offsets, recorded_at, keys, values, strict=False)
     connection.executemany(_INSERT_RECORD, rows)
-    connection.execute(_MOVE_HEAD, (end, recorded_at, head.partition_id))
+    connection.execute(_MOVE_HEAD, (end, recorded_at[-1], head.partition_id))
 
 
 def _earliest(connection: sqlite3.Connection, head: _Head) -> int:
