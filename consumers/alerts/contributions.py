@@ -8,7 +8,7 @@ before. A rule that compares with an earlier window has the parts of that one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import fsum, isnan
@@ -59,13 +59,12 @@ def contributions(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> dict[
     names = [name for name in _PARTS[MEASURES[of.metric].topic] if name not in of.by]
     if judged is None or isnan(judged.expected) or not names:
         return {}
-    key = json.loads(row["key"])
+    try:
+        contributed, since = _contributed(reading, of, json.loads(row["key"]), names, judged)
+    except OverflowError:  # a week before would be before the calendar
+        return {}
     found: dict[str, Any] = {}
-    for name in names:
-        try:
-            parts, since = _contributed(reading, of, key, name, judged)
-        except OverflowError:  # a week before would be before the calendar
-            return {}
+    for name, parts in contributed.items():
         if parts is not None and len(parts) > 1:
             found[f"by_{name}"] = [dict(_row(name, part, one)) for part, one in _largest(parts)]
             found |= _distance(judged, fsum(one.contribution for one in parts.values()))
@@ -103,21 +102,24 @@ def _instant(text: str) -> datetime:
 
 
 def _contributed(
-    reading: Reading, of: Metric | Threshold, key: Mapping[str, str], name: str, judged: _Judged
-) -> tuple[dict[str | None, Contribution] | None, datetime]:
-    """The contribution of each part, and since when what they are compared with was."""
+    reading: Reading, of: Metric | Threshold, key: Mapping[str, str], names: Sequence[str], judged: _Judged
+) -> tuple[dict[str, dict[str | None, Contribution] | None], datetime]:
+    """The contribution of each part, by kind of parts, and since when what they are compared with was."""
     divide = of_sums if MEASURES[of.metric].per is None else of_ratios
-    now = _sums(reading, of.metric, key, name, judged.start, judged.end)
+    now, before, since = _sums(reading, of.metric, key, names, judged.start, judged.end), {}, judged.start
     for ago in judged.ago:
-        before = _sums(reading, of.metric, key, name, judged.start - ago, judged.end - ago)
-        if before:
-            return divide(now, before, judged.expected), judged.start - ago
-    return divide(now, {}, judged.expected), judged.start - judged.ago[-1]
+        since = judged.start - ago
+        before = _sums(reading, of.metric, key, names, since, judged.end - ago)
+        if any(before.values()):
+            break
+    return {name: divide(now[name], before[name], judged.expected) for name in names}, since
 
 
-def _sums(reading: Reading, metric: str, key: Mapping[str, str], name: str, start: datetime, end: datetime) -> _Parts:
+def _sums(
+    reading: Reading, metric: str, key: Mapping[str, str], names: Sequence[str], start: datetime, end: datetime
+) -> dict[str, _Parts]:
     topic = MEASURES[metric].topic
-    columns = {field: SLICES[topic][field] for field in (*key, name)}
+    columns = {field: SLICES[topic][field] for field in (*key, *names)}
     journal = (
         f"SELECT * FROM {JOURNAL[topic]} WHERE occurred_at >= $start AND recorded_at >= $start"
         " AND least(occurred_at, recorded_at) < $end"
@@ -126,10 +128,21 @@ def _sums(reading: Reading, metric: str, key: Mapping[str, str], name: str, star
         journal = _WITH_CAMPAIGNS.format(events=journal)
     tests = "".join(f" AND {columns[field]} = $key_{n}" for n, field in enumerate(key))
     of, per = summed(metric)
-    query = sql(__package__, "contributions").format(events=journal, part=columns[name], of=of, per=per, tests=tests)
+    grouped = [columns[name] for name in names]
+    query = sql(__package__, "contributions").format(
+        events=journal,
+        kind=f"CASE {' '.join(f'WHEN grouping({column}) = 0 THEN {n}' for n, column in enumerate(grouped))} END",
+        part=f"coalesce({', '.join(grouped)})",
+        sets=", ".join(f"({column})" for column in grouped),
+        of=of,
+        per=per,
+        tests=tests,
+    )
     values = {f"key_{n}": value for n, value in enumerate(key.values())}
-    rows = reading.frame(query, {"start": start, "end": end, **values})
-    return {part: Sums(of, per) for part, of, per in rows.iter_rows()}
+    found: dict[str, _Parts] = {name: {} for name in names}
+    for kind, part, of_sum, per_sum in reading.frame(query, {"start": start, "end": end, **values}).iter_rows():
+        found[names[kind]][part] = Sums(of_sum, per_sum)
+    return found
 
 
 def _largest(parts: Mapping[str | None, Contribution]) -> Iterator[tuple[str | None, Contribution]]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -163,7 +164,7 @@ class Buckets:
         store.execute("DELETE FROM alert_buckets WHERE rule = $rule AND rule_version = $version", self._named)
         store.execute("INSERT INTO alert_buckets VALUES ($rule, $version, $next)", {**self._named, "next": self._next})
         rows = [
-            (*self._named.values(), json.dumps(key, ensure_ascii=False), bucket, *sums)
+            (*self._named.values(), _text_of(key), bucket, *sums)
             for of in (self._closed, self._open)
             for bucket, by_slice in of.items()
             for key, sums in by_slice.items()
@@ -196,6 +197,13 @@ class Buckets:
             yield self._always.start
 
     def _add(self, piece: Released) -> None:
+        same = (id(self._measure), self._columns, self.length, self._late_now)
+        for bucket, key, sums in piece.once(same, lambda: list(self._summed(piece))):
+            by_slice = self._open.setdefault(bucket, {})
+            by_slice[key] = by_slice[key].plus(sums) if key in by_slice else sums
+
+    def _summed(self, piece: Released) -> Iterator[tuple[int, Slice, Sums]]:
+        """The sums of the events of `piece` by bucket and slice."""
         measure = self._measure
         per = pl.lit(0) if measure.per is None else measure.per
         number = piece.at // self.length
@@ -217,9 +225,12 @@ class Buckets:
             .agg(pl.col("of").sum(), pl.col("per").sum())
         )
         for bucket, *values, of, per_sum in sums.iter_rows():
-            by_slice = self._open.setdefault(bucket, {})
-            key = tuple(values)
-            by_slice[key] = by_slice.get(key, NOTHING).plus(Sums(of, per_sum))
+            yield bucket, tuple(values), Sums(of, per_sum)
+
+
+@lru_cache(100_000)
+def _text_of(key: Slice) -> str:
+    return json.dumps(key, ensure_ascii=False)
 
 
 def runs(closed: Iterable[Closed], at_most: int) -> Iterator[list[Closed]]:

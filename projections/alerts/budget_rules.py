@@ -6,7 +6,7 @@ Budget and quantity are the campaign's terms as they were known when the window 
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,12 +18,13 @@ import polars as pl
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
 from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, Sums, runs
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Mask, Place, Released, instant
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Place, Released, instant
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import ACQUIRED, Measure
 from coupon_ledger.projections.alerts.rules import Budget, Rule, Stock
-from coupon_ledger.projections.alerts.terms import Floats, Terms
+from coupon_ledger.projections.alerts.terms import Terms
+from coupon_ledger.projections.alerts.window_sums import WindowSums
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.entities import TERM_EVENTS
 from coupon_ledger.projections.store import Store
@@ -88,54 +89,45 @@ class _BudgetRule:
         self._window = max(1, micros_of(of.window) // length)
         self._day = max(self._window, _DAY // length)
         self.buckets = Buckets(rule, measure, (CAMPAIGN_OF,), length, self._day, late_now=True)
+        self._sums = WindowSums()
         self._total: dict[Slice, float] = defaultdict(float)
-        self._recent: deque[tuple[int, dict[Slice, Sums]]] = deque()
-        self._latest: dict[Slice, int] = {}
-        """Per campaign, its last bucket with events; only of those with events within a day."""
+        """What each campaign has burnt before the buckets of `_sums` that are still to be judged."""
 
     def restore(self, reading: Reading, clock: int | None) -> None:
         self.buckets.restore(reading, clock)
         if self.buckets.next is not None:
             for number, sums in self.buckets.stored(reading, -(2**62), self.buckets.next):
-                self._add(number, sums)
+                self._add_up(sums)
+                if number >= self.buckets.next - self._day:
+                    self._sums.add([(number, sums)])
 
-    def _add(self, number: int, sums: dict[Slice, Sums]) -> None:
+    def _add_up(self, sums: Mapping[Slice, Sums]) -> None:
         for key, one in sums.items():
             self._total[key] += one.of
-            self._latest.pop(key, None)
-            self._latest[key] = number
-        while self._latest and next(iter(self._latest.values())) <= number - self._day:
-            del self._latest[next(iter(self._latest))]
-        if sums:
-            self._recent.append((number, sums))
-        while self._recent and self._recent[0][0] <= number - self._window:
-            self._recent.popleft()
 
     def see(self, piece: Released, terms: Terms) -> None:
-        at_once = max(20, _CELLS // max(1, len(self._latest)))
+        at_once = max(20, _CELLS // max(1, len(self._sums.columns)))
         for closed in runs(self.buckets.see(piece), at_once):
-            keys = list(dict.fromkeys([*self._latest, *(key for one in closed for key in one.sums)]))
-            if keys:
-                self._judge(piece, closed, keys, terms)
+            self._sums.add([(one.number, one.sums) for one in closed])
+            if self._sums.columns:
+                self._judge(piece, closed, terms)
+            self._sums.forget(closed[-1].number - self._day)
             for one in closed:
-                self._add(one.number, one.sums)
+                self._add_up(one.sums)
             self._episodes.advance(closed[-1].at)
 
-    def _judge(self, piece: Released, closed: Sequence[Closed], keys: Sequence[Slice], terms: Terms) -> None:
-        """Judge buckets that follow one another, for these campaigns."""
-        of = self._of
-        columns = {key: number for number, key in enumerate(keys)}
-        burnt = self._burnt(closed, columns)
-        new = burnt[self._window - 1 :]
-        total = np.array([self._total[key] for key in keys]) + np.cumsum(new, axis=0)
-        sums = np.cumsum(np.vstack([np.zeros(len(keys)), burnt]), axis=0)
-        lately = sums[self._window :] - sums[: len(closed)]
+    def _judge(self, piece: Released, closed: Sequence[Closed], terms: Terms) -> None:
+        """Judge buckets that follow one another."""
+        of, keys = self._of, list(self._sums.columns)
+        numbers = range(closed[0].number, closed[-1].number + 1)
+        new, lately, today = (self._sums.ending(numbers, length) for length in (1, self._window, self._day))
+        total = np.array([self._total[key] for key in keys]) + np.cumsum(new.of, axis=0)
         recorded = piece.recorded_when(np.array([one.at for one in closed]))
         limit = np.column_stack([terms.over(key[0], self._term, recorded) for key in keys])
-        per_second = lately / (self._window * self.buckets.length / _SECOND)
+        per_second = lately.of / (self._window * self.buckets.length / _SECOND)
         with np.errstate(divide="ignore", invalid="ignore"):
             seconds = np.where(per_second > 0, np.maximum(limit - total, 0.0) / per_second, np.inf)
-        known = (limit > 0) & self._alive(closed, columns, new)
+        known = (limit > 0) & today.any
         share = of.share if isinstance(of, Budget) else None
         within = of.exhausted_within if isinstance(of, Budget) else of.sold_out_within
         spent = known & (total >= share * limit) if share is not None else np.zeros_like(known)
@@ -162,29 +154,6 @@ class _BudgetRule:
         if ahead is None or first is None or last is None or last <= first:
             return True
         return bool(spent >= ahead * min(max((place.recorded_at - first) / (last - first), 0.0), 1.0))
-
-    def _burnt(self, closed: Sequence[Closed], column: Mapping[Slice, int]) -> Floats:
-        """The sums per bucket and campaign: of the buckets of the window before the first one, and of these. `column`:
-        that of each campaign."""
-        begin = closed[0].number - self._window + 1
-        sums = np.zeros((self._window - 1 + len(closed), len(column)))
-        for number, of_bucket in (*self._recent, *((one.number, one.sums) for one in closed)):
-            if number >= begin:
-                for key, one in of_bucket.items():
-                    if key in column:
-                        sums[number - begin, column[key]] = one.of
-        return sums
-
-    def _alive(self, closed: Sequence[Closed], column: Mapping[Slice, int], new: Floats) -> Mask:
-        """Whether a campaign has had events within a day, per bucket and campaign."""
-        before = np.array([self._latest.get(key, -(2**62)) for key in column], dtype=np.int64)
-        numbers = np.array([one.number for one in closed], dtype=np.int64)
-        there = np.zeros(new.shape, dtype=np.bool_)
-        for row, one in enumerate(closed):
-            there[row, [column[key] for key in one.sums]] = True
-        latest = np.maximum.accumulate(np.maximum(before, np.where(there, numbers[:, None], -(2**62))), axis=0)
-        alive: Mask = latest > numbers[:, None] - self._day
-        return alive
 
     @property
     def _term(self) -> str:

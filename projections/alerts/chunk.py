@@ -6,12 +6,12 @@ window is open. So what a rule sees at an event does not depend on how the log w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from coupon_ledger.projections.live.journal import JOURNAL
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
+T = TypeVar("T")
 
 EPOCH: Final = datetime(1970, 1, 1)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -69,6 +70,7 @@ class Released:
     _hashes: dict[tuple[str, ...], tuple[UInt64, Mask]] = field(default_factory=dict)
     _types: dict[frozenset[str], Mask] = field(default_factory=dict)
     _places: pl.DataFrame | None = None
+    _computed: dict[Hashable, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, topic: str, events: pl.DataFrame, before: int | None) -> Released:
@@ -98,6 +100,13 @@ class Released:
                     mixed = reduce(lambda a, b: a * _SPREAD ^ b, (hashes for hashes, _ in parts))
                 self._hashes[columns] = mixed, reduce(np.logical_and, (known for _, known in parts))
         return self._hashes[columns]
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` returned when it was first asked for with this key: rules often need the same."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        found: T = self._computed[key]
+        return found
 
     def values(self, column: str, rows: Int64) -> list[Any]:
         return self.events[column].gather(rows).to_list()

@@ -61,7 +61,8 @@ class Episode:
     times: int = 1
     fired_at: int | None = None
     closed_at: int | None = None
-    details: str | None = None
+    details: Mapping[str, Any] | None = None
+    identity: str = ""
 
 
 class Touched(Cache):
@@ -127,7 +128,7 @@ class Episodes:
             episode.peak = min(episode.peak, value) if less_is_worse else max(episode.peak, value)
             episode.times += 1
         if details is not None:
-            episode.details = json.dumps(details, ensure_ascii=False, sort_keys=True)
+            episode.details = details
         if episode.fired_at is None and clock >= episode.opened_at + self._hold:
             episode.fired_at, episode.value = clock, value
         self._changed[self._id(episode)] = episode
@@ -162,7 +163,7 @@ class Episodes:
                 row["times"],
                 None if row["fired_at"] is None else micros(row["fired_at"]),
                 None,
-                row["details"],
+                None if row["details"] is None else json.loads(row["details"]),
             )
 
     def changed(self) -> tuple[list[dict[str, Any]], set[str]]:
@@ -173,6 +174,11 @@ class Episodes:
         return rows, gone
 
     def _id(self, episode: Episode) -> str:
+        if not episode.identity:
+            episode.identity = self._computed_id(episode)
+        return episode.identity
+
+    def _computed_id(self, episode: Episode) -> str:
         place = episode.place
         # One event can pass several ticks, at which different episodes of a key open.
         position = (self._topic, str(place.partition), str(place.offset), str(episode.opened_at))
@@ -180,6 +186,7 @@ class Episodes:
         return sha256("\x1f".join(parts).encode()).hexdigest()[:20]
 
     def _row(self, identity: str, episode: Episode) -> dict[str, Any]:
+        details = episode.details
         return {
             "episode_id": identity,
             "rule": self.rule.name,
@@ -197,7 +204,7 @@ class Episodes:
             "peak": episode.peak,
             "threshold": episode.threshold,
             "times": episode.times,
-            "details": episode.details,
+            "details": None if details is None else json.dumps(details, ensure_ascii=False, sort_keys=True),
         }
 
 

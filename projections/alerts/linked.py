@@ -7,8 +7,7 @@ ticks at once say where a group may be large enough, so other ticks are not look
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import nsmallest
 from typing import Any, Final
 
@@ -257,6 +256,5 @@ def _first(entries: Iterable[list[Any]]) -> list[list[Any]]:
     return nsmallest(_SHOWN, entries, key=lambda one: (-one[-1], one))
 
 
-def _said(episode: Episode) -> dict[str, Any]:
-    details: dict[str, Any] = json.loads(episode.details or "{}")
-    return details
+def _said(episode: Episode) -> Mapping[str, Any]:
+    return episode.details or {}

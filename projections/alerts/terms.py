@@ -29,9 +29,9 @@ class Terms:
         known = (row[term] for row, recorded_at in reversed(self._rows.get(campaign, ())) if recorded_at <= known_at)
         return next((value for value in known if value is not None), None)
 
-    def over(self, campaign: str, term: str, known_at: Int64) -> Floats:
-        """The same for many instants (microseconds), of a term that is a number; 0 without one."""
-        values = np.zeros(len(known_at))
+    def over(self, campaign: str, term: str, known_at: Int64, *, missing: float = 0.0) -> Floats:
+        """The same for many instants (microseconds), of a term that is a number; `missing` without one."""
+        values = np.full(len(known_at), missing)
         for row, recorded_at in self._rows.get(campaign, ()):
             if row[term] is not None:
                 values[known_at >= micros(recorded_at)] = row[term]

@@ -6,20 +6,23 @@ Windows move in steps of the rule's `every`. A step is judged when its last buck
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
-from coupon_ledger.projections.alerts.buckets import NOTHING, Buckets, Closed, Slice, Sums
-from coupon_ledger.projections.alerts.chunk import Released, instant
+import numpy as np
+
+from coupon_ledger.projections.alerts.buckets import Buckets, Closed, Slice, runs
+from coupon_ledger.projections.alerts.chunk import Place, Released, instant
 from coupon_ledger.projections.alerts.episodes import Episodes, micros_of
 from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import MEASURES, SLICES
 from coupon_ledger.projections.alerts.planned import Plan
 from coupon_ledger.projections.alerts.rules import Rule, Threshold
-from coupon_ledger.projections.alerts.terms import Terms
+from coupon_ledger.projections.alerts.terms import Floats, Terms
+from coupon_ledger.projections.alerts.window_sums import Windows, WindowSums
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
 
@@ -32,6 +35,8 @@ BEFORE: Final[Mapping[str, tuple[timedelta, ...]]] = {
 }
 """How far back the windows are that a window is compared with. A year is 52 whole weeks, so that days of the week are
 compared with their like."""
+_CELLS: Final = 500_000
+"""So many buckets times slices are judged at once, about."""
 _BASIS_POINTS: Final = 10_000
 """Targets of ratios are set in basis points."""
 
@@ -63,80 +68,26 @@ class ThresholdRules(Stored):
             rule.buckets.save(store)
 
 
-class _Window:
-    """The sums of one slice over the last buckets. Sums are whole numbers, so adding and taking away is exact."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-        self._in: deque[tuple[int, int, int]] = deque()
-        self._of = self._per = 0
-
-    def at(self, number: int) -> Sums:
-        """The sums of the window whose last bucket is `number`."""
-        while self._in and self._in[0][0] <= number - self._length:
-            _, of, per = self._in.popleft()
-            self._of, self._per = self._of - of, self._per - per
-        return Sums(float(self._of), float(self._per))
-
-    def add(self, number: int, sums: Sums) -> None:
-        of, per = int(sums.of), int(sums.per)
-        self._in.append((number, of, per))
-        self._of, self._per = self._of + of, self._per + per
-
-    def __bool__(self) -> bool:
-        return bool(self._in)
-
-
-class _Windows:
-    """Of each slice, the window that ended `back` buckets ago."""
-
-    def __init__(self, length: int, back: int = 0) -> None:
-        self._length = length
-        self._back = back
-        self._of: dict[Slice, _Window] = {}
-        self._waiting: deque[tuple[int, dict[Slice, Sums]]] = deque()
-        """Buckets that the windows will reach."""
-
-    def move(self, number: int, sums: dict[Slice, Sums]) -> None:
-        """Let the windows end `back` buckets before `number`, the next bucket, which has these sums."""
-        if sums:
-            self._waiting.append((number, sums))
-        while self._waiting and self._waiting[0][0] <= number - self._back:
-            earlier, those = self._waiting.popleft()
-            for key, one in those.items():
-                self._of.setdefault(key, _Window(self._length)).add(earlier, one)
-
-    def slices(self) -> Iterable[Slice]:
-        return self._of
-
-    def at(self, key: Slice, number: int) -> Sums:
-        """The sums of the slice, `back` buckets before `number`."""
-        window = self._of.get(key)
-        if window is None:
-            return NOTHING
-        sums = window.at(number - self._back)
-        if not window:
-            del self._of[key]
-        return sums
-
-
 class _ThresholdRule:
+    """One rule. Its buckets are judged many at once, in arrays with a row per bucket and a column per slice."""
+
     def __init__(self, rule: Rule, of: Threshold, episodes: Episodes, topic: str) -> None:
         self._of = of
         self._measure = MEASURES[of.metric]
         self._slices = tuple(SLICES[topic][name] for name in of.by)
         self._episodes = episodes
         length = micros_of(rule.every)
-        self._buckets_in_window = max(1, micros_of(of.window) // length)
+        self._window = max(1, micros_of(of.window) // length)
         self._backs = [micros_of(back) // length for back in BEFORE.get(of.against or "", ())]
-        self._patience = self._buckets_in_window + max(self._backs, default=0)
+        self._patience = self._window + max(self._backs, default=0)
         self._plan = Plan(of.plan, of.by, is_rate=self._measure.per is not None)
         self._targets: Terms | None = None
         start, end = self._plan.span
         planned = range(start // length, -(-end // length))
         self.buckets = Buckets(rule, self._measure, self._slices, length, self._patience, always=planned)
-        self._now = _Windows(self._buckets_in_window)
-        self._before = [_Windows(self._buckets_in_window, back) for back in self._backs]
+        self._always = tuple(self._plan.slices) if self._slices else ((),)
+        """The slices that are judged without events, too."""
+        self._sums = WindowSums(self._always)
         self._first: int | None = None
         """The first bucket with events."""
 
@@ -149,96 +100,113 @@ class _ThresholdRule:
         upto = self.buckets.next
         if upto is not None:
             self._first = self.buckets.first(reading)
-            for number, sums in self.buckets.stored(reading, upto - self._patience - 1, upto):
-                self._move(number, sums)
+            self._sums.add(self.buckets.stored(reading, upto - self._patience - 1, upto))
 
     def see(self, reading: Reading, piece: Released) -> None:
         if self._of.against == "target" and self._of.target is None:
             self._targets = _targets(reading, self._of.metric, piece.place(len(piece) - 1).recorded_at)
-        for closed in self.buckets.see(piece):
-            self._move(closed.number, closed.sums)
-            known = {key for windows in (self._now, *self._before) for key in windows.slices()}
-            for key in {*known, *self._plan.slices} if self._slices else ((),):
-                self._judge(closed, key)
-            self._episodes.advance(closed.at)
+        at_once = max(20, _CELLS // max(1, len(self._sums.columns)))
+        for closed in runs(self.buckets.see(piece), at_once):
+            if self._first is None:
+                self._first = next((one.number for one in closed if one.sums), None)
+            self._sums.add([(one.number, one.sums) for one in closed])
+            self._judge(piece, closed)
+            self._sums.forget(closed[-1].number - self._patience)
+            self._episodes.advance(closed[-1].at)
 
-    def _move(self, number: int, sums: dict[Slice, Sums]) -> None:
-        if self._first is None and sums:
-            self._first = number
-        for windows in (self._now, *self._before):
-            windows.move(number, sums)
-
-    def _judge(self, closed: Closed, key: Slice) -> None:
-        now, before = self._now.at(key, closed.number), self._then(closed.number, key)
-        expected = self._expected(closed, key, before)
-        if self._evidence(now, before, expected) < self._of.at_least:
-            return
-        value = self._value(now)
+    def _judge(self, piece: Released, closed: Sequence[Closed]) -> None:
+        """Judge buckets that follow one another."""
+        numbers = range(closed[0].number, closed[-1].number + 1)
+        now, *earlier = (self._sums.ending(numbers, self._window, back) for back in (0, *self._backs))
+        # A slice is judged while there is something to compare, and once more when nothing is left.
+        judged = np.logical_or.reduce([mask for one in (now, *earlier) for mask in (one.any, one.any_before)])
+        judged[:, : len(self._always)] = True
+        before = self._then(numbers, earlier, now.of.shape)
+        value, expected = self._value(now), self._expected(piece, closed, before)
         bound = self._bound(value, expected)
-        if math.isnan(value) or math.isnan(bound):
-            return
-        less = value < bound
-        until = instant(closed.at).isoformat() + "Z"
+        judged &= (self._evidence(now, before, expected) >= self._of.at_least) & ~np.isnan(value) & ~np.isnan(bound)
+        keys = list(self._sums.columns)
+        for row, found in groupby(np.argwhere(judged).tolist(), itemgetter(0)):
+            place, until = closed[row].place, instant(closed[row].at).isoformat() + "Z"
+            for _, column in found:
+                figures = (float(array[row, column]) for array in (value, bound, expected))
+                self._true(closed[row].at, place, until, keys[column], *figures)
+
+    def _true(self, at: int, place: Place, until: str, key: Slice, value: float, bound: float, expected: float) -> None:
         details: dict[str, Any] = {"metric": self._of.metric, "until": until, "measured": value}
         if self._of.against is not None:
             change = round((value - expected) / abs(expected), 4) if expected else None
             details |= {"against": self._of.against, "before": expected, "change": change}
         named = tuple(zip(self._of.by, key, strict=True))
-        self._episodes.true(named, closed.at, closed.place, value, bound, details, less_is_worse=less)
+        self._episodes.true(named, at, place, value, bound, details, less_is_worse=value < bound)
 
-    def _evidence(self, now: Sums, before: Sums, expected: float) -> float:
+    def _evidence(self, now: Windows, before: _Sums, expected: Floats) -> Floats:
         """How many events speak. Few instead of many are a finding; a rate of few, on either side, is none."""
         if self._measure.per is not None:
-            return min(now.per, before.per) if self._backs else now.per
-        return max(now.of, before.of if self._backs or math.isnan(expected) else expected)
+            return np.minimum(now.per, before.per) if self._backs else now.per
+        return np.maximum(now.of, before.of if self._backs else np.where(np.isnan(expected), before.of, expected))
 
-    def _then(self, number: int, key: Slice) -> Sums:
-        """The sums that the slice is compared with. Of several windows, the one with the middle value, among the latest
-        of those that had a value once the topic had events; an odd number, so that there is a middle."""
-        sums = [windows.at(key, number) for windows in self._before]
-        if len(sums) < 2:
-            return sums[0] if sums else NOTHING
-        assert self._first is not None
-        known = [
-            one
-            for one, back in zip(sums, self._backs, strict=True)
-            if number - back >= self._first and not math.isnan(self._value(one))
-        ]
-        if not known:
-            return NOTHING
-        odd = known[: len(known) - (len(known) + 1) % 2]
-        return sorted(odd, key=self._value)[len(odd) // 2]
+    def _then(self, numbers: range, earlier: Sequence[Windows], shape: tuple[int, ...]) -> _Sums:
+        """The sums that each slice is compared with. Of several windows, the one with the middle value, among the
+        latest of those that had a value once the topic had events; an odd number, so that there is a middle."""
+        if len(earlier) < 2:
+            return _Sums(earlier[0].of, earlier[0].per) if earlier else _Sums(np.zeros(shape), np.zeros(shape))
+        first = 2**62 if self._first is None else self._first
+        values = np.stack([self._value(windows) for windows in earlier])
+        ends = np.array(numbers) - np.array(self._backs)[:, None]
+        known = ~np.isnan(values) & (ends >= first)[:, :, None]
+        many = known.sum(axis=0)
+        odd = many - (many + 1) % 2
+        known &= np.cumsum(known, axis=0) <= odd
+        in_order = np.argsort(np.where(known, values, np.inf), axis=0, kind="stable")
+        middle = np.take_along_axis(in_order, (np.maximum(odd, 0) // 2)[None], axis=0)
+        of, per = (np.take_along_axis(np.stack(sums), middle, axis=0)[0] for sums in _both(earlier))
+        return _Sums(np.where(many > 0, of, 0.0), np.where(many > 0, per, 0.0))
 
-    def _expected(self, closed: Closed, key: Slice, before: Sums) -> float:
-        """What the value is compared with; NaN if there is nothing."""
-        match self._of.against:
-            case "plan":
-                end = (closed.number + 1) * self.buckets.length
-                return self._plan.between(key, end - self._buckets_in_window * self.buckets.length, end)
-            case "target" if self._targets is not None:
-                target = self._targets.at(key[self._of.by.index("campaign")], "target", closed.place.recorded_at)
-                return math.nan if target is None else float(target)
-            case "target":
-                return math.nan if self._of.target is None else self._of.target
-        return self._value(before)
+    def _expected(self, piece: Released, closed: Sequence[Closed], before: _Sums) -> Floats:
+        """What each value is compared with; NaN if there is nothing."""
+        if self._of.against not in ("plan", "target"):
+            return self._value(before)
+        expected = np.full_like(before.of, np.nan if self._of.target is None else self._of.target)
+        if self._of.against == "plan":
+            length = self.buckets.length
+            for key in self._plan.slices:
+                ends = [(one.number + 1) * length for one in closed]
+                planned = [self._plan.between(key, end - self._window * length, end) for end in ends]
+                expected[:, self._sums.columns[key]] = planned
+        elif self._targets is not None:
+            recorded = piece.recorded_when(np.array([one.at for one in closed]))
+            campaign = self._of.by.index("campaign")
+            for key, column in self._sums.columns.items():
+                expected[:, column] = self._targets.over(key[campaign], "target", recorded, missing=np.nan)
+        return expected
 
-    def _value(self, sums: Sums) -> float:
+    def _value(self, sums: Windows | _Sums) -> Floats:
         if self._measure.per is None:
             return sums.of
-        return sums.of / sums.per if sums.per else math.nan
+        return np.divide(sums.of, sums.per, out=np.full_like(sums.of, np.nan), where=sums.per != 0)
 
-    def _bound(self, value: float, expected: float) -> float:
-        """The bound that the value has passed; NaN if it has passed none."""
+    def _bound(self, value: Floats, expected: Floats) -> Floats:
+        """The bound that each value has passed; NaN if it has passed none."""
         of = self._of
         if of.against is None:
-            if of.above is not None and value > of.above:
-                return of.above
-            return of.below if of.below is not None and value < of.below else math.nan
+            below = np.full_like(value, np.nan) if of.below is None else np.where(value < of.below, of.below, np.nan)
+            return below if of.above is None else np.where(value > of.above, of.above, below)
         change = value - expected
-        if (of.direction == "up" and change < 0) or (of.direction == "down" and change > 0) or change == 0:
-            return math.nan
-        far = abs(change) >= of.absolute and abs(change) >= of.relative * abs(expected)
-        return expected if far else math.nan
+        wanted = {"up": change > 0, "down": change < 0, "both": change != 0}[of.direction]
+        far = (np.abs(change) >= of.absolute) & (np.abs(change) >= of.relative * np.abs(expected))
+        return np.where(wanted & far, expected, np.nan)
+
+
+class _Sums(NamedTuple):
+    """Numerators and denominators, per bucket and slice."""
+
+    of: Floats
+    per: Floats
+
+
+def _both(windows: Sequence[Windows]) -> tuple[list[Floats], list[Floats]]:
+    return [one.of for one in windows], [one.per for one in windows]
 
 
 def _targets(reading: Reading, metric: str, until: datetime) -> Terms:
