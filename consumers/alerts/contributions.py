@@ -18,7 +18,6 @@ from coupon_ledger.analysis.contributions import Contribution, Sums, of_ratios, 
 from coupon_ledger.ledger.plain import instant
 from coupon_ledger.ledger.topics import COUPON, ORDER
 from coupon_ledger.projections.alerts.buckets import tolerance_of
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF
 from coupon_ledger.projections.alerts.measures import MEASURES, SLICES, summed
 from coupon_ledger.projections.alerts.rules import Metric, Rule, Threshold
 from coupon_ledger.projections.alerts.threshold_rules import BEFORE
@@ -118,13 +117,31 @@ def _contributed(
 def _sums(
     reading: Reading, metric: str, key: Mapping[str, str], names: Sequence[str], start: datetime, end: datetime
 ) -> dict[str, _Parts]:
+    """What the parts of each kind add to the metric in a window."""
+    found = _summed(reading, metric, key, names, start, end, with_campaigns="campaign" in key)
+    # Claims name their campaign. Coupons are looked at only if an event does not.
+    if MEASURES[metric].topic == COUPON and "campaign" not in key and None in found.get("campaign", ()):
+        return _summed(reading, metric, key, names, start, end, with_campaigns=True)
+    return found
+
+
+def _summed(
+    reading: Reading,
+    metric: str,
+    key: Mapping[str, str],
+    names: Sequence[str],
+    start: datetime,
+    end: datetime,
+    *,
+    with_campaigns: bool,
+) -> dict[str, _Parts]:
     topic = MEASURES[metric].topic
     columns = {field: SLICES[topic][field] for field in (*key, *names)}
     journal = (
         f"SELECT * FROM {JOURNAL[topic]} WHERE occurred_at >= $start AND recorded_at >= $start"
         " AND least(occurred_at, recorded_at) < $end"
     )
-    if CAMPAIGN_OF in columns.values() and topic == COUPON:
+    if with_campaigns and topic == COUPON:
         journal = _WITH_CAMPAIGNS.format(events=journal)
     tests = "".join(f" AND {columns[field]} = $key_{n}" for n, field in enumerate(key))
     of, per = summed(metric)

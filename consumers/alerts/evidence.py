@@ -57,13 +57,17 @@ def _of_events(
     """What stands behind events of these types, whose fields have one of these values."""
     bounds = {"types": types, "after": after, "until": until}
     journal = (
-        f"SELECT * FROM {JOURNAL[COUPON]} WHERE type IN (SELECT unnest($types::VARCHAR[]))"
+        f"SELECT * FROM {JOURNAL[COUPON]} WHERE list_contains($types, type)"
         " AND recorded_at > $after AND occurred_at > $after AND least(occurred_at, recorded_at) <= $until"
     )
     if CAMPAIGN_OF in wanted:
         journal = with_campaigns(journal)
-    values = {f"value_{n}": allowed for n, allowed in enumerate(wanted.values())}
-    tests = [f"{name} IN (SELECT unnest($value_{n}::VARCHAR[]))" for n, name in enumerate(wanted)]
+    # One value is by far the usual case, and found without looking at most blocks of the journal.
+    values = {f"value_{n}": v[0] if len(v) == 1 else v for n, v in enumerate(wanted.values())}
+    tests = [
+        f"{name} = $value_{n}" if len(allowed) == 1 else f"list_contains($value_{n}, {name})"
+        for n, (name, allowed) in enumerate(wanted.items())
+    ]
     events = f"SELECT * FROM ({journal}) WHERE {' AND '.join(tests)}"
     query = sql(__package__, "behind").replace("WITH ", f"WITH events_behind AS MATERIALIZED ({events}), ", 1)
     found = reading.frame(query, bounds | values | {"n": _ROWS}).row(0, named=True)
