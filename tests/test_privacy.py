@@ -59,6 +59,7 @@ def test_config_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         assert SECRET not in shown and "/etc/key.pem" in shown and "kafka://u:********@h:1" in shown
 
 
+@pytest.mark.long
 def test_errors_about_an_address_show_no_secret() -> None:
     """Else a log of errors would hold the password."""
     ran = ledger("init", "--log", f"kafka://u:{SECRET}@127.0.0.1:1")

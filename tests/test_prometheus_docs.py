@@ -24,6 +24,8 @@ from tests.owners import Data, owning
 from tests.promql import PromqlError, read
 from tests.test_cli import POISON
 
+pytestmark = pytest.mark.long
+
 DOCS: Final = Path(__file__).parent.parent / "docs"
 RULES: Final = [
     rule

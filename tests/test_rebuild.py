@@ -32,6 +32,8 @@ from tests.command_line import (
 )
 from tests.owners import owning
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 TOUCH = {
     "topic": "user.events",

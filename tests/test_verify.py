@@ -45,6 +45,8 @@ from tests.owners import owning
 from tests.test_cross_rules import World
 from tests.test_fold_equivalence import poison
 
+pytestmark = pytest.mark.long
+
 SEED: Final = 22
 """Of a world with a coupon in every state."""
 PARTITIONS: Final = 3
