@@ -22,7 +22,7 @@ from coupon_ledger.projections.alerts.measures import MEASURES, SLICES, summed
 from coupon_ledger.projections.alerts.rules import Metric, Rule, Threshold
 from coupon_ledger.projections.alerts.threshold_rules import BEFORE
 from coupon_ledger.projections.connection import Reading, sql
-from coupon_ledger.projections.live.journal import JOURNAL
+from coupon_ledger.projections.live.journal import happened
 
 _MOST: Final = 10
 _PARTS: Final = {COUPON: ("channel", "campaign"), ORDER: ("channel", "store")}
@@ -137,10 +137,7 @@ def _summed(
 ) -> dict[str, _Parts]:
     topic = MEASURES[metric].topic
     columns = {field: SLICES[topic][field] for field in (*key, *names)}
-    journal = (
-        f"SELECT * FROM {JOURNAL[topic]} WHERE occurred_at >= $start AND recorded_at >= $start"
-        " AND least(occurred_at, recorded_at) < $end"
-    )
+    journal = happened(topic)
     if with_campaigns and topic == COUPON:
         journal = _WITH_CAMPAIGNS.format(events=journal)
     tests = "".join(f" AND {columns[field]} = $key_{n}" for n, field in enumerate(key))

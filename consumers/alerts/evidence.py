@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from coupon_ledger.consumers.alerts.contributions import contributions
@@ -17,9 +17,10 @@ from coupon_ledger.projections.alerts.campaigns import with_campaigns
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF
 from coupon_ledger.projections.alerts.rules import Rule, Velocity
 from coupon_ledger.projections.connection import Reading, sql
-from coupon_ledger.projections.live.journal import JOURNAL
+from coupon_ledger.projections.live.journal import happened
 
 _ROWS: Final = 10
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,8 @@ def _of_events(
     reading: Reading, types: list[str], wanted: Mapping[str, list[str]], after: datetime, until: datetime
 ) -> Behind:
     """What stands behind events of these types, whose fields have one of these values."""
-    bounds = {"types": types, "after": after, "until": until}
-    journal = (
-        f"SELECT * FROM {JOURNAL[COUPON]} WHERE list_contains($types, type)"
-        " AND recorded_at > $after AND occurred_at > $after AND least(occurred_at, recorded_at) <= $until"
-    )
+    bounds = {"types": types, "start": after + _MICROSECOND, "end": until + _MICROSECOND}
+    journal = f"SELECT * FROM ({happened(COUPON)}) WHERE list_contains($types, type)"
     if CAMPAIGN_OF in wanted:
         journal = with_campaigns(journal)
     # One value is by far the usual case, and found without looking at most blocks of the journal.

@@ -47,6 +47,16 @@ def columns(topic: str) -> tuple[str, ...]:
     return ("key_hash", *wire_fields(topic), *POSITION)
 
 
+def happened(topic: str) -> str:
+    """A query for the events of the topic whose min(`occurred_at`, `recorded_at`) is at or after `$start` and before
+    `$end`. In two parts, of which each finds its blocks of the journal, so that time does not grow with history."""
+    return (
+        f"SELECT * FROM {JOURNAL[topic]} WHERE occurred_at >= $start AND occurred_at < $end AND recorded_at >= $start"
+        f" UNION ALL SELECT * FROM {JOURNAL[topic]}"
+        " WHERE occurred_at >= $end AND recorded_at >= $start AND recorded_at < $end"
+    )
+
+
 def table_statements() -> list[str]:
     """The CREATE TABLE statements of all journals and their conflicts."""
     return [_table(topic, names[topic]) for names in (JOURNAL, CONFLICTS) for topic in SCHEMA_NAME]
