@@ -14,7 +14,7 @@ from queue import Empty, Queue
 from typing import Final, NamedTuple
 
 from coupon_ledger.ledger.alert_events import RecordedAlertEvent, events_in
-from coupon_ledger.ledger.errors import LedgerError, LogTruncated
+from coupon_ledger.ledger.errors import LedgerError, LogNotInitialised, LogTruncated
 from coupon_ledger.ledger.log import LogReader, TopicPartition
 from coupon_ledger.ledger.topics import ALERTS
 
@@ -49,6 +49,7 @@ class Tail:
         self._pieces: Queue[Piece] = Queue(_AHEAD)
         self._stop = threading.Event()
         self._at_end = threading.Event()
+        self._no_topic = threading.Event()
         self._thread = threading.Thread(target=self._run, name="alerts tail", daemon=True)
         self._thread.start()
 
@@ -56,6 +57,11 @@ class Tail:
     def complete(self) -> bool:
         """Whether everything up to the end that the topic had at the start was read and taken."""
         return self._at_end.is_set() and self._pieces.empty()
+
+    @property
+    def lacks_topic(self) -> bool:
+        """Whether the log was made before there were alerts, and has no topic for them."""
+        return self._no_topic.is_set()
 
     def taken(self, timeout_s: float = 0.0) -> Piece | None:
         """The next piece; None if there is none within `timeout_s`."""
@@ -78,6 +84,10 @@ class Tail:
             except LogTruncated as error:
                 _logger.warning("alerts: %s; what is left of the topic is read", error)
                 self._positions.clear()
+            except LogNotInitialised as error:
+                if not self._no_topic.is_set():
+                    _logger.warning("alerts: %s", error)
+                self._no_topic.set()
             except LedgerError as error:
                 if pause_s > _SAID_AFTER_S:  # the consumer reads the same log, and says at once what is wrong with it
                     _logger.warning("alerts: %s; trying again in %.0f s", error, pause_s)
@@ -88,6 +98,7 @@ class Tail:
 
     def _read_on(self, log: LogReader) -> None:
         partitions = log.partitions([ALERTS])
+        self._no_topic.clear()
         ends = log.end_positions(partitions)
         for partition, earliest in log.earliest_positions(partitions).items():
             self._positions.setdefault(partition, earliest)

@@ -164,7 +164,9 @@ class AlertWork:
         while not (self._synced and self._episodes.done):
             if self._stopped:
                 return
-            if time.monotonic() > deadline or time.monotonic() < self._pause_until:
+            assert self._tail is not None
+            past = time.monotonic() > deadline or time.monotonic() < self._pause_until
+            if past or self._tail.lacks_topic:
                 _logger.warning("alerts: not everything was looked at; the next `consume` goes on")
                 return
             self()
