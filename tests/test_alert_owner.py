@@ -127,7 +127,7 @@ def test_a_log_from_before_alerts_is_consumed_all_the_same(place: Place, caplog:
     place.run()
     assert _rows(place, "SELECT count(*) FROM coupons") == [(3,)]
     said = [record.getMessage() for record in caplog.records if record.name.startswith("coupon_ledger.consumers")]
-    assert len(said) == 2, said
+    assert not any("trying again" in line for line in said), said
     assert said[0].endswith("no topic coupon.alerts; run `coupon-ledger init`") and "goes on" in said[1]
     place.log.create_topics()
     place.run()
