@@ -4,6 +4,7 @@ tried."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any, Final
 
@@ -132,8 +133,9 @@ def _in_states(reading: Reading, ways: Sequence[Way], of: BacktestOf, progress: 
             return
         asked = [Asking(way.rule) for way in ways]
         topics = frozenset().union(*(way.topics for way in ways))
-        for state in restored.restored(reading, at, topics, progress):
-            for one in asked:
-                one.see(state)
+        with closing(restored.restored(reading, at, topics, progress)) as states:
+            for state in states:
+                for one in asked:
+                    one.see(state)
     for one in asked:
         yield from one.alerts(at[-1])

@@ -7,7 +7,7 @@ Nothing of the live database is changed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,7 +80,7 @@ def instants(first: datetime, last: datetime, every: timedelta) -> list[datetime
 
 def restored(
     reading: Reading, at: Sequence[datetime], topics: Collection[str], progress: Progress = ignore
-) -> Iterator[State]:
+) -> Generator[State, None, None]:
     """Yield the state at each of the instants of the data's clock (naive UTC, ascending), unless it is that before: the
     latest one, in the order of recording, in which the clock had not passed the instant. Only events of `topics` are
     folded. `progress`: in events."""

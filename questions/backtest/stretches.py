@@ -94,20 +94,13 @@ def raised(stretches: Iterable[Stretch], rule: Rule, clock: datetime) -> Iterato
         if alert is not None:
             yield _ended(alert, rule.keep, clock)
         alert = None
-        if _fires(stretch, rule.hold, clock):
+        if (stretch.until or clock) - stretch.since >= rule.hold:
             fired = stretch.since + rule.hold
             value = next(value for at, value in reversed(stretch.values) if at <= fired)
             times = len(stretch.values)
             alert = Raised(stretch.group, stretch.since, fired, stretch.until, None, value, peak, times)
     if alert is not None:
         yield _ended(alert, rule.keep, clock)
-
-
-def _fires(stretch: Stretch, hold: timedelta, clock: datetime) -> bool:
-    """Whether the condition still holds when it has held for long enough."""
-    if not hold:
-        return True
-    return clock - stretch.since >= hold if stretch.until is None else stretch.until - stretch.since > hold
 
 
 def _goes_on(alert: Raised, stretch: Stretch, keep: timedelta) -> bool:
