@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +21,7 @@ from coupon_ledger.consumers.alerts.on_tables import OnTables
 from coupon_ledger.ledger.alert_commands import Condition, Terms, Tick
 from coupon_ledger.ledger.alert_life import decide
 from coupon_ledger.ledger.alert_state import Alert, evolve
+from coupon_ledger.ledger.lifecycle import Delivery
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections.alerts.rules import Rule, Violations
 from coupon_ledger.projections.connection import Cursor
@@ -39,7 +40,7 @@ from coupon_ledger.questions.registry import answer
 from tests.alert_owner import Place, append, told
 from tests.command_line import done
 from tests.examples import examples
-from tests.folding import Delivery, frame_of, scratch_store
+from tests.folding import frame_of, scratch_store
 from tests.test_alert_offenders import NOW, emptied, publish
 from tests.test_alert_offenders import health as judged_live
 from tests.test_cross_rules import World, consume
@@ -109,7 +110,7 @@ def _lives(held: list[bool], terms: Terms) -> Iterator[tuple[datetime, datetime,
         now = at(minute).replace(tzinfo=UTC)
         if holds and (minute == 0 or not held[minute - 1]):
             since = minute
-        about = {"rule": "r", "labels": {}, "at": now, "now": now, "terms": terms}
+        about: dict[str, Any] = {"rule": "r", "labels": {}, "at": now, "now": now, "terms": terms}
         if holds:
             goes_on = alert is not None and alert.is_open and not _over(alert, now)
             name = alert.alert_id if goes_on and alert is not None else str(since)
@@ -184,6 +185,42 @@ def test_of_several_violations_in_one_use_the_money_counts_once_and_the_newest_a
     first, second = (json.loads(row["details"]) for row in violations.alerts(known, tried, at(100)))
     assert (first["count"], first["money_minor"], first["coupons"], first["orders"]) == (2, 500, ["c2", "c1"], ["o"])
     assert (second["count"], second["coupons"]) == (1, ["c50"])
+
+
+USED = {"kind": "violation", "codes": ["used_when_used"], "by": ["campaign"]}
+ORPHAN = {"kind": "violation", "codes": ["orphan_use"], "by": ["campaign"]}
+
+
+def test_a_violation_counts_from_when_the_log_knew_of_it(store: Store) -> None:
+    """An alert that comes two hours late is not the one that a backtest promises for the minute of the fault."""
+    worth = {"coupon_type": "cash", "face_value_minor": 500, "currency": "CNY"}
+    issued = {"type": "issued", "channel": "app", "campaign_id": "k-1", **worth}
+    claimed = {"type": "claimed", "user_id": "u", "channel": "app"}
+    used = {
+        "type": "used",
+        "order_id": "o",
+        "user_id": "u",
+        "discount_minor": 400,
+        "currency": "CNY",
+        "campaign_id": "k-1",
+    }
+    events: list[tuple[str, dict[str, Any], float, float]] = [
+        ("c1", issued, 0, 0),
+        ("c1", claimed, 1, 1),
+        ("c1", used, 10, 10),
+        ("c2", issued, 90, 90),
+        ("c1", used, 5, 120),  # recorded late: the other use becomes the second one
+        ("c2", claimed, 300, 300),
+    ]
+    _fold(store, events)
+    rules = [rule(USED, "twice"), rule(ORPHAN, "orphan")]
+    happened = {row["rule"]: row["fired_at"] for row in asked(store, rules, clock="occurred")}
+    known = {row["rule"]: row["fired_at"] for row in asked(store, rules)}
+    assert happened == {"twice": at(10), "orphan": at(5)}
+    assert known == {"twice": at(90), "orphan": at(90)}  # the clock that the log had reached at minute 120
+    _fold(store, [("c3", {**used, "campaign_id": "k-2"}, 301, 301), ("c4", {**used, "campaign_id": "k-3"}, 400, 400)])
+    [third] = [row for row in asked(store, rules) if json.loads(row["key"]) == {"campaign": "k-2"}]
+    assert (third["rule"], third["fired_at"]) == ("orphan", at(316))  # after the grace
 
 
 # ── Against an owner that runs ───────────────────────────────────────────────────────────────────────────────
@@ -306,15 +343,26 @@ QUERY = {"kind": "sql", "key": ["campaign"], "value": "n",
 
 def _claims(store: Store, number: int) -> None:
     """One coupon a minute, recorded when it is created."""
+    created = {
+        "type": "created",
+        "campaign_id": "k-1",
+        "coupon_type": "cash",
+        "face_value_minor": 100,
+        "currency": "CNY",
+    }
+    _fold(store, [(f"c{n}", created, n, n) for n in range(number)])
 
-    events = [
-        Delivery({"event_id": f"e{n}", "type": "created", "coupon_id": f"c{n}", "campaign_id": "k-1", "source": "s",
-                  "coupon_type": "cash", "face_value_minor": 100, "currency": "CNY",
-                  "occurred_at": at(n).replace(tzinfo=UTC)}, int(at(n).replace(tzinfo=UTC).timestamp() * 1e6), 0, n)
-        for n in range(number)
-    ]  # fmt: skip
+
+def _fold(store: Store, events: Sequence[tuple[str, Mapping[str, Any], float, float]]) -> None:
+    """Fold events: coupon, content, and the minutes at which they happened and were recorded."""
+    deliveries = []
+    for n, (coupon, event, minute, recorded) in enumerate(events):
+        about = {"event_id": f"{coupon}-{n}", "coupon_id": coupon, "source": "s"}
+        micros = int(at(recorded).replace(tzinfo=UTC).timestamp() * 1e6)
+        whole = {**about, **event, "occurred_at": at(minute).replace(tzinfo=UTC)}
+        deliveries.append(Delivery(whole, micros, 0, int(recorded * 100) + n))
     with store.transaction():
-        apply(store, "coupon.events", frame_of("coupon.events", events))
+        apply(store, "coupon.events", frame_of("coupon.events", deliveries))
 
 
 def test_a_query_is_asked_in_each_state_and_one_that_fails_stops_no_other(store: Store) -> None:
