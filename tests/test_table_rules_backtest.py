@@ -295,6 +295,7 @@ def test_a_backtest_says_what_a_running_owner_raised(tmp_path: Path) -> None:
 
 TABLES = ("coupons", "orders", "campaigns", "users", "violations", "persons", "coupon_events", "order_events")
 
+KEYED = ("coupons", "orders", "campaigns", "users", "coupon_events", "order_events")
 DELIVERIES = (*JOURNAL.values(), *CONFLICTS.values())
 
 
@@ -318,6 +319,10 @@ def test_a_restored_state_is_that_of_a_question_about_the_past(
             newest = " UNION ALL ".join(f"SELECT recorded_at FROM {table}" for table in DELIVERIES)
             [(until,)] = state.cursor.rows(f"SELECT max(recorded_at) FROM ({newest})")
             seen.append((until, state.clock, _tables(state.cursor)))
+        keyed = restored.restored(cursor, instants, INPUT_TOPICS, only_by_key=True)
+        assert [(s.clock, _tables(s.cursor, KEYED)) for s in keyed] == [
+            (clock, {name: tables[name] for name in KEYED}) for _, clock, tables in seen
+        ]
         cursor.end()
         for until, clock, tables in seen:
             cursor.begin()
@@ -330,10 +335,10 @@ def test_a_restored_state_is_that_of_a_question_about_the_past(
         cursor.close()
 
 
-def _tables(cursor: Cursor) -> dict[str, list[str]]:
+def _tables(cursor: Cursor, tables: Sequence[str] = TABLES) -> dict[str, list[str]]:
     return {
         table: sorted(map(str, cursor.frame(f"SELECT * FROM {table}").drop("first_recorded_at", strict=False).rows()))
-        for table in TABLES
+        for table in tables
     }
 
 

@@ -133,7 +133,8 @@ def _in_states(reading: Reading, ways: Sequence[Way], of: BacktestOf, progress: 
             return
         asked = [Asking(way.rule) for way in ways]
         topics = frozenset().union(*(way.topics for way in ways))
-        with closing(restored.restored(reading, at, topics, progress)) as states:
+        by_key = all(way.by_key for way in ways)
+        with closing(restored.restored(reading, at, topics, progress, only_by_key=by_key)) as states:
             for state in states:
                 for one in asked:
                     one.see(state)

@@ -36,12 +36,13 @@ _EMPTY: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a rule is tried. `topics`: for `states`, those from which the tables are made that it reads. `why`: what the
-    past does not say."""
+    """How a rule is tried. `topics`: for `states`, those from which the tables are made that it reads; `by_key`:
+    whether all of these are in `restored.BY_KEY`. `why`: what the past does not say."""
 
     rule: Rule
     kind: str
     topics: frozenset[str] = _EMPTY
+    by_key: bool = False
     why: Note | None = None
 
 
@@ -68,7 +69,7 @@ def _outside(rule: Rule, what: Note) -> Way:
 
 def _of_health(rule: Rule, of: Health, *, occurred: bool) -> Way:
     if of.of == "sweep_overdue":
-        return Way(rule, "states", frozenset({COUPON}))
+        return Way(rule, "states", frozenset({COUPON}), by_key=True)
     if of.of not in FINDERS:
         return _outside(rule, _OUTSIDE[of.of])
     if occurred:
@@ -88,9 +89,8 @@ def _of_query(reading: Reading, rule: Rule, of: Sql) -> Way:
     tables = tables_read(reading, of.query)
     if others := sorted(tables - restored.TOPICS_OF.keys()):
         return _outside(rule, note("what {tables} had in it", tables=others))
-    return Way(
-        rule, "states", frozenset().union(*(restored.TOPICS_OF[table] for table in tables)) or frozenset({COUPON})
-    )
+    topics = frozenset().union(*(restored.TOPICS_OF[table] for table in tables)) or frozenset({COUPON})
+    return Way(rule, "states", topics, by_key=tables <= restored.BY_KEY)
 
 
 def instants(reading: Reading, ways: Sequence[Way], since: datetime | None, until: datetime | None) -> list[datetime]:
