@@ -38,6 +38,7 @@ from coupon_ledger.questions.backtest.stretches import raised, stretches_of
 from coupon_ledger.questions.parameters import Parameters
 from coupon_ledger.questions.registry import answer
 from tests.alert_owner import Place, append, told
+from tests.alert_world import store_events
 from tests.command_line import done
 from tests.examples import examples
 from tests.folding import frame_of, scratch_store
@@ -374,7 +375,15 @@ def test_a_query_is_asked_in_each_state_and_one_that_fails_stops_no_other(store:
     """Queries are the rules that people write themselves: nobody has tried them yet."""
     _claims(store, 10)
     broken = QUERY | {"query": "SELECT campaign_id AS campaign, 'x' AS n FROM coupons"}
-    rows = asked(store, [rule(QUERY, "many", hold="PT2M"), rule(broken, "broken")])
+    names = "abcdefghi"
+    many_rows = ", ".join(f"coupons {name}" for name in names)
+    slow = QUERY | {
+        "query": f"SELECT a.campaign_id AS campaign, count(*) AS n FROM {many_rows} GROUP BY 1",
+        "timeout": "1s",
+    }
+    rows = asked(store, [rule(slow, "slow"), rule(broken, "broken"), rule(QUERY, "many", hold="PT2M")])
+    [stopped] = [row for row in rows if row["rule"] == "slow" and row["problem"] is not None]
+    assert "took longer than 1 s" in stopped["problem"]
     [many] = [row for row in rows if row["rule"] == "many"]
     assert (many["opened_at"], many["fired_at"], many["value"], many["peak"]) == (at(2), at(4), 5, 10)
     [failed] = [row for row in rows if row["rule"] == "broken"]
@@ -406,6 +415,24 @@ def test_what_cannot_be_restored_is_named(store: Store) -> None:
     }  # fmt: skip
     assert by_rule["query"]["restored_states"] == 3 and by_rule["query"]["apart_seconds"] == 60
     assert "alert_events" in by_rule["of_alerts"]["why"]
+
+
+def test_of_rules_about_which_the_log_says_nothing_the_alerts_that_were_raised_count(store: Store) -> None:
+    """Whether a lag rule is noisy can only be told from the alerts that people got."""
+    now = at(10).replace(tzinfo=UTC)
+    about: dict[str, Any] = {"labels": {}, "now": now, "at": now, "alert_id": "a" * 64, "value": 500.0}
+    with store.transaction():
+        store_events(
+            store,
+            [e for name in ("lag", "other") for e in decide(Condition(rule=name, outcome="holds", **about), None)],
+        )
+    lag = rule({"kind": "health", "of": "lag", "above": 120}, "lag")
+    [row] = asked(store, [lag])
+    assert (row["rule"], row["fired_at"], row["value"], row["closed_at"]) == ("lag", at(10), 500, None)
+    assert json.loads(row["details"])["alert_id"] == "a" * 64
+    assert asked(store, [lag], since=at(11)) == []
+    with store.transaction():
+        store_events(store, [])
 
 
 # ── Health ───────────────────────────────────────────────────────────────────────────────────────────────────

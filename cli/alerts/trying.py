@@ -38,8 +38,7 @@ class Trial:
         found = list(self._ask("alert-backtest", rules=[rule.as_json() for rule in rules], **self.period))
         for row in found:
             if row["problem"] is not None:
-                warn("rule {rule} failed, so it was not tried to the end: {problem}", rule=row["rule"],
-                     problem=row["problem"])  # fmt: skip
+                warn("{problem}; it was not tried to the end", problem=row["problem"])
         return [row for row in found if row["problem"] is None]
 
     def rules_in_force(self) -> list[Rule]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from coupon_ledger.ledger.errors import RuleFailed
 from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.questions.alerts.offenders import Vitals, offenders_of
@@ -47,8 +46,10 @@ class Asking:
         self.asked_at = state.clock
         try:
             found = offenders_of(state.cursor, self.rule, Vitals(now=state.clock))
-        except RuleFailed as error:
-            self.problem = str(error)
+        except Exception as error:  # whatever a rule does, the others are asked
+            self.problem = str(error) or type(error).__name__
+            state.cursor.end()  # it may have been interrupted
+            state.cursor.begin()
             return
         self._note({tuple(one.key.items()): one for one in found}, state.clock)
 
