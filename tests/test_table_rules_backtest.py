@@ -421,18 +421,14 @@ def test_of_rules_about_which_the_log_says_nothing_the_alerts_that_were_raised_c
     """Whether a lag rule is noisy can only be told from the alerts that people got."""
     now = at(10).replace(tzinfo=UTC)
     about: dict[str, Any] = {"labels": {}, "now": now, "at": now, "alert_id": "a" * 64, "value": 500.0}
-    with store.transaction():
-        store_events(
-            store,
-            [e for name in ("lag", "other") for e in decide(Condition(rule=name, outcome="holds", **about), None)],
-        )
+    raised_live = [Condition(rule=name, outcome="holds", **about) for name in ("lag", "other")]
+    store_events(store, [event for condition in raised_live for event in decide(condition, None)])
     lag = rule({"kind": "health", "of": "lag", "above": 120}, "lag")
     [row] = asked(store, [lag])
     assert (row["rule"], row["fired_at"], row["value"], row["closed_at"]) == ("lag", at(10), 500, None)
     assert json.loads(row["details"])["alert_id"] == "a" * 64
     assert asked(store, [lag], since=at(11)) == []
-    with store.transaction():
-        store_events(store, [])
+    store_events(store, [])
 
 
 # ── Health ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -94,6 +94,9 @@ def backtest(
             else:
                 conditions = {rule.name: rule.condition for rule in rules}
                 rows = list(comparison.by_rule(tried, current, days, known, conditions))
+                for row in rows:
+                    if row["rule"] in trial.failed:
+                        row["unfounded"] = None  # the rest is not known, so this is no proof
     if output == "table":
         _print_table(rows)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,10 +26,11 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Trial:
     """A backtest in a period: `since`, `until`, `clock`, as the question takes them. Use it within `together`, so that
-    all its questions read one state."""
+    all its questions read one state. `failed`: the names of the rules that could not be tried to the end."""
 
     settings: Settings
     period: Mapping[str, Any]
+    failed: set[str] = field(default_factory=set)
 
     def alerts(self, rules: Sequence[Rule]) -> list[Row]:
         """The alerts that the rules would have raised. Says which rules failed."""
@@ -38,6 +39,7 @@ class Trial:
         found = list(self._ask("alert-backtest", rules=[rule.as_json() for rule in rules], **self.period))
         for row in found:
             if row["problem"] is not None:
+                self.failed.add(row["rule"])
                 warn("{problem}; it was not tried to the end", problem=row["problem"])
         return [row for row in found if row["problem"] is None]
 
