@@ -69,7 +69,11 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
     definition = QUESTIONS[question]
     back = definition.looks_back(definition.read(question, parameters))
     with ExitStack() as looking:
-        bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
+        bar = (
+            looking.enter_context(progress("looking back", 0, "records" if question == "alert-backtest" else "keys"))
+            if back
+            else None
+        )
         with _source(settings, bar) as source:
             answer = source.ask(question, **parameters)
             if bar:

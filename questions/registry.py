@@ -23,7 +23,7 @@ from coupon_ledger.questions import looking_back
 from coupon_ledger.questions.alerts import alerts, stats
 from coupon_ledger.questions.asking import Answer, AsOf, Frames, Question, Source, as_of, cut_of
 from coupon_ledger.questions.attribution import attribution
-from coupon_ledger.questions.backtest import backtest
+from coupon_ledger.questions.backtest import backtest, behind
 from coupon_ledger.questions.customers import customers
 from coupon_ledger.questions.experiments import experiments
 from coupon_ledger.questions.finance import finance
@@ -137,6 +137,8 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
     "metrics": Question(metrics.metrics, stand_in=looking_back.metrics),
     "metric-explained": Question(metrics.metric_explained, json=("parameters", "rows"), stand_in=looking_back.metrics),
     "alert-backtest": Question(backtest.backtest, limit_s=900, json=("key", "details"), folds=True),
+    "alert-backtest-plan": Question(backtest.backtest_plan, limit_s=120),
+    "alert-backtest-behind": Question(behind.alerts_behind, limit_s=300),
     "event-span": Question(backtest.event_span),
     "attribution": Question(attribution.attribution, limit_s=300, stand_in=looking_back.attribution),
     "attribution-notes": Question(attribution.attribution_notes, limit_s=300, stand_in=looking_back.attribution),

@@ -58,6 +58,7 @@ def _alert(name: str, minute: int, key: dict[str, str], *, closed: bool = True) 
     return {
         "rule": name, "key": json.dumps(key), "opened_at": at, "fired_at": at,
         "closed_at": at + timedelta(minutes=5) if closed else None, "value": 3.0, "threshold": 2.0,
+        "rule_version": "1", "last_true_at": at, "details": None,
     }  # fmt: skip
 
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from coupon_ledger.cli.alerts.trying import Trial
 from coupon_ledger.cli.asking import together
 from coupon_ledger.cli.options import LOG, instant_option, output_option, settings_options
 from coupon_ledger.cli.output import print_rows
-from coupon_ledger.cli.tables import echo_wrapped, warn
+from coupon_ledger.cli.tables import warn
 from coupon_ledger.ledger.errors import alike
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.questions.backtest import comparison
 from coupon_ledger.questions.backtest.parameters import BacktestOf
 from coupon_ledger.questions.parameters import about
-from coupon_ledger.reports.labels import say, text_of
+from coupon_ledger.reports.alerts import key_in_words
+from coupon_ledger.reports.labels import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from coupon_ledger.projections.alerts.rules import Rule
-    from coupon_ledger.questions.asking import Source
 
-_DAY: Final = timedelta(days=1)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -64,8 +64,9 @@ def backtest(
 ) -> None:
     """Try alert rules on the past, beside the rules in force.
 
-    The rules are evaluated on the whole journal by the code that evaluates them live, so the result is what would have
-    happened. Rules on the tables (kinds violation, sql, guardrail, reconciliation, health) are left out.
+    Rules on the stream are evaluated on the whole journal by the code that evaluates them live, rules on violations on
+    all that count. Rules that ask the tables are asked in states of the past. What the past does not say, such as how
+    far the consumer was behind, is named, and the alerts that were really raised count.
 
     \b
     coupon-ledger alerts backtest --rules rules.yaml --from 2026-11-10 --to 2026-11-12
@@ -76,30 +77,61 @@ def backtest(
     known = comparison.read_faults(labels) if labels else []
     period = {"since": window["from"], "until": window["to"], "clock": window["clock"]}
     rules = _rules(settings, file, names)
-    with together(settings) as source:
-        current = _alerts(source, None, period)
-        days = _days(source, current, period)
+    with together(settings):
+        trial = Trial(settings, period)
+        days = trial.days()
         if sweep is not None:
-            rows = _swept(source, rules, sweep, period, days, known)
+            rows = _swept(trial, rules, sweep, days, known)
+        elif faults:
+            trial.say_limits(rules)
+            rows = list(comparison.by_fault(trial.alerts(rules), known))
         else:
-            tried = _alerts(source, rules, period)
-            mine = [a for a in current if not names or a["rule"] in names]
+            trial.say_limits(rules)
+            tried, current = trial.beside_those_in_force(rules, names)
             if differences:
-                rows = list(comparison.differences(tried, mine))
-            elif faults:
-                rows = list(comparison.by_fault(tried, known))
+                rows = list(comparison.differences(tried, current))
+                rows = trial.with_those_behind(rows, [*rules, *trial.rules_in_force()])
             else:
                 conditions = {rule.name: rule.condition for rule in rules}
-                rows = list(comparison.by_rule(tried, mine, days, known, conditions))
+                rows = list(comparison.by_rule(tried, current, days, known, conditions))
+                for row in rows:
+                    if row["rule"] in trial.failed:
+                        row["unfounded"] = None  # the rest is not known, so this is no proof
     if output == "table":
-        for row in rows:
-            row.pop("condition", None)
-    print_rows(rows, output)
+        _print_table(rows)
+    else:
+        print_rows(rows, output)
+
+
+_HIDDEN: Final = frozenset({"condition", "rule_version", "opened_at", "last_true_at", "details"})
+_DIFFERENCE: Final = (
+    "only_in rule key fired_at behind_users behind_coupons behind_orders money_minor value threshold closed_at currency"
+)
+_FEW: Final = 3
+"""How many ids of a list a table shows."""
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    shown = []
+    for row in rows:
+        names = _DIFFERENCE.split() if "only_in" in row else [name for name in row if name not in _HIDDEN]
+        shown.append({name: _for_people(name, row[name]) for name in names})
+    print_rows(shown, "table")
+
+
+def _for_people(name: str, value: Any) -> Any:
+    if name == "key":
+        return key_in_words(json.loads(value))
+    return _few(value) if name.startswith("behind_") and value is not None else value
+
+
+def _few(ids: Sequence[str]) -> str:
+    more = len(ids) - _FEW
+    return ", ".join(ids[:_FEW]) + (f" +{more}" if more > 0 else "")
 
 
 def _rules(settings: Settings, file: Path | None, names: Sequence[str]) -> list[Rule]:
-    """The streamed rules to try. Says what is wrong in the file, and which rules are left out."""
-    from coupon_ledger.projections.alerts.engine import topics_of
+    """The rules to try. Says what is wrong in the file."""
     from coupon_ledger.projections.alerts.rules_file import load
 
     loaded = load(file or settings.alert_rules)
@@ -108,51 +140,24 @@ def _rules(settings: Settings, file: Path | None, names: Sequence[str]) -> list[
     rules = loaded.rule_set.in_force()
     if unknown := sorted(set(names) - {rule.name for rule in rules}):
         raise click.UsageError(f"no rule {unknown[0]}; `coupon-ledger alerts rules list` shows them")
-    chosen = [rule for rule in rules if not names or rule.name in names]
-    streamed = [rule for rule in chosen if topics_of(rule)]
-    if left := len(chosen) - len(streamed):
-        echo_wrapped(say("{left:count} rule{left:s} on the tables {left:were} left out", left=left), err=True)
-    return streamed
-
-
-def _alerts(source: Source, rules: Sequence[Rule] | None, period: Mapping[str, Any]) -> list[dict[str, Any]]:
-    chosen = None if rules is None else [rule.as_json() for rule in rules]
-    answer = source.ask("alert-backtest", rules=chosen, **period)
-    return [row for frame in answer.frames for row in frame.iter_rows(named=True)]
-
-
-def _days(source: Source, alerts: Sequence[Mapping[str, Any]], period: Mapping[str, Any]) -> float:
-    """The length of the period in days, 0 if it is unknown."""
-    since, until = period["since"], period["until"]
-    if since is None or until is None:
-        answer = source.ask("event-span")
-        first, last = next(iter(answer.frames)).row(0)
-        since, until = since or first, until or last
-    if since is None or until is None:
-        return 0.0
-    since, until = (at.replace(tzinfo=None) for at in (since, until))
-    return max(float((until - since) / _DAY), 1e-9)
+    return [rule for rule in rules if not names or rule.name in names]
 
 
 def _swept(
-    source: Source,
-    rules: Sequence[Rule],
-    sweep: str,
-    period: Mapping[str, Any],
-    days: float,
-    faults: Sequence[comparison.Fault],
+    trial: Trial, rules: Sequence[Rule], sweep: str, days: float, faults: Sequence[comparison.Fault]
 ) -> list[dict[str, Any]]:
     """One row per value of the field."""
+    variants = list(_variants(rules, sweep))
+    field = sweep.partition("=")[0].rpartition(".")[2]
+    trial.say_limits([variants[0][1]])
     rows: list[dict[str, Any]] = []
-    for value, rule in _variants(rules, sweep):
-        tried = _alerts(source, [rule], period)
-        [row] = comparison.by_rule(tried, [], days, faults, {rule.name: rule.condition})
-        field = sweep.partition("=")[0].rpartition(".")[2]
+    for value, rule in variants:
+        [row] = comparison.by_rule(trial.alerts([rule]), [], days, faults, {rule.name: rule.condition})
         rows.append({"rule": rule.name, field: value, **{k: v for k, v in row.items() if k in _OF_SWEEP}})
     return rows
 
 
-_OF_SWEEP: Final = ("alerts", "alerts_per_day", "faults_found", "unfounded", "delay_minutes", "caught_minor")
+_OF_SWEEP: Final = frozenset("alerts alerts_per_day faults_found unfounded delay_minutes caught_minor currency".split())
 
 
 def _variants(rules: Sequence[Rule], sweep: str) -> Iterator[tuple[str, Rule]]:

@@ -22,7 +22,7 @@ from coupon_ledger.projections.alerts.episodes import SCHEMA
 from coupon_ledger.projections.alerts.in_force import InForce
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.connection import Reading, live_schema
-from coupon_ledger.projections.live.journal import JOURNAL
+from coupon_ledger.projections.live.journal import CONFLICTS, JOURNAL
 
 
 def replay(
@@ -35,7 +35,7 @@ def replay(
     """
     rows: list[dict[str, Any]] = []
     streamed = {topic: [rule for rule in rules if topic in topics_of(rule)] for topic in (COUPON, ORDER)}
-    with _in_order(reading, occurred=occurred):
+    with in_order(reading, occurred=occurred):
         totals = {topic: _events(reading, topic, until) for topic, mine in streamed.items() if mine}
         done = 0
         progress(0, sum(totals.values()))
@@ -52,9 +52,9 @@ def replay(
 
 
 @contextmanager
-def _in_order(reading: Reading, *, occurred: bool) -> Iterator[None]:
+def in_order(reading: Reading, *, occurred: bool) -> Iterator[None]:
     """Within the block, with `occurred`, each event counts as recorded when it happened."""
-    tables = [JOURNAL[topic] for topic in JOURNAL] if occurred else []
+    tables = [*JOURNAL.values(), *CONFLICTS.values()] if occurred else []
     live = live_schema(reading)
     for table in tables:
         reading.execute(

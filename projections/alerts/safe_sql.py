@@ -150,6 +150,14 @@ def refusal(reading: Reading, query: str) -> Note | None:
     return next(_refused(nodes, known, _FUNCTIONS | _macros()), None)
 
 
+def tables_read(reading: Reading, query: str) -> frozenset[str]:
+    """The names, in lower case, of the tables and views that a query reads which `refusal` lets pass."""
+    [(text,)] = reading.frame("SELECT json_serialize_sql($query::VARCHAR)", {"query": query}).rows()
+    nodes = list(_nodes(json.loads(text)["statements"]))
+    known = {str(name).lower() for (name,) in reading.rows(_TABLES)}
+    return frozenset(str(n["table_name"]).lower() for n in nodes if n.get("type") == "BASE_TABLE") & known
+
+
 _TABLES: Final = """
     SELECT table_name FROM duckdb_tables()
     WHERE database_name = current_database() AND schema_name = 'main' AND NOT temporary AND NOT internal

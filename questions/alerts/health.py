@@ -23,7 +23,7 @@ FEWEST_GAPS: Final = 20
 LONGER: Final = 1.5
 """How many times its longest usual gap a source must be silent: one that publishes at random breaks its own record now
 and then, by a little."""
-_OUTAGE_AFTER: Final = timedelta(days=3)
+OUTAGE_AFTER: Final = timedelta(days=3)
 """If a source has published for longer, a single gap that is twice as long as all others was an outage."""
 
 
@@ -103,7 +103,7 @@ def _silent_source(reading: Reading, of: Health, moment: _Moment) -> Iterator[Of
 
 
 def _usual_gap(row: Mapping[str, Any]) -> float:
-    outage = row["span_s"] > _OUTAGE_AFTER.total_seconds() and row["longest"] > 2 * row["next"]
+    outage = row["span_s"] > OUTAGE_AFTER.total_seconds() and row["longest"] > 2 * row["next"]
     return float(row["next"] if outage else row["longest"])
 
 

@@ -30,16 +30,12 @@ def judge(standing: pl.DataFrame, of: Violations, clock: datetime) -> list[Offen
     details have all of them.
     """
     by = list(of.by)
-    rows = standing if not of.codes else standing.filter(pl.col("code").is_in(list(of.codes)))
-    rows = rows.with_columns(
-        fault_at=pl.min_horizontal("fault_at", pl.lit(clock, pl.Datetime("us"))),
-        alike=pl.concat_str([pl.lit(""), *by], separator="\x1f").hash(),
-    )
+    rows = combined(standing, of).with_columns(fault_at=pl.min_horizontal("fault_at", pl.lit(clock, pl.Datetime("us"))))
     present = rows if of.window is None else rows.filter(pl.col("fault_at") > clock - of.window)
     many = present.group_by("alike").len().filter(pl.col("len") >= of.at_least)
     if not many.height:
         return []
-    rows = _money_once(rows.join(many, on="alike", how="semi"))
+    rows = money_once(rows.join(many, on="alike", how="semi"))
     present = rows if of.window is None else rows.filter(pl.col("fault_at") > clock - of.window)
     money = _sums(present)
     main = money.group_by("alike", maintain_order=True).first().rename({"sum": "money_minor"})
@@ -55,7 +51,13 @@ def judge(standing: pl.DataFrame, of: Violations, clock: datetime) -> list[Offen
     return list(_offenders(found, present, money, of))
 
 
-def _money_once(rows: pl.DataFrame) -> pl.DataFrame:
+def combined(standing: pl.DataFrame, of: Violations) -> pl.DataFrame:
+    """The violations that the rule is about, with `alike`: a number for each combination of `by`."""
+    rows = standing if not of.codes else standing.filter(pl.col("code").is_in(list(of.codes)))
+    return rows.with_columns(alike=pl.concat_str([pl.lit(""), *of.by], separator="\x1f").hash())
+
+
+def money_once(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of a combination that concern the same use: only the one with the highest amount keeps its money."""
     if rows["code"].n_unique() == 1:
         return rows

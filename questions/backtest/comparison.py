@@ -27,6 +27,7 @@ class Fault:
     end: datetime
     names: frozenset[str]
     money_minor: int
+    currency: str | None = None
 
     def is_meant_by(self, alert: Row) -> bool:
         """Whether an alert is about this fault: it fired in time, and names one of its keys, or has no key."""
@@ -48,7 +49,8 @@ def read_faults(file: Path) -> list[Fault]:
             campaign = {label["campaign_id"]} if label.get("campaign_id") else set()
             start, end = (_naive(label[name]) for name in ("from", "until"))
             money = int(label.get("money_minor") or 0)
-            faults.append(Fault(str(label["kind"]), start, end, frozenset(names | campaign), money))
+            currency = label.get("currency")
+            faults.append(Fault(str(label["kind"]), start, end, frozenset(names | campaign), money, currency))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WrongQuestion(
                 f"{file} line {number}: no label of a fault ({error}); `simulate --labels` writes such a file"
@@ -74,7 +76,8 @@ def by_rule(
     `days`: the length of the period. `conditions`: those of the tried rules (`Rule.condition`), by name; these rules
     are listed even without alerts. `faults_found`: the number of faults
     that an alert of the rule is about; `unfounded`: the number of alerts that are about no fault. Both are None without
-    faults.
+    faults. `caught_minor`: the money of the faults found, in the minor unit of `currency`, which is None if there are
+    several.
     """
     mine, theirs = _grouped(tried), _grouped(current)
     for name in sorted({*conditions, *mine, *theirs}):
@@ -93,6 +96,7 @@ def by_rule(
             "unfounded": sum(not any(f.is_meant_by(a) for f in faults) for a in alerts) if faults else None,
             "delay_minutes": round(median(d / timedelta(minutes=1) for d in delays), 1) if delays else None,
             "caught_minor": sum(fault.money_minor for fault in hits) if faults else None,
+            "currency": _currency(faults),
         }
 
 
@@ -108,7 +112,14 @@ def by_fault(tried: Sequence[Row], faults: Iterable[Fault]) -> Iterator[dict[str
             "delay_minutes": None if first is None else round((first - fault.start) / timedelta(minutes=1), 1),
             "found_by": sorted({a["rule"] for a in about}),
             "money_minor": fault.money_minor,
+            "currency": fault.currency,
         }
+
+
+def _currency(faults: Iterable[Fault]) -> str | None:
+    """The currency of the faults, if all have the same."""
+    currencies = {fault.currency for fault in faults}
+    return currencies.pop() if len(currencies) == 1 else None
 
 
 def differences(tried: Sequence[Row], current: Sequence[Row]) -> Iterator[dict[str, Any]]:
@@ -116,7 +127,13 @@ def differences(tried: Sequence[Row], current: Sequence[Row]) -> Iterator[dict[s
     only = [("tried", a) for a in tried if not any(_same(a, b) for b in current)]
     only += [("in_force", b) for b in current if not any(_same(a, b) for a in tried)]
     for side, alert in sorted(only, key=lambda pair: (pair[1]["fired_at"], pair[1]["rule"])):
-        yield {"only_in": side, **{n: alert[n] for n in ("rule", "key", "fired_at", "closed_at", "value", "threshold")}}
+        yield {"only_in": side, **{name: alert[name] for name in _OF_DIFFERENCE}}
+
+
+_OF_DIFFERENCE: Final = (
+    *("rule", "rule_version", "key", "fired_at", "closed_at", "value", "threshold"),
+    *("opened_at", "last_true_at", "details"),
+)
 
 
 def _grouped(alerts: Iterable[Row]) -> dict[str, list[Row]]:

@@ -1,4 +1,4 @@
-"""The parameter model of backtests."""
+"""The parameter models of backtests."""
 
 from __future__ import annotations
 
@@ -22,3 +22,20 @@ class BacktestOf(Parameters):
         Literal["recorded", "occurred"],
         "Order of the events: as they were recorded, or as they happened, as if none had been late.",
     ] = "recorded"
+
+
+class Period(Parameters):
+    """A period."""
+
+    since: Since = None
+    until: Until = None
+
+
+class BehindOf(Parameters):
+    """Alerts that a backtest found."""
+
+    alerts: Annotated[
+        tuple[Mapping[str, Any], ...],
+        Hint("are no list of alerts; give each as `alert-backtest` says it, with its rule"),
+        "The alerts: the rule, and of the row its `key`, `opened_at`, `last_true_at` and `details`.",
+    ]
