@@ -35,7 +35,7 @@ _ABOVE: Final = frozenset(
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _MESSAGES: Final = ("notified", "not_notified")
 _COLUMNS: Final = {
-    "coupon_list": "coupon_id state owner campaign_id order_id discount_minor promised_minor currency last_at",
+    "coupon_list": "coupon_id first_at state owner order_id discount_minor promised_minor currency campaign_id",
     "user_list": "user_id events coupons devices ips first_at last_at",
     "order_list": "order_id coupons user_id net_minor refunded_minor currency paid_at cancelled_at",
 }

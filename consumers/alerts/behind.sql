@@ -1,15 +1,15 @@
 -- What stands behind an alert? Grain: the alert. `events_behind`: the events (evidence.py). `rows`: the first `n` of them
--- in the order of recording. `money_minor`: the discounts of their coupons; of a coupon without a discount, its face
+-- by time. `money_minor`: the discounts of their coupons; of a coupon without a discount, its face
 -- value; in `currency`, which of several is the one with most coupons.
 WITH first_events AS (
     SELECT event_id, type, occurred_at, coupon_id, user_id, order_id, log_partition, log_offset, recorded_at
-    FROM events_behind ORDER BY recorded_at, log_partition, log_offset LIMIT $n
+    FROM events_behind ORDER BY occurred_at, recorded_at, log_partition, log_offset LIMIT $n
 ),
 listed AS (
     SELECT list({
         'event_id': event_id, 'type': type, 'occurred_at': occurred_at, 'coupon_id': coupon_id, 'user_id': user_id,
         'order_id': order_id, 'log_partition': log_partition, 'log_offset': log_offset
-    } ORDER BY recorded_at, log_partition, log_offset) AS rows
+    } ORDER BY occurred_at, recorded_at, log_partition, log_offset) AS rows
     FROM first_events
 ),
 counted AS (

@@ -250,7 +250,7 @@ def alert(reading: Reading, parameters: OneAlert) -> pl.DataFrame:
 
     Lists: `life`: its events. `states`: the coupons behind it by state. `stakes`: the money at stake with these
     coupons, per currency. `periods`: the same slice before (see `behind.before`). `coupon_list`, `user_list`,
-    `order_list`: the first ones behind it.
+    `order_list`: the first ones behind it, by time.
 
     Raises `UnknownAlert`, and `WrongQuestion` if several alerts' ids begin so.
     """
