@@ -104,12 +104,14 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     in force as it was, and so do all rules if nothing of the file can be read. Returns whether anything changed."""
     for problem in loaded.problems:
         _logger.warning("alert rules: %s", problem)
-    before = Rules.stored(store).by_name
+    before = in_force.versions(store)
     if not loaded.readable and before:
         return False
-    broken = {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
     wanted = {rule.name: rule for rule in loaded.rule_set.rules}
-    wanted |= {name: before[name] for name in broken & before.keys()}
+    stay = _staying(loaded) & before.keys()
+    if stay:
+        old = Rules.stored(store).by_name
+        wanted |= {name: old[name] for name in stay}
     with store.transaction():
         changed = in_force.put_in_force(store, wanted.values())
         if changed:
@@ -123,6 +125,11 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     return bool(changed)
 
 
+def _staying(loaded: Loaded) -> set[str]:
+    """The names of the rules that the file is wrong about: those with a problem that leaves them out."""
+    return {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
+
+
 def _say(changed: list[str], now: Mapping[str, Rule], path: Path | None) -> None:
     """Log that other rules are in force, which people who edit the file wait for."""
     several = ", ".join(sorted(changed)[:_NAMED]) + (", …" if len(changed) > _NAMED else "")
@@ -131,14 +138,14 @@ def _say(changed: list[str], now: Mapping[str, Rule], path: Path | None) -> None
 
 
 def _operation(
-    store: Store, changed: list[str], before: Mapping[str, Rule], now: Mapping[str, Rule], path: Path | None
+    store: Store, changed: list[str], before: Mapping[str, str], now: Mapping[str, Rule], path: Path | None
 ) -> operations.Operation:
     """The record of the change: what changed, by version, and from where on the new rules judge. `since`: they judge
     what is recorded after this instant; `positions`: what was read of the log by then. Of the default rules, which
     come with the program, it has only the number."""
     since = in_force.released_until(store).replace(tzinfo=UTC)
     each = [
-        {"rule": name, "rule_version_before": _version(before.get(name)), "rule_version": _version(now.get(name))}
+        {"rule": name, "rule_version_before": before.get(name), "rule_version": _version(now.get(name))}
         for name in changed
     ]
     details: dict[str, Any] = {

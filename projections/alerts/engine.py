@@ -165,7 +165,7 @@ class TopicEngine:
         """Close the episodes of the rules that are no longer in force."""
         for f in self._active:
             if f.until == self.after:
-                episodes.end(store, f.rule.name, f.rule.version)
+                episodes.end(store, [(f.rule.name, f.rule.version)])
 
     def save(self, store: Store) -> None:
         for evaluator in self._evaluators:
