@@ -69,6 +69,7 @@ class Posting:
         self._channels, problems = read(
             file.channels,
             file.channel_lines,
+            file=file.file,
             folder=self._folder,
             language=self._language,
             zone=self._zone,
