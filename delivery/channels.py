@@ -291,16 +291,15 @@ class _Reader:
             for problem in error.errors(include_url=False, include_input=False):
                 field = str(problem["loc"][0]) if problem["loc"] else ""
                 if problem["type"] == "extra_forbidden":
-                    self._wrong(name, "", own_field(field, _FIELDS), at=field)
+                    self._wrong(name, field, own_field(field, _FIELDS))
                 elif field not in ("url", "secret"):  # those have a sentence of their own
                     self._wrong(name, field, problem["msg"].removeprefix("Value error, "))
             if not self.problems:
                 self._wrong(name, "url", note("no address; write one such as wecombot://{key}", key=PLACE))
             return None
 
-    def _wrong(self, name: str, field: str, problem: Note | str, *, at: str | None = None) -> None:
-        """`at`: the field whose line is named, if it is another one."""
-        line = self._lines.get((name, at or field)) or self._lines.get((name,))
+    def _wrong(self, name: str, field: str, problem: Note | str) -> None:
+        line = self._lines.get((name, field)) or self._lines.get((name,))
         where = note("channel {name}, {field}: {problem}", name=name, field=field, problem=problem)
         if not field:
             where = note("channel {name}: {problem}", name=name, problem=problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -423,3 +424,49 @@ def test_the_default_rules_watch_without_a_setting(home: Path, monkeypatch: pyte
     assert farm["key"] == {"device_id": "d-farm"} and farm["measured"] >= 5
     [changed] = done("operations", "-o", "json").json
     assert changed["action"] == "alert_rules_changed"
+
+
+REFUSED = (
+    ("ack", "FARM", "--for", "x"),
+    ("ack", "FARM", "--for", "1h", "--until", "2036-01-01"),
+    ("ack", "zzz"),
+    ("ack",),
+    ("ack", "FARM", "--by", "x" * 300),
+    ("resolve", "FARM"),
+    ("resolve", "zzz", "--true"),
+    ("resolve", "FARM", "--true", "--saved", "x", "CNY"),
+    ("resolve", "FARM", "--true", "--saved", "1", "ZZZ"),
+    ("resolve", "FARM", "--true", "--saved", "0.001", "CNY"),
+    ("assign", "FARM", " "),
+    ("assign", "zzz", "mei"),
+    ("note", "FARM", ""),
+    ("silence", "rule=a"),
+    ("silence", "rule=a", "--for", "1h"),
+    ("silence", "a", "--for", "1h", "--why", "x"),
+    ("silence", "--for", "1h", "--why", "x"),
+    ("silence", "rule=a", "--until", "2020-01-01", "--why", "x"),
+    ("silence", "rule=a", "--until", "soon", "--why", "x"),
+    ("silence", "rule=a", "--for", "1h", "--why", "x" * 2_000),
+    ("unsilence", "zzz"),
+    ("act", "zzz"),
+    ("act", "FARM", "--yes"),
+    ("act", "FARM", "--yes", "--dry-run"),
+    ("act", "FARM", "--do", "nothing"),
+    ("act", "FARM", "--do", "webhook"),
+    ("act", "FARM", "--do", "webhook", "--channel", "nowhere"),
+    ("act", "FARM", "--do", "unpublish_campaign", "--campaign", "nowhere"),
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", REFUSED, ids=lambda command: " ".join(command)[:60])
+def test_what_is_refused_is_refused_in_the_readers_language(duty: Ids, command: tuple[str, ...]) -> None:
+    """Else the one sentence that would help is the one that a reader of Chinese cannot read."""
+    words = [duty["device_farm"] if word == "FARM" else word for word in command]
+    ran = ledger("alerts", *words, "--lang", "zh")
+    assert ran.code and not ran.out, ran
+    said = ran.err.removeprefix("错误: ").strip()
+    assert ran.err.startswith("错误: ") and re.search("[一-鿿]{2}", said), ran.err
+    quoted = re.sub(r"`[^`]*`|'[^']*'", "", said)
+    english = {"is", "the", "write", "no", "needed", "closed", "there", "must", "has", "value", "and", "or", "of"}
+    assert not english & set(re.findall("[a-z]+", quoted)), said
