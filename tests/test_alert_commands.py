@@ -132,6 +132,27 @@ def test_show_says_what_to_do_and_only_what_is_left_to_do(duty: Ids) -> None:
 
 
 @pytest.mark.long
+def test_show_says_what_was_done_and_what_that_leaves(duty: Ids) -> None:
+    """Else whoever opens a closed alert does not see that its coupons were revoked, or that some can still be used."""
+    alert = duty["device_farm"]
+    assert "7 coupons behind it can still be used" in " ".join(done("alerts", "show", alert).out.split())
+    done("alerts", "act", alert, "--yes", "--why", "one device", "--by", "mei")
+    consumed()
+    done("alerts", "resolve", alert, "--true", "--by", "li")
+    follow(Path.cwd())
+    said = " ".join(done("alerts", "show", alert).out.split())
+    assert re.search(
+        r"what was done 1\. \S+ \S+, mei: revoke the coupons behind it, with 7 events \(one device\)", said
+    )
+    assert "can still be used" not in said and "alerts act" not in said
+    chinese = done("alerts", "show", alert, "--lang", "zh").out
+    assert "已做处置" in chinese and "mei：作废涉及的券，追加 7 个事件（one device）" in chinese
+    assert shown(alert)["life"][-2]["events"] == 7
+    done("alerts", "act", duty["mass_claims"], "--dry-run")
+    assert "what was done" not in done("alerts", "show", duty["mass_claims"]).out
+
+
+@pytest.mark.long
 def test_who_takes_an_alert_is_recorded_and_told_what_happens_next(duty: Ids) -> None:
     """Else two people work on one alert, and nobody on the other."""
     alert = duty["device_farm"]

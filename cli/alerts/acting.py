@@ -21,6 +21,7 @@ from coupon_ledger.cli.view import view
 from coupon_ledger.consumers.alerts import actions
 from coupon_ledger.consumers.alerts.actions import Done, Plan
 from coupon_ledger.ledger.errors import CommandRefused
+from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
 from coupon_ledger.reports.alerts import ACTIONS, key_in_words, key_of, rule_of
@@ -206,7 +207,7 @@ def _show(situation: Situation, plan: Plan) -> None:
         _show_campaign(situation, plan)
         return
     by_state = [
-        {"state": state, "coupons": count, "would_become": "revoked" if state in actions.REVOCABLE else state}
+        {"state": state, "coupons": count, "would_become": "revoked" if state in REVOCABLE else state}
         for state, count in _counts(situation.coupons).items()
     ]
     print_titled("states", by_state)

@@ -18,7 +18,7 @@ from coupon_ledger.cli.options import output_option, past_options, settings_opti
 from coupon_ledger.cli.output import Fit, print_frames, print_row
 from coupon_ledger.cli.tables import echo_wrapped, print_fields
 from coupon_ledger.ledger.settings import Settings
-from coupon_ledger.reports.alerts import description, key_in_words, key_of, what_happened, what_to_do
+from coupon_ledger.reports.alerts import description, key_in_words, key_of, what_happened, what_to_do, what_was_done
 from coupon_ledger.reports.labels import figure, label_of_texts, say, word
 from coupon_ledger.reports.text import Row, printable
 from coupon_ledger.reports.view import View, showing
@@ -50,7 +50,8 @@ _COLUMNS: Final = {
 @output_option
 def show(alert: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
     """Show ALERT: what happened in two sentences, the evidence, the coupons, orders and users behind it, the money at
-    stake, the same slice before, what to do, its life so far, which messages were sent, and why others were not.
+    stake, the same slice before, what was done and what is left to do, its life so far, which messages were sent, and
+    why others were not.
 
     With --at or --known-at, the alert as it was then. CSV and NDJSON have a row per coupon behind it.
 
@@ -99,8 +100,10 @@ def _print(row: Row, lists: dict[str, pl.DataFrame]) -> None:
     for name, counted in (("coupon_list", "coupons"), ("user_list", "users"), ("order_list", "orders")):
         _print_first(name, _only(tables[name], _COLUMNS[name]), row[counted], row["currency"])
     print_titled("periods", _only(tables["periods"], "period since until windows events mean_events most_events"))
-    _print_steps(row)
     life = tables["life"]
+    _print_sentences("what was done", what_was_done(life))
+    steps = what_to_do(row, life, tables["states"])
+    _print_sentences("what to do", steps, otherwise=say("nothing is left to do"))
     done = [_event(event) for event in life if event["type"] not in _MESSAGES]
     print_titled("life", done, fit=Fit(wrap="data", keep="data"))
     _print_messages([event for event in life if event["type"] in _MESSAGES])
@@ -183,12 +186,13 @@ def _print_first(name: str, rows: list[Row], count: int | None, currency: str | 
         click.echo(say("{n:count} of {all:count}; --limit shows more", n=len(rows), all=count))
 
 
-def _print_steps(row: Row) -> None:
-    steps = list(what_to_do(row))
-    if steps:
-        click.echo("\n" + say("what to do"))
-    for number, step in enumerate(steps, start=1):
-        echo_wrapped(f"{number}. {step}", indent=3)
+def _print_sentences(title: str, sentences: Iterator[str], *, otherwise: str | None = None) -> None:
+    """A numbered list below its title. `otherwise`: what is said if there is nothing to list; None: nothing."""
+    listed = [f"{number}. {sentence}" for number, sentence in enumerate(sentences, start=1)]
+    if listed or otherwise is not None:
+        click.echo("\n" + say(title))
+    for sentence in listed or filter(None, [otherwise]):
+        echo_wrapped(sentence, indent=3 if listed else 0)
 
 
 def _event(event: Row) -> Row:

@@ -235,6 +235,7 @@ LIFE: Final[dict[str, Any]] = {
     "channel": pl.String,
     "action": pl.String,
     "dry_run": pl.Boolean,
+    "events": pl.Int64,
     "data_at": _INSTANT,
     "event_id": pl.String,
 }
@@ -333,8 +334,11 @@ def _number(value: object) -> float | None:
 
 
 def life_of(event: AlertEvent) -> dict[str, Any]:
-    """An event of an alert or silence as a row. `cause`: what held a message back."""
+    """An event of an alert or silence as a row. `cause`: what held a message back. `events`: how many an action
+    appended."""
     details = event.details
+    effect = details.get("effect")
+    appended = effect.get("events") if isinstance(effect, dict) else None
     cause, message_kind = details.get("cause"), details.get("kind")
     return {
         **{name: getattr(event, name) for name in LIFE if name in AlertEvent.model_fields},
@@ -345,6 +349,7 @@ def life_of(event: AlertEvent) -> dict[str, Any]:
         "measured": _number(details.get("value")),
         "message_kind": message_kind if isinstance(message_kind, str) else None,
         "dry_run": details.get("dry") is True if event.type == "acted" else None,
+        "events": appended if isinstance(appended, int) else None,
     }
 
 
