@@ -201,7 +201,9 @@ def values_of(alert: Alert, rule: Rule) -> dict[str, Any]:
     channel that may not name persons could not recognise them in a text."""
     evidence = dict(alert.evidence)
     details = evidence.pop("details", None)
-    own = {name: value for name, value in {**evidence, **(details or {})}.items() if name not in ("rows", "top")}
+    own = {
+        name: value for name, value in {**evidence, **(details or {})}.items() if name not in ("rows", "top", "seen")
+    }
     return own | dict(alert.labels) | {
         "alert": alert.alert_id,
         "rule": alert.rule,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from coupon_ledger.cli.alerts.listing import in_words_of, to_the_second
-from coupon_ledger.cli.alerts.options import now
+from coupon_ledger.cli.alerts.options import now, short
 from coupon_ledger.cli.asking import answered
 from coupon_ledger.cli.lists import plain_lists, print_titled, with_lists
 from coupon_ledger.cli.options import output_option, past_options, settings_options
-from coupon_ledger.cli.output import Fit, print_frames, print_row
+from coupon_ledger.cli.output import LIKE_ANY, Fit, print_frames, print_row
 from coupon_ledger.cli.tables import echo_wrapped, print_fields
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.reports.alerts import description, key_in_words, key_of, what_happened, what_to_do, what_was_done
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = 10
 _ABOVE: Final = frozenset(
     "value threshold peak times version window_s position count distinct coupons users orders money_minor"
-    " currency".split()
+    " currency seen".split()
 )
 """Names in the evidence of what is shown anyway: as the alert's own values, or as what is behind it."""
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -49,9 +49,9 @@ _COLUMNS: Final = {
 @settings_options("database")
 @output_option
 def show(alert: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
-    """Show ALERT: what happened in two sentences, the evidence, the coupons, orders and users behind it, the money at
-    stake, the same slice before, what was done and what is left to do, its life so far, which messages were sent, and
-    why others were not.
+    """Show ALERT: what happened in two sentences, the other alerts of its case, the evidence, the coupons, orders and
+    users behind it, the money at stake, the same slice before, what was done and what is left to do, its life so far,
+    which messages were sent, and why others were not.
 
     With --at or --known-at, the alert as it was then. CSV and NDJSON have a row per coupon behind it.
 
@@ -93,8 +93,9 @@ def _print(row: Row, lists: dict[str, pl.DataFrame]) -> None:
         echo_wrapped(more)
     click.echo("")
     print_fields(_fields(row))
-    _print_evidence(row)
     tables = {name: table.to_dicts() for name, table in lists.items()}
+    _print_case(row, tables["case_alerts"])
+    _print_evidence(row)
     print_titled("states", tables["states"])
     print_titled("stakes", stakes)
     for name, counted in (("coupon_list", "coupons"), ("user_list", "users"), ("order_list", "orders")):
@@ -107,6 +108,13 @@ def _print(row: Row, lists: dict[str, pl.DataFrame]) -> None:
     done = [_event(event) for event in life if event["type"] not in _MESSAGES]
     print_titled("life", done, fit=Fit(wrap="data", keep="data"))
     _print_messages([event for event in life if event["type"] in _MESSAGES])
+
+
+def _print_case(row: Row, others: list[Row]) -> None:
+    named = [{**one, "alert_id": short(one["alert_id"]), "key": key_in_words(key_of(one))} for one in others]
+    shown = "alert_id severity status rule key opened_at shared_coupons shared_users shared_devices"
+    spare = ("shared_devices", "shared_coupons")
+    _print_first("case_alerts", _only(named, shown), row["case_size"] - 1, None, Fit(spare=spare))
 
 
 def _only(rows: list[Row], names: str) -> list[Row]:
@@ -180,8 +188,8 @@ def _with_same(rows: list[Row], row: Row) -> Row:
     return {name: _evident(row.get(name)) for name in names}
 
 
-def _print_first(name: str, rows: list[Row], count: int | None, currency: str | None) -> None:
-    print_titled(name, rows, currency)
+def _print_first(name: str, rows: list[Row], count: int | None, currency: str | None, fit: Fit = LIKE_ANY) -> None:
+    print_titled(name, rows, currency, fit)
     if count is not None and count > len(rows):
         click.echo(say("{n:count} of {all:count}; --limit shows more", n=len(rows), all=count))
 
