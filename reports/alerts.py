@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from coupon_ledger.ledger.alert_state import FILE_RULE, RULES_FILE, said_of_file
 from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.reports.labels import label, say, text_of, word
@@ -75,6 +76,8 @@ def description(row: Row, stakes: Iterable[Row]) -> str | None:
 
 def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
     why = printable(row["problem"] or say("no reason is recorded"))
+    if key_of(row) == RULES_FILE:
+        return text_of(_of_file(row, rule))
     if row["status"] == "no_data":
         return say("rule {rule} found no data to judge by: {problem}", rule=row["rule"], problem=why)
     if row["problem"] or row["status"] == "error":
@@ -82,6 +85,24 @@ def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
     if rule is not None and rule.annotations:
         return _rendered(_templates().summary(rule, view().lang), rule, row, stakes)
     return text_of(_fallback(row, rule))
+
+
+def _of_file(row: Row, rule: Rule | None) -> Note:
+    """What the rules file is wrong about, and what goes on meanwhile."""
+    problem = said_of_file(_evidence(row), row["problem"])
+    if row["rule"] == FILE_RULE:
+        return note("the rules file has a problem, and what it cannot say goes on as before: {problem}",
+                    problem=problem)  # fmt: skip
+    if rule is None:
+        return note("the rules file is wrong about {rule}, which is not judged: {problem}", rule=row["rule"],
+                    problem=problem)  # fmt: skip
+    return note("the rules file is wrong about {rule}, which goes on as before: {problem}", rule=row["rule"],
+                problem=problem)  # fmt: skip
+
+
+def _evidence(row: Row) -> dict[str, Any]:
+    evidence = row["evidence"]
+    return dict(json.loads(evidence) if isinstance(evidence, str) else evidence or {})
 
 
 def _rendered(template: str, rule: Rule, row: Row, stakes: list[Row]) -> str:
@@ -93,8 +114,7 @@ def _rendered(template: str, rule: Rule, row: Row, stakes: list[Row]) -> str:
 
 def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
     """The values of the fields that the templates of the rule name."""
-    evidence = row["evidence"]
-    evidence = json.loads(evidence) if isinstance(evidence, str) else evidence or {}
+    evidence = _evidence(row)
     counts = evidence.get("counts")
     counts = counts if isinstance(counts, dict) else {}
     counted = {name: row[name] for name in ("users", "coupons", "orders") if row[name] is not None}
@@ -240,6 +260,11 @@ def what_to_do(row: Row, life: Iterable[Row], states: Iterable[Row]) -> Iterator
     is_open = row["resolved_at"] is None
     if is_open and row["acknowledged_by"] is None and row["status"] != "pending":
         yield say("take it: `coupon-ledger alerts ack {alert} --for 2h`", alert=short)
+    if is_open and key_of(row) == RULES_FILE:
+        file = printable(str(_evidence(row).get("file") or "FILE"))
+        yield say("see all problems of the file: `coupon-ledger alerts rules check {file}`", file=file)
+        yield say("mend the file and save it; it is read again within seconds, and this alert closes by itself")
+        return
     yield from _left_of_action(rule, short, {event["action"] for event in _taken(life)}, states)
     if not is_open and row["outcome"] is None:
         yield say("say whether it was right: `coupon-ledger alerts resolve {alert} --true` or --false", alert=short)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = 10
 _ABOVE: Final = frozenset(
     "value threshold peak times version window_s position count distinct coupons users orders money_minor"
-    " currency seen".split()
+    " currency seen file said".split()
 )
 """Names in the evidence of what is shown anyway: as the alert's own values, or as what is behind it."""
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")

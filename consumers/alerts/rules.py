@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -14,18 +15,24 @@ from typing import Any, Final
 from coupon_ledger.consumers import outbox
 from coupon_ledger.ledger import operations
 from coupon_ledger.ledger.plain import instant
+from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections import checkpoints, kept
 from coupon_ledger.projections.alerts import in_force
 from coupon_ledger.projections.alerts.document import MOST_BYTES
 from coupon_ledger.projections.alerts.engine import Engine
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.alerts.rules_file import Loaded, load
+from coupon_ledger.projections.alerts.text_file import Problem
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
 
 _EVERY_S: Final = 3.0
 _OPERATOR: Final = "coupon-ledger"
 _NAMED: Final = 5
+_OF_RULES: Final = re.compile(r"[^.\[]*|groups\[\d+\](\.[^.\[]*(\[\d+\])?)?")
+"""Paths of the file, of its groups and their fields, and of entries for rules."""
+_SAID: Final = 5
+"""How many problems an alert about the file names."""
 _logger = logging.getLogger(__name__)
 _announcements = logging.getLogger("coupon_ledger.announcements")
 
@@ -101,14 +108,15 @@ class Rules:
 
 def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     """Put the good rules of the file in force, in a transaction, and record the operation. A rule with a problem stays
-    in force as it was, and so do all rules if nothing of the file can be read. Returns whether anything changed."""
+    in force as it was, and so do all rules that may stand in a part that cannot be read. Returns whether anything
+    changed."""
     for problem in loaded.problems:
         _logger.warning("alert rules: %s", problem)
     before = in_force.versions(store)
     if not loaded.readable and before:
         return False
     wanted = {rule.name: rule for rule in loaded.rule_set.rules}
-    stay = _staying(loaded) & before.keys()
+    stay = _staying(loaded, before.keys() - wanted.keys()) & before.keys()
     if stay:
         old = Rules.stored(store).by_name
         wanted |= {name: old[name] for name in stay}
@@ -125,9 +133,16 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     return bool(changed)
 
 
-def _staying(loaded: Loaded) -> set[str]:
-    """The names of the rules that the file is wrong about: those with a problem that leaves them out."""
-    return {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
+def _staying(loaded: Loaded, missing: Set[str]) -> set[str]:
+    """The names of the rules that stay in force as they were: those with a problem that leaves them out; and if a part
+    of the file could not be read, those that are `missing` in it, since they may stand there."""
+    wrong = {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
+    return wrong | (set(missing) if any(map(_hides_rules, loaded.problems)) else set())
+
+
+def _hides_rules(problem: Problem) -> bool:
+    """Whether rules may stand where the problem is, and nobody knows which ones."""
+    return problem.rule is None and _OF_RULES.fullmatch(problem.path) is not None
 
 
 def _say(changed: list[str], now: Mapping[str, Rule], path: Path | None) -> None:
@@ -162,9 +177,18 @@ def _version(rule: Rule | None) -> str | None:
     return None if rule is None else rule.version
 
 
-def problems_of(loaded: Loaded) -> dict[str, str]:
-    """What is wrong in the file, by rule; under an empty name what is in no rule."""
-    said: dict[str, list[str]] = {}
+def problems_of(loaded: Loaded, channels: Sequence[Note] = ()) -> dict[str, Note]:
+    """What is wrong in the file, by rule; under an empty name what is in no rule, with the problems of `channels`."""
+    said: dict[str, list[Note]] = {"": list(channels)} if channels else {}
     for problem in loaded.problems:
-        said.setdefault(problem.rule or "", []).append(str(problem))
-    return {rule: "; ".join(texts[:5]) for rule, texts in said.items()}
+        said.setdefault(problem.rule or "", []).append(problem.note())
+    return {rule: _together(notes) for rule, notes in said.items()}
+
+
+def _together(notes: Sequence[Note]) -> Note:
+    *others, last = notes[:_SAID]
+    if len(notes) > _SAID:
+        last = note("{one}; and {n:count} more", one=last, n=len(notes) - _SAID)
+    for one in reversed(others):
+        last = note("{one}; {other}", one=one, other=last)
+    return last
