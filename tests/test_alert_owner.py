@@ -368,6 +368,17 @@ def test_the_alert_about_the_file_says_what_is_wrong_now_and_ends_with_it(place:
 
 
 @pytest.mark.long
+def test_a_mistake_in_very_many_rules_is_one_alert(place: Place) -> None:
+    """Else replacing a word in a long file raises a thousand alerts, and the farm is on the tenth page."""
+    rule = "  - alert: r{n}\n    expr: {{kind: velocity, events: [claimed], by: [ip], at_least: none, window: 1m}}\n"
+    place.rules.write_text(FARM + "".join(rule.format(n=n) for n in range(30)), encoding="utf-8")
+    place.run()
+    [error] = told(place.log, "error")
+    assert error.rule == "alert-rules" and "and 25 more" in (error.note or "")
+    assert rules_in_force(place).keys() == {"farm"}
+
+
+@pytest.mark.long
 def test_alerts_of_a_rule_that_is_gone_end(place: Place) -> None:
     """Else they stand for ever, since nothing evaluates them any more."""
     append(place.log, farm("d-1", 0))

@@ -31,6 +31,8 @@ _OPERATOR: Final = "coupon-ledger"
 _NAMED: Final = 5
 _OF_RULES: Final = re.compile(r"[^.\[]*|groups\[\d+\](\.[^.\[]*(\[\d+\])?)?")
 """Paths of the file, of its groups and their fields, and of entries for rules."""
+_MOST_ALERTS: Final = 20
+"""How many alerts say what is wrong in a file."""
 _SAID: Final = 5
 """How many problems an alert about the file names."""
 _logger = logging.getLogger(__name__)
@@ -178,10 +180,13 @@ def _version(rule: Rule | None) -> str | None:
 
 
 def problems_of(loaded: Loaded, channels: Sequence[Note] = ()) -> dict[str, Note]:
-    """What is wrong in the file, by rule; under an empty name what is in no rule, with the problems of `channels`."""
+    """What is wrong in the file, by rule; under an empty name what is in no rule, with the problems of `channels`. If
+    very many rules are wrong, all is under an empty name: one alert says more than a thousand."""
+    wrong = {problem.rule for problem in loaded.problems}
+    together = len(wrong) > _MOST_ALERTS
     said: dict[str, list[Note]] = {"": list(channels)} if channels else {}
     for problem in loaded.problems:
-        said.setdefault(problem.rule or "", []).append(problem.note())
+        said.setdefault("" if together else problem.rule or "", []).append(problem.note())
     return {rule: _together(notes) for rule, notes in said.items()}
 
 
