@@ -31,8 +31,8 @@ _OPERATOR: Final = "coupon-ledger"
 _NAMED: Final = 5
 _OF_RULES: Final = re.compile(r"[^.\[]*|groups\[\d+\](\.[^.\[]*(\[\d+\])?)?")
 """Paths of the file, of its groups and their fields, and of entries for rules."""
-_MOST_ALERTS: Final = 20
-"""How many alerts say what is wrong in a file."""
+_MOST_SAID: Final = 20
+"""How many alerts, and lines of the log, say what is wrong in a file."""
 _SAID: Final = 5
 """How many problems an alert about the file names."""
 _logger = logging.getLogger(__name__)
@@ -112,8 +112,11 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     """Put the good rules of the file in force, in a transaction, and record the operation. A rule with a problem stays
     in force as it was, and so do all rules that may stand in a part that cannot be read. Returns whether anything
     changed."""
-    for problem in loaded.problems:
+    for problem in loaded.problems[:_MOST_SAID]:
         _logger.warning("alert rules: %s", problem)
+    if len(loaded.problems) > _MOST_SAID:
+        more = len(loaded.problems) - _MOST_SAID
+        _logger.warning("alert rules: %d more problems; `coupon-ledger alerts rules check` lists them", more)
     before = in_force.versions(store)
     if not loaded.readable and before:
         return False
@@ -183,7 +186,7 @@ def problems_of(loaded: Loaded, channels: Sequence[Note] = ()) -> dict[str, Note
     """What is wrong in the file, by rule; under an empty name what is in no rule, with the problems of `channels`. If
     very many rules are wrong, all is under an empty name: one alert says more than a thousand."""
     wrong = {problem.rule for problem in loaded.problems}
-    together = len(wrong) > _MOST_ALERTS
+    together = len(wrong) > _MOST_SAID
     said: dict[str, list[Note]] = {"": list(channels)} if channels else {}
     for problem in loaded.problems:
         said.setdefault("" if together else problem.rule or "", []).append(problem.note())
