@@ -20,7 +20,7 @@ from coupon_ledger.projections.connection import Reading, sql
 from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.questions.alerts import behind
 from coupon_ledger.questions.alerts.cases import Cases
-from coupon_ledger.questions.alerts.lives import Lives, lives, naive
+from coupon_ledger.questions.alerts.lives import Lives, evidence_of, lives, naive
 from coupon_ledger.questions.alerts.parameters import (
     AlertFilter,
     AlertGroups,
@@ -368,12 +368,6 @@ def episode_of(reading: Reading, alert_id: str) -> dict[str, Any] | None:
     given = {"episode": alert_id, "episode_hash": int(stable_hash(pl.Series([alert_id]))[0])}
     found = reading.frame(sql(__package__, "episode"), given).rows(named=True)
     return found[0] if found else None
-
-
-def evidence_of(events: Iterable[AlertEvent]) -> dict[str, Any]:
-    """The evidence of the moment: that of the last event that carries some. A closed alert's state has none."""
-    carried = [event.details.get("evidence") for event in events]
-    return next((one for one in reversed(carried) if isinstance(one, dict)), {})
 
 
 def _number(value: object) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from coupon_ledger.ledger.alert_events import AlertEvent
 from coupon_ledger.ledger.alert_state import Alert
-from coupon_ledger.questions.alerts.lives import Lives
+from coupon_ledger.questions.alerts.lives import Lives, evidence_of
 
 MOST: Final = 2_000
 """How many alerts are looked at: the open ones first, then the latest."""
@@ -68,8 +68,7 @@ class Cases:
 
 def trace_of(alert: Alert, events: Iterable[AlertEvent]) -> Trace:
     """What the alert is about. `events`: its events."""
-    carried = [event.details.get("evidence") for event in events]
-    evidence = next((one for one in reversed(carried) if isinstance(one, dict)), {})
+    evidence = evidence_of(events)
     named: dict[Named, None] = {}
     for one in (*_of_fields(alert.labels), *_of_evidence(evidence)):
         named[one] = None
