@@ -7,6 +7,7 @@ settings; 3 some events, or a schema change, were refused; 4 the log cannot be u
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import gc
@@ -19,7 +20,8 @@ from typing import Any, Final
 import click
 
 from coupon_ledger.cli.terminal import guarded
-from coupon_ledger.cli.view import forget, global_options, latest, with_view_options
+from coupon_ledger.cli.usage import usage_of
+from coupon_ledger.cli.view import forget, global_options, latest, view, with_view_options
 from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.ledger.extras import is_missing, missing
 from coupon_ledger.ledger.words import Note, Speaker
@@ -108,6 +110,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise ReaderGone from error  # click would end with exit code 1
+        except (LedgerError, click.ClickException):
+            with contextlib.suppress(LedgerError):
+                view()  # so that the error is told in the reader's language
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -157,7 +163,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        _fail(_usage_in_words(error), error.exit_code)
+        _fail(_spoken(usage_of(error, chinese=latest().chinese)), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; what was committed stays", 130)
     except LedgerError as error:
@@ -180,22 +186,20 @@ def _run(arguments: Sequence[str] | None) -> None:
         _fail(_NO_MEMORY, 1)
 
 
-def _usage_in_words(error: click.ClickException) -> str:
-    message = error.format_message().rstrip(".")
-    context = getattr(error, "ctx", None)
-    return f"{message}; see `{context.command_path} --help`" if context else message
-
-
 def _in_the_readers_language(error: LedgerError) -> str:
     """The error's text: in the reader's language if the error contains a `Note`, otherwise in English. Errors that a
     reader of reports may see contain a `Note`."""
     said = error.args[0] if error.args else None
-    if not isinstance(said, Note):
-        return str(error)
+    return _spoken(said) if isinstance(said, Note) else str(error)
+
+
+def _spoken(said: Note) -> str:
+    how = latest()
+    if not how.chinese:
+        return str(said)
     from coupon_ledger.reports.labels import label, word
 
-    how = latest()
-    return Speaker(how.lang, how.instant, word, label).say(said) if how.chinese else str(said)
+    return Speaker(how.lang, how.instant, word, label).say(said)
 
 
 def _in_words(error: OSError) -> str:

@@ -15,11 +15,13 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from coupon_ledger.cli.usage import BadValue
 from coupon_ledger.cli.view import flags, known_zone, view, zone_instant
 from coupon_ledger.ledger.address_space import check_for_reading
 from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.settings import OPTIONS, Option, Settings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.ledger.words import Note, note
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -258,10 +260,11 @@ def _instant(value: str, option: click.Parameter, *, cut: bool = False) -> datet
         begins = zone_instant(day.replace(tzinfo=None), view().zone).replace(tzinfo=UTC)
         return begins - MICROSECOND if cut else begins
     except OverflowError:
-        raise click.BadParameter(f"{value!r} ago was before the year 1", None, option) from None
+        raise BadValue(note("{value} ago was before the year 1", value=repr(value)), option) from None
     except ValidationError as error:
         rule = problems_of(error)[0].rule
-        raise click.BadParameter(f"{value!r} {rule}, or a day, or how long ago, such as 15m", None, option) from error
+        said = note("{value} {rule}, or a day, or how long ago, such as 15m", value=repr(value), rule=Note(rule, {}))
+        raise BadValue(said, option) from error
 
 
 def dead_letter_options(command: Command) -> Command:
@@ -322,11 +325,12 @@ def duration_option(name: str, text: str, default: str | None = None) -> Callabl
 def _duration(value: str, option: click.Parameter) -> timedelta:
     match = _AGO.fullmatch(value)
     if not match or not int(match[1]):
-        raise click.BadParameter(f"{value!r} is no length of time; write a whole number and s, m, h or d", None, option)
+        said = note("{value} is no length of time; write a whole number and s, m, h or d", value=repr(value))
+        raise BadValue(said, option)
     try:
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
-        raise click.BadParameter(f"{value!r} is too long", None, option) from None
+        raise BadValue(note("{value} is too long", value=repr(value)), option) from None
 
 
 def goods_rate_option(command: Command) -> Command:

@@ -23,6 +23,7 @@ from coupon_ledger.delivery.kinds import MAIL, WEBHOOK, Kind, apprises, kind_of
 from coupon_ledger.ledger.errors import masked
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts.rules import SEVERITIES, Name, Severity
+from coupon_ledger.projections.alerts.troubles import own_field
 
 PLACE: Final = "{secret}"
 """Where the secret goes in an address."""
@@ -145,19 +146,23 @@ class Channel(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a channel of the rules file. `line`: where, if it is known. `text`: a sentence with remedy."""
+    """What is wrong with a channel of the rules file. `file`, `line`: where, if it is known. `text`: a sentence with
+    remedy."""
 
     channel: str
     text: Note
     line: int | None = None
+    file: str = ""
 
     def __str__(self) -> str:
         return str(self.note())
 
     def note(self) -> Note:
         if self.line is None:
-            return self.text
-        return note("line {line}: {problem}", line=self.line, problem=self.text)
+            return note("{file}: {problem}", file=self.file, problem=self.text) if self.file else self.text
+        if not self.file:
+            return note("line {line}: {problem}", line=self.line, problem=self.text)
+        return note("{file} line {line}: {problem}", file=self.file, line=self.line, problem=self.text)
 
 
 Lines = Mapping[tuple[str, ...], int]
@@ -168,6 +173,7 @@ def read(
     channels: object,
     lines: Lines | None = None,
     *,
+    file: str = "",
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     language: str = "en",
@@ -176,15 +182,16 @@ def read(
     """The channels of a rules file, by name, and what is wrong with the others.
 
     `channels`: for each name, its fields: those of `Channel` without `name`, with `secret: {env: NAME}` or
-    `secret: {file: PATH}`. `lines`: the lines of channels and fields. `folder`: the one that paths are relative to; by
+    `secret: {file: PATH}`. `lines`: the lines of channels and fields. `file`: what problems call the
+    file. `folder`: the one that paths are relative to; by
     default the working folder. `environment`: by default the environment of the process. `language`, `zone`: of
     channels that name none.
     """
     if channels is None:
         return {}, []
     if not isinstance(channels, Mapping):
-        return {}, [Problem("", note("channels: not a mapping; write a name and below it url and secret"))]
-    reader = _Reader(lines or {}, folder or Path(), os.environ if environment is None else environment)
+        return {}, [Problem("", note("channels: not a mapping; write a name and below it url and secret"), None, file)]
+    reader = _Reader(lines or {}, file, folder or Path(), os.environ if environment is None else environment)
     good = {}
     for name, fields in channels.items():
         channel = reader.read(str(name), fields, {"language": language, "zone": zone})
@@ -193,9 +200,13 @@ def read(
     return good, reader.problems
 
 
+_FIELDS: Final = tuple(name for name in Channel.model_fields if name != "name")
+"""The fields of a channel in the file."""
+
+
 class _Reader:
-    def __init__(self, lines: Lines, folder: Path, environment: Mapping[str, str]) -> None:
-        self._lines, self._folder, self._environment = lines, folder, environment
+    def __init__(self, lines: Lines, file: str, folder: Path, environment: Mapping[str, str]) -> None:
+        self._lines, self._file, self._folder, self._environment = lines, file, folder, environment
         self.problems: list[Problem] = []
 
     def read(self, name: str, fields: object, defaults: Mapping[str, str]) -> Channel | None:
@@ -279,9 +290,10 @@ class _Reader:
         except ValidationError as error:
             for problem in error.errors(include_url=False, include_input=False):
                 field = str(problem["loc"][0]) if problem["loc"] else ""
-                if field not in ("url", "secret"):  # those have a sentence of their own
-                    text = problem["msg"].removeprefix("Value error, ")
-                    self._wrong(name, field, text)
+                if problem["type"] == "extra_forbidden":
+                    self._wrong(name, field, own_field(field, _FIELDS))
+                elif field not in ("url", "secret"):  # those have a sentence of their own
+                    self._wrong(name, field, problem["msg"].removeprefix("Value error, "))
             if not self.problems:
                 self._wrong(name, "url", note("no address; write one such as wecombot://{key}", key=PLACE))
             return None
@@ -291,4 +303,4 @@ class _Reader:
         where = note("channel {name}, {field}: {problem}", name=name, field=field, problem=problem)
         if not field:
             where = note("channel {name}: {problem}", name=name, problem=problem)
-        self.problems.append(Problem(name, where, line))
+        self.problems.append(Problem(name, where, line, self._file))

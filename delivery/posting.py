@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from coupon_ledger.consumers.alerts.conditions import FILE_RULE, RULES_FILE, is_problem
+from coupon_ledger.consumers.alerts.conditions import is_problem
 from coupon_ledger.consumers.alerts.telling import Channel as How
 from coupon_ledger.consumers.alerts.telling import Queued, SentState
 from coupon_ledger.delivery.channels import Channel, read
@@ -23,7 +23,7 @@ from coupon_ledger.delivery.deliverer import Deliverer
 from coupon_ledger.delivery.messages import AlertMessage, Item, MessageKind
 from coupon_ledger.delivery.queue import ChannelState, Followed, MessageQueue
 from coupon_ledger.ledger.alert_routing import Message
-from coupon_ledger.ledger.alert_state import Alert, rank
+from coupon_ledger.ledger.alert_state import FILE_RULE, RULES_FILE, Alert, rank, said_of_file
 from coupon_ledger.ledger.plain import instant
 from coupon_ledger.ledger.words import Note, Speaker, note
 from coupon_ledger.projections.alerts.rules import Rule, Severity
@@ -65,10 +65,11 @@ class Posting:
         self._channels: Mapping[str, Channel] = {}
         self._folder, self._language, self._zone = folder, language, zone
 
-    def use(self, file: Loaded) -> Sequence[str]:
+    def use(self, file: Loaded) -> Sequence[Note]:
         self._channels, problems = read(
             file.channels,
             file.channel_lines,
+            file=file.file,
             folder=self._folder,
             language=self._language,
             zone=self._zone,
@@ -78,7 +79,7 @@ class Posting:
         elif self._channels or self._file.exists():
             queue = MessageQueue(self._file)
             self._opened = queue, Deliverer(queue, self._channels)
-        return [str(problem) for problem in problems]
+        return [problem.note() for problem in problems]
 
     def channels(self) -> Mapping[str, How]:
         if self._opened is not None and time.monotonic() >= self._look_at:
@@ -188,10 +189,11 @@ def summary_of(alert: Alert, rule: Rule | None, zone: str = "UTC") -> dict[str, 
 def _of_problem(alert: Alert) -> Note:
     if not is_problem(alert):
         return note("{rule}: {value}", rule=alert.rule, value=alert.value)
+    problem = said_of_file(alert.evidence, alert.problem)
     if alert.rule == FILE_RULE:
-        return note("the rules file has a problem: {problem}", problem=alert.problem)
+        return note("the rules file has a problem: {problem}", problem=problem)
     if dict(alert.labels) == RULES_FILE:
-        return note("the rules file is wrong about {rule}: {problem}", rule=alert.rule, problem=alert.problem)
+        return note("the rules file is wrong about {rule}: {problem}", rule=alert.rule, problem=problem)
     return note("rule {rule} cannot be evaluated: {problem}", rule=alert.rule, problem=alert.problem)
 
 
@@ -200,7 +202,9 @@ def values_of(alert: Alert, rule: Rule) -> dict[str, Any]:
     channel that may not name persons could not recognise them in a text."""
     evidence = dict(alert.evidence)
     details = evidence.pop("details", None)
-    own = {name: value for name, value in {**evidence, **(details or {})}.items() if name not in ("rows", "top")}
+    own = {
+        name: value for name, value in {**evidence, **(details or {})}.items() if name not in ("rows", "top", "seen")
+    }
     return own | dict(alert.labels) | {
         "alert": alert.alert_id,
         "rule": alert.rule,

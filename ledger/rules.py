@@ -24,6 +24,12 @@ VIOLATIONS: Final[tuple[str, ...]] = (
     *CROSS_RULES,
 )
 """All violation codes."""
+REVOCABLE: Final = frozenset(
+    state
+    for state, after in zip(STATES, TRANSITIONS["revoked"], strict=True)
+    if not after.endswith("!") and state not in ("expired", "revoked")
+)
+"""States in which a coupon may be revoked and can still be used."""
 GRACE_MINUTES: Final[int] = DATA["cross"]["grace_minutes"]
 EXPIRY: Final[dict[str, Any]] = DATA["expiry"]
 SWEPT: Final = "sweep:"

@@ -1,4 +1,4 @@
-"""What people read about an alert: what happened, in two sentences, and what to do."""
+"""What people read about an alert: what happened, in two sentences, what was done and what is left to do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from coupon_ledger.ledger.alert_state import FILE_RULE, RULES_FILE, said_of_file
+from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.reports.labels import label, say, text_of, word
 from coupon_ledger.reports.text import Row, printable
@@ -74,6 +76,8 @@ def description(row: Row, stakes: Iterable[Row]) -> str | None:
 
 def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
     why = printable(row["problem"] or say("no reason is recorded"))
+    if key_of(row) == RULES_FILE:
+        return text_of(_of_file(row, rule))
     if row["status"] == "no_data":
         return say("rule {rule} found no data to judge by: {problem}", rule=row["rule"], problem=why)
     if row["problem"] or row["status"] == "error":
@@ -81,6 +85,24 @@ def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
     if rule is not None and rule.annotations:
         return _rendered(_templates().summary(rule, view().lang), rule, row, stakes)
     return text_of(_fallback(row, rule))
+
+
+def _of_file(row: Row, rule: Rule | None) -> Note:
+    """What the rules file is wrong about, and what goes on meanwhile."""
+    problem = said_of_file(_evidence(row), row["problem"])
+    if row["rule"] == FILE_RULE:
+        return note("the rules file has a problem, and what it cannot say goes on as before: {problem}",
+                    problem=problem)  # fmt: skip
+    if rule is None:
+        return note("the rules file is wrong about {rule}, which is not judged: {problem}", rule=row["rule"],
+                    problem=problem)  # fmt: skip
+    return note("the rules file is wrong about {rule}, which goes on as before: {problem}", rule=row["rule"],
+                problem=problem)  # fmt: skip
+
+
+def _evidence(row: Row) -> dict[str, Any]:
+    evidence = row["evidence"]
+    return dict(json.loads(evidence) if isinstance(evidence, str) else evidence or {})
 
 
 def _rendered(template: str, rule: Rule, row: Row, stakes: list[Row]) -> str:
@@ -92,8 +114,7 @@ def _rendered(template: str, rule: Rule, row: Row, stakes: list[Row]) -> str:
 
 def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
     """The values of the fields that the templates of the rule name."""
-    evidence = row["evidence"]
-    evidence = json.loads(evidence) if isinstance(evidence, str) else evidence or {}
+    evidence = _evidence(row)
     counts = evidence.get("counts")
     counts = counts if isinstance(counts, dict) else {}
     counted = {name: row[name] for name in ("users", "coupons", "orders") if row[name] is not None}
@@ -207,26 +228,63 @@ def _ended(sentence: str) -> str:
     return whole if whole.endswith((".", "!", "?")) else f"{whole}."
 
 
-# ── What to do ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── What was done, what to do ────────────────────────────────────────────────────────────────────────────────
 
 
-def what_to_do(row: Row) -> Iterator[str]:
-    """What to do about an alert, step by step: only what its state leaves open."""
+def what_was_done(life: Iterable[Row]) -> Iterator[str]:
+    """The actions that were taken on an alert: by whom, when, and why. `life`: its events, as in the answer to the
+    question `alert`."""
+    for event in _taken(life):
+        said = {
+            "at": _second(event["occurred_at"]),
+            "who": event["operator"] or say("the rule itself, without asking"),
+            "action": ACTIONS.get(event["action"], event["action"]),
+            "why": printable(event["note"] or say("no reason is recorded")),
+        }
+        if event["events"] is None:
+            yield say("{at:instant}, {who}: {action} ({why})", **said)
+        else:
+            yield say("{at:instant}, {who}: {action}, with {n:count} event{n:s} ({why})", n=event["events"], **said)
+
+
+def _taken(life: Iterable[Row]) -> list[Row]:
+    return [event for event in life if event["type"] == "acted" and event["action"] and not event["dry_run"]]
+
+
+def what_to_do(row: Row, life: Iterable[Row], states: Iterable[Row]) -> Iterator[str]:
+    """What to do about an alert, step by step: only what its state and the actions that were taken leave open. `life`,
+    `states`: the lists of these names in the answer to the question `alert`."""
     rule, short = rule_of(row), row["alert_id"][:8]
     if rule is not None and rule.playbook:
         yield say("read {playbook}", playbook=printable(rule.playbook))
-    if row["resolved_at"] is not None:
-        if row["outcome"] is None:
-            yield say("say whether it was right: `coupon-ledger alerts resolve {alert} --true` or --false", alert=short)
-        return
-    if row["acknowledged_by"] is None and row["status"] != "pending":
+    is_open = row["resolved_at"] is None
+    if is_open and row["acknowledged_by"] is None and row["status"] != "pending":
         yield say("take it: `coupon-ledger alerts ack {alert} --for 2h`", alert=short)
-    if rule is not None and rule.action is not None:
-        yield say("see what its action would do ({action}): `coupon-ledger alerts act {alert}`",
-                  action=ACTIONS[rule.action.do], alert=short)  # fmt: skip
-    if row["status"] != "pending":
+    if is_open and key_of(row) == RULES_FILE:
+        file = printable(str(_evidence(row).get("file") or "FILE"))
+        yield say("see all problems of the file: `coupon-ledger alerts rules check {file}`", file=file)
+        yield say("mend the file and save it; it is read again within seconds, and this alert closes by itself")
+        return
+    yield from _left_of_action(rule, short, {event["action"] for event in _taken(life)}, states)
+    if not is_open and row["outcome"] is None:
+        yield say("say whether it was right: `coupon-ledger alerts resolve {alert} --true` or --false", alert=short)
+    if is_open and row["status"] != "pending":
         yield say("when it is settled: `coupon-ledger alerts resolve {alert} --true --saved AMOUNT CURRENCY`, or"
                   " --false if nothing was wrong", alert=short)  # fmt: skip
+
+
+def _left_of_action(rule: Rule | None, short: str, taken: set[str], states: Iterable[Row]) -> Iterator[str]:
+    """What is left to do of the rule's action."""
+    if rule is None or rule.action is None:
+        return
+    if rule.action.do == "revoke_coupons":
+        usable = sum(state["coupons"] for state in states if state["state"] in REVOCABLE)
+        if usable:
+            yield say("{n:count} coupon{n:s} behind it can still be used; see what revoking would do:"
+                      " `coupon-ledger alerts act {alert}`", n=usable, alert=short)  # fmt: skip
+    elif rule.action.do not in taken:
+        yield say("see what its action would do ({action}): `coupon-ledger alerts act {alert}`",
+                  action=ACTIONS[rule.action.do], alert=short)  # fmt: skip
 
 
 def _rules() -> Any:

@@ -21,6 +21,7 @@ from coupon_ledger.ledger.events import parse_with_topic
 from coupon_ledger.ledger.log import EventLog, Record
 from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.words import Note
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.alerts.rules_file import Loaded
 from coupon_ledger.projections.database import create_database, open_database
@@ -91,7 +92,7 @@ class Box:
         self.alerts: dict[str, Mapping[str, Alert]] = {}
         self.forgotten: set[str] = set()
 
-    def use(self, file: Loaded) -> Sequence[str]:
+    def use(self, file: Loaded) -> Sequence[Note]:
         return ()
 
     def channels(self) -> dict[str, Channel]:

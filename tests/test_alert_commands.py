@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -128,6 +129,27 @@ def test_show_says_what_to_do_and_only_what_is_left_to_do(duty: Ids) -> None:
     done("alerts", "ack", duty["device_farm"], "--by", "mei")
     follow(Path.cwd())
     assert "alerts ack" not in done("alerts", "show", duty["device_farm"]).out
+
+
+@pytest.mark.long
+def test_show_says_what_was_done_and_what_that_leaves(duty: Ids) -> None:
+    """Else whoever opens a closed alert does not see that its coupons were revoked, or that some can still be used."""
+    alert = duty["device_farm"]
+    assert "7 coupons behind it can still be used" in " ".join(done("alerts", "show", alert).out.split())
+    done("alerts", "act", alert, "--yes", "--why", "one device", "--by", "mei")
+    consumed()
+    done("alerts", "resolve", alert, "--true", "--by", "li")
+    follow(Path.cwd())
+    said = " ".join(done("alerts", "show", alert).out.split())
+    assert re.search(
+        r"what was done 1\. \S+ \S+, mei: revoke the coupons behind it, with 7 events \(one device\)", said
+    )
+    assert "can still be used" not in said and "alerts act" not in said
+    chinese = done("alerts", "show", alert, "--lang", "zh").out
+    assert "已做处置" in chinese and "mei：作废涉及的券，追加 7 个事件（one device）" in chinese
+    assert shown(alert)["life"][-2]["events"] == 7
+    done("alerts", "act", duty["mass_claims"], "--dry-run")
+    assert "what was done" not in done("alerts", "show", duty["mass_claims"]).out
 
 
 @pytest.mark.long
@@ -423,3 +445,49 @@ def test_the_default_rules_watch_without_a_setting(home: Path, monkeypatch: pyte
     assert farm["key"] == {"device_id": "d-farm"} and farm["measured"] >= 5
     [changed] = done("operations", "-o", "json").json
     assert changed["action"] == "alert_rules_changed"
+
+
+REFUSED = (
+    ("ack", "FARM", "--for", "x"),
+    ("ack", "FARM", "--for", "1h", "--until", "2036-01-01"),
+    ("ack", "zzz"),
+    ("ack",),
+    ("ack", "FARM", "--by", "x" * 300),
+    ("resolve", "FARM"),
+    ("resolve", "zzz", "--true"),
+    ("resolve", "FARM", "--true", "--saved", "x", "CNY"),
+    ("resolve", "FARM", "--true", "--saved", "1", "ZZZ"),
+    ("resolve", "FARM", "--true", "--saved", "0.001", "CNY"),
+    ("assign", "FARM", " "),
+    ("assign", "zzz", "mei"),
+    ("note", "FARM", ""),
+    ("silence", "rule=a"),
+    ("silence", "rule=a", "--for", "1h"),
+    ("silence", "a", "--for", "1h", "--why", "x"),
+    ("silence", "--for", "1h", "--why", "x"),
+    ("silence", "rule=a", "--until", "2020-01-01", "--why", "x"),
+    ("silence", "rule=a", "--until", "soon", "--why", "x"),
+    ("silence", "rule=a", "--for", "1h", "--why", "x" * 2_000),
+    ("unsilence", "zzz"),
+    ("act", "zzz"),
+    ("act", "FARM", "--yes"),
+    ("act", "FARM", "--yes", "--dry-run"),
+    ("act", "FARM", "--do", "nothing"),
+    ("act", "FARM", "--do", "webhook"),
+    ("act", "FARM", "--do", "webhook", "--channel", "nowhere"),
+    ("act", "FARM", "--do", "unpublish_campaign", "--campaign", "nowhere"),
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", REFUSED, ids=lambda command: " ".join(command)[:60])
+def test_what_is_refused_is_refused_in_the_readers_language(duty: Ids, command: tuple[str, ...]) -> None:
+    """Else the one sentence that would help is the one that a reader of Chinese cannot read."""
+    words = [duty["device_farm"] if word == "FARM" else word for word in command]
+    ran = ledger("alerts", *words, "--lang", "zh")
+    assert ran.code and not ran.out, ran
+    said = ran.err.removeprefix("错误: ").strip()
+    assert ran.err.startswith("错误: ") and re.search("[一-鿿]{2}", said), ran.err
+    quoted = re.sub(r"`[^`]*`|'[^']*'", "", said)
+    english = {"is", "the", "write", "no", "needed", "closed", "there", "must", "has", "value", "and", "or", "of"}
+    assert not english & set(re.findall("[a-z]+", quoted)), said

@@ -30,7 +30,9 @@ from coupon_ledger.delivery.posting import Posting
 from coupon_ledger.ledger import alert_events, operations
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Acknowledge, Resolve
+from coupon_ledger.ledger.alert_state import said_of_file
 from coupon_ledger.ledger.topics import ALERTS
+from coupon_ledger.ledger.words import Note, Speaker
 from coupon_ledger.projections import generations
 from coupon_ledger.projections.alerts.in_force import stored
 from coupon_ledger.projections.alerts.offenders import Offender
@@ -342,6 +344,56 @@ def test_a_rule_with_a_mistake_stays_in_force_as_it_was_and_the_others_change(pl
     now_ = rules_in_force(place)
     assert now_.keys() == {"farm", "more"} and now_["farm"].expr.at_least == 3  # type: ignore[union-attr]
     assert [e.rule for e in told(place.log, "error")] == ["farm"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "broken",
+    [
+        FARM.replace("alert: farm", "alert: farm: ["),
+        FARM.replace("groups:", "group:"),
+        FARM.replace("- alert: farm", "- alarm: farm"),
+        FARM.replace("rules:", "rule:"),
+    ],
+    ids=["no YAML", "no groups", "no name", "no rules"],
+)
+def test_rules_that_may_stand_in_a_part_that_cannot_be_read_go_on(place: Place, broken: str) -> None:
+    """Else a slip of the finger takes a rule out of force, and it sees nothing until somebody wonders."""
+    place.run()
+    before = rules_in_force(place)
+    place.rules.write_text(broken, encoding="utf-8")
+    place.run()
+    assert rules_in_force(place) == before
+    assert "alert-rules" in {error.rule for error in told(place.log, "error")}
+    place.rules.write_text(FARM.replace("farm", "ranch"), encoding="utf-8")
+    place.run()
+    assert rules_in_force(place).keys() == {"ranch"}, "and end once the file can be read"
+
+
+@pytest.mark.long
+def test_the_alert_about_the_file_says_what_is_wrong_now_and_ends_with_it(place: Place) -> None:
+    """Else people mend a line that is right, or are told of a file that is mended."""
+    for at_least in ("none", "x", "x", "3"):
+        place.rules.write_text(FARM.replace("at_least: 3", f"at_least: {at_least}"), encoding="utf-8")
+        place.run()
+    first, second = told(place.log, "error")
+    assert "'none' is no whole number" in (first.note or "") and "'x' is no whole number" in (second.note or "")
+    assert [e.alert_id for e in told(place.log, "resolved")] == [first.alert_id, second.alert_id]
+    evidence = second.details["evidence"]
+    assert isinstance(evidence, dict) and evidence["file"] == str(place.rules)
+    said = said_of_file(evidence, None)
+    assert isinstance(said, Note) and "不是整数" in Speaker("zh").say(said) and "第 7 行" in Speaker("zh").say(said)
+
+
+@pytest.mark.long
+def test_a_mistake_in_very_many_rules_is_one_alert(place: Place) -> None:
+    """Else replacing a word in a long file raises a thousand alerts, and the farm is on the tenth page."""
+    rule = "  - alert: r{n}\n    expr: {{kind: velocity, events: [claimed], by: [ip], at_least: none, window: 1m}}\n"
+    place.rules.write_text(FARM + "".join(rule.format(n=n) for n in range(30)), encoding="utf-8")
+    place.run()
+    [error] = told(place.log, "error")
+    assert error.rule == "alert-rules" and "and 25 more" in (error.note or "")
+    assert rules_in_force(place).keys() == {"farm"}
 
 
 @pytest.mark.long

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from coupon_ledger.ledger.alert_events import event
 from coupon_ledger.ledger.errors import UnknownAlert, WrongQuestion
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.alerts.behind import NOTHING, before
 from coupon_ledger.questions.alerts.lives import id_of
 from coupon_ledger.questions.local import Local
 from tests.alert_world import FARM, begin, book_of, consume, fire, publish, store_events, tell
@@ -125,6 +127,13 @@ def test_behind_an_alert_are_the_coupons_users_and_orders_of_its_window(
     assert row["stakes"] == [{"currency": "CNY", "coupons": 7, "discount_minor": 500, "promised_minor": 3_000}]
 
 
+def test_the_first_ones_come_first_by_time(local: Local, world: tuple[Path, dict[str, str]]) -> None:
+    """Else whoever looks for how it began reads the whole list."""
+    assert [u["user_id"] for u in farm(local, world)["user_list"]] == [f"u-{n}" for n in range(8)]
+    late = local.ask("alert", alert=world[1]["device_farm"], limit=3).row()
+    assert [c["coupon_id"] for c in late["coupon_list"]] == ["c-0", "c-1", "c-2"]
+
+
 def test_lists_are_limited_but_everything_is_counted(local: Local, world: tuple[Path, dict[str, str]]) -> None:
     """Else an alert with a million coupons fills the terminal, or looks small."""
     row = farm(local, world, limit=2)
@@ -137,8 +146,9 @@ def test_the_same_slice_before_shows_that_one_claim_in_two_days_was_usual(
 ) -> None:
     """Else nobody can tell whether this device always claims so."""
     periods = {p["period"]: p for p in farm(local, world)["periods"]}
-    assert [periods[name]["events"] for name in ("during", "day_before", "week_before")] == [8, 1, 3]
-    assert [periods[name]["windows"] for name in ("day_before", "week_before")] == [144, 1_008]
+    assert list(periods) == ["during", "window_before", "day_before", "week_before"]
+    assert [p["events"] for p in periods.values()] == [8, 0, 1, 3]
+    assert [p["windows"] for p in periods.values()] == [2, 1, 144, 1_008]
     assert periods["during"]["most_users"] == 5 and periods["week_before"]["most_events"] == 1
     assert periods["week_before"]["until"] == periods["during"]["since"], "no event is in both"
 
@@ -271,3 +281,49 @@ def test_precision_is_the_share_of_right_alerts_among_the_judged(store: Store, o
     counts = [row[f"{name}_alerts"] for name in ("true", "false", "unknown", "unjudged", "open")]
     assert sum(counts) == row["alerts"] == len(outcomes)
     assert row["open_alerts"] == outcomes.count(None)
+
+
+SPANS = st.integers(60, 31 * 86_400).map(lambda seconds: timedelta(seconds=seconds))
+OPENED = datetime(2026, 11, 11, 12)
+
+
+@pytest.mark.long
+@given(window=SPANS, lasted=SPANS, ago=st.lists(st.integers(0, 5 * 10**6), max_size=20))
+@examples(60)
+def test_the_slice_before_comes_in_whole_windows_of_the_rule(
+    store: Store, window: timedelta, lasted: timedelta, ago: list[int]
+) -> None:
+    """Else a rule of seven days is compared with a "day before" of seven days, or an event counts on both sides."""
+    end = OPENED + lasted
+    times = [end - timedelta(seconds=seconds) for seconds in ago]
+    with claims_at(store, times):
+        wanted = {**NOTHING.parameters, "types": ["claimed"]}
+        found = before(store, replace(NOTHING, parameters=wanted, opened=OPENED, window=window, until=end)).to_dicts()
+    during, last, *longer = found
+    assert (during["since"], during["until"]) == (OPENED - window, end)
+    assert (last["since"], last["until"], last["windows"]) == (OPENED - 2 * window, OPENED - window, 1)
+    assert all(p["until"] - p["since"] == p["windows"] * window for p in (last, *longer))
+    assert {p["until"] for p in (last, *longer)} == {during["since"]}
+    assert len(longer) <= 2 and all(p["windows"] > 1 for p in longer)
+    days = {"day_before": 1, "week_before": 7, "four_weeks_before": 28}
+    for period in longer:
+        missing = timedelta(days=days[period["period"]]) - period["windows"] * window
+        assert timedelta(0) <= missing < window, "as many whole windows as fit"
+    for period in found:
+        assert period["events"] == sum(period["since"] < at <= period["until"] for at in times)
+
+
+@contextmanager
+def claims_at(store: Store, times: list[datetime]) -> Iterator[None]:
+    """Within the block, the journal has a claim at each of these instants, and nothing else."""
+    insert = (
+        "INSERT INTO coupon_events BY NAME SELECT n AS key_hash, 'e' || n AS event_id, 'claimed' AS type, happened AS"
+        " occurred_at, 'app' AS source, 'c' || n AS coupon_id, happened AS recorded_at, 0 AS log_partition, n AS"
+        " log_offset FROM (SELECT unnest($times::TIMESTAMP[]) AS happened, unnest(range(len($times))) AS n)"
+    )
+    store.execute("BEGIN")
+    try:
+        store.execute(insert, {"times": times})
+        yield
+    finally:
+        store.execute("ROLLBACK")

@@ -29,7 +29,7 @@ from coupon_ledger.projections.alerts.rules_file import (
     load,
     load_bytes,
 )
-from coupon_ledger.projections.alerts.template_fields import fields_of
+from coupon_ledger.projections.alerts.template_fields import fields_of, measured
 from coupon_ledger.projections.alerts.text_file import MOST_PROBLEMS
 from coupon_ledger.projections.alerts.troubles import KINDS as MODELS
 from coupon_ledger.projections.alerts.writing import rule_yaml, rules_yaml
@@ -939,7 +939,10 @@ def test_a_value_is_written_in_the_unit_of_what_the_rule_measures() -> None:
 def test_a_rule_without_texts_has_one_in_each_language() -> None:
     bare = Rule.model_validate({"name": "bare", "expr": {"kind": "stock", "sold_out_within": "10m"}})
     assert templates.summary(bare, "en") == templates.GENERIC != templates.summary(bare, "zh")
-    assert not templates.problems(templates.summary(bare, "zh"), bare) and templates.description(bare, "en") is None
+    assert (
+        not templates.problems(templates.summary(bare, "zh"), fields_of(bare), measured(bare))
+        and templates.description(bare, "en") is None
+    )
     assert templates.summary(rule_of(loaded(GOOD), "farm"), "zh").startswith("设备")
 
 
@@ -1087,3 +1090,68 @@ def test_the_printed_defaults_are_a_file_to_begin_with(home: Path) -> None:
     assert load("rules.yaml").rule_set == defaults()
     for rule in defaults().rules:
         assert rule_yaml(rule).startswith(f"- alert: {rule.name}\n")
+
+
+# ── All mistakes at once ─────────────────────────────────────────────────────────────────────────────────────
+
+MISTAKES: Final = {
+    "for: 0s": ("for: 5x", "is no duration"),
+    "severity: high": ("severity: hgih", "is none of"),
+    "at_least: 5": ("at_least: x", "is no whole number"),
+    'zh: {summary: "设备 {device_id}：{value} 个用户"}': ('zh: {summary: "设备 {ip}"}', "has no field ip"),
+    'en: {summary: "Device {device_id}: {value} users"}': ('en: {summary: "{value users"}', "has a brace {"),
+    "keep_firing_for: 1h30m": ("inhibited_by: [nobody]", "no rule 'nobody'"),
+    "alert: sold_out": ("alert: sold_out\n    colour: red", "no field 'colour'"),
+    "expr: {kind: stock, sold_out_within: 10m}": (
+        "expr: {kind: stock, sold_out_within: 10m}\n    escalate_to: [pager]",
+        "without escalate_after never happens",
+    ),
+    "labels: {team: risk}": ("labels: {team: risk}\n  owner: ''", "stands twice"),
+}
+"""Independent mistakes in `GOOD`: what is replaced by what, and what is said of it."""
+
+
+@pytest.mark.long
+@given(wrong=st.sets(st.sampled_from(sorted(MISTAKES)), min_size=1))
+def test_each_mistake_is_told_whatever_else_is_wrong(wrong: set[str]) -> None:
+    """Else whoever mends a file learns of the next mistake only after the last one is gone."""
+    text = GOOD
+    for good in wrong:
+        text = text.replace(good, MISTAKES[good][0], 1)
+    said = [str(problem) for problem in loaded(text).problems]
+    for good in wrong:
+        assert [one for one in said if MISTAKES[good][1] in one], (MISTAKES[good], said)
+    if "expr: {kind: stock, sold_out_within: 10m}" in wrong:
+        assert any("no channel 'pager'" in one for one in said)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ("expr: {kind: velocty}", {"expr.kind", "annotations.en.summary"}),
+        ("expr: 5", {"expr", "annotations.en.summary"}),
+        ("expr: {kind: sql, query: SELECT 1 AS a, key: [a], timeout: 5x}", {"expr.timeout", "annotations.en.summary"}),
+        ("expr: {kind: sql, query: SELECT 1 AS a}", {"expr.key", "annotations.en.summary"}),
+        ("expr: {kind: budget}", {"expr", "annotations.en.summary"}),
+        ("action: {do: nothing}", {"expr", "action.do", "annotations.en.summary"}),
+        ("expr: {kind: stock, sold_out_within: 10m}\n    labels: {a: [1]}", {"labels.a", "annotations.en.summary"}),
+    ],
+)
+def test_a_brace_without_its_half_is_told_beside_any_other_mistake(fields: str, wanted: set[str]) -> None:
+    """Else it is told after the next try only."""
+    text = f'groups:\n- rules:\n  - alert: a\n    annotations: {{en: {{summary: "{{value"}}}}\n    {fields}\n'
+    assert {problem.path.removeprefix("groups[0].rules[0].") for problem in loaded(text).problems} == wanted
+
+
+@pytest.mark.parametrize("kind", ["plan", "proof"])
+def test_a_file_that_is_named_by_a_rule_is_called_as_the_rule_calls_it(tmp_path: Path, kind: str) -> None:
+    """Else an error is two long paths, and the sentence between them is lost."""
+    folder = tmp_path / "a-long-way-down"
+    folder.mkdir()
+    expr = "{kind: threshold, metric: claimed, by: [campaign], against: plan, plan: plan.csv}"
+    if kind == "proof":
+        expr = "{kind: stock, sold_out_within: 10m}\n    action: {do: unpublish_campaign, automatic: proof.json}"
+    (folder / "rules.yaml").write_text(f"groups:\n- rules:\n  - alert: a\n    severity: bad\n    expr: {expr}\n")
+    bad_severity, problem = load(folder / "rules.yaml").problems
+    assert bad_severity.path.endswith("severity")
+    assert str(problem).count(str(folder)) == 1 and f"{kind}." in str(problem.said)

@@ -16,9 +16,12 @@ from coupon_ledger.cli.lists import print_titled, with_lists
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_row
 from coupon_ledger.cli.tables import echo_wrapped, warn
+from coupon_ledger.cli.usage import Misused
+from coupon_ledger.cli.view import view
 from coupon_ledger.consumers.alerts import actions
 from coupon_ledger.consumers.alerts.actions import Done, Plan
 from coupon_ledger.ledger.errors import CommandRefused
+from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
 from coupon_ledger.reports.alerts import ACTIONS, key_in_words, key_of, rule_of
@@ -82,9 +85,9 @@ def act(
     coupon-ledger alerts act 3f9a01c2 --do unpublish_campaign --campaign 8
     """
     if dry_run and yes:
-        raise click.UsageError("--dry-run and --yes exclude each other; leave one out")
+        raise Misused(note("--dry-run and --yes exclude each other; leave one out"))
     if yes and (not why or not why.strip()):
-        raise click.UsageError("--why is needed: in a few words, for those who wonder later")
+        raise Misused(note("--why is needed: in a few words, for those who wonder later"))
     who = operator_name(operator)
     with desk(settings) as here:
         known = here.alert(alert)
@@ -204,7 +207,7 @@ def _show(situation: Situation, plan: Plan) -> None:
         _show_campaign(situation, plan)
         return
     by_state = [
-        {"state": state, "coupons": count, "would_become": "revoked" if state in actions.REVOCABLE else state}
+        {"state": state, "coupons": count, "would_become": "revoked" if state in REVOCABLE else state}
         for state, count in _counts(situation.coupons).items()
     ]
     print_titled("states", by_state)
@@ -303,6 +306,7 @@ def _call(here: Desk, call: Call, yes: bool, output: str) -> None:
     channel = channel_of(call.settings, call.channel)
     message = message_of(call.situation.row)
     shown = {"action": "webhook", "dry_run": not yes, "channel": call.channel, "message": message.as_json()}
+    summary = message.summary["zh" if view().chinese else "en"]
     if call.before:
         echo_wrapped(say("channel {channel} was called about this alert already; nothing is sent again",
                          channel=call.channel))  # fmt: skip
@@ -312,7 +316,7 @@ def _call(here: Desk, call: Call, yes: bool, output: str) -> None:
     if not yes:
         if output == "table":
             echo_wrapped(say("this is what would happen: channel {channel} is sent {summary}; --yes --why TEXT does it",
-                             channel=call.channel, summary=message.summary["en"]))  # fmt: skip
+                             channel=call.channel, summary=summary))  # fmt: skip
         return
     send(channel, message)
     _record(here, call.alert, "webhook", {"channel": call.channel}, call.done)

@@ -19,7 +19,9 @@ from coupon_ledger.cli.alerts.options import by_options, end_of, now, operator_n
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_rows
 from coupon_ledger.cli.tables import echo_wrapped, warn
+from coupon_ledger.cli.usage import Misused
 from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import Note
 from coupon_ledger.reports.alerts import key_in_words
 from coupon_ledger.reports.labels import say
 
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from coupon_ledger.ledger.alert_silences import Silence, SilenceState, Unsilence
     from coupon_ledger.ledger.alert_state import Alert
     from coupon_ledger.ledger.log import EventLog
+
+
+_WRITTEN: Final = {"operator": "--by", "assignee": "PERSON", "note": "--why"}
+"""Where people write the texts of a command."""
 
 
 @dataclass
@@ -52,7 +58,9 @@ class Desk:
         return found[0] if len(found) == 1 else self.book.silences.get(beginning)
 
     def do(self, command: Command | Silence | Unsilence) -> list[AlertEvent]:
-        """Decide and append. Returns the events that were appended; none if the command says nothing new."""
+        """Decide and append. Returns the events that were appended; none if the command says nothing new. Raises
+        `CommandRefused` if a text of it is too long."""
+        _check_lengths(command)
         events = self.book.decide(command)
         self.append(events)
         return events
@@ -65,6 +73,17 @@ class Desk:
             self.log.append([record_of(event) for event in made])
         for event in made:
             self.book.fold(event)
+
+
+def _check_lengths(command: object) -> None:
+    from coupon_ledger.ledger.errors import CommandRefused
+    from coupon_ledger.ledger.events import MAX_ID_CHARS, MAX_TEXT_CHARS
+
+    for name, option in _WRITTEN.items():
+        length, most = len(getattr(command, name, None) or ""), MAX_TEXT_CHARS if name == "note" else MAX_ID_CHARS
+        if length > most:
+            said = "{option} has {n:count} characters; write at most {most:count}"
+            raise CommandRefused(Note(said, {"option": option, "n": length, "most": most}))
 
 
 @contextmanager
@@ -145,13 +164,13 @@ def note(alert: str, text: str, operator: str | None, why: str | None, settings:
     \b
     coupon-ledger alerts note 3f9a01c2 "the shop says it is their test device"
     """
-    from coupon_ledger.ledger.alert_commands import Note
+    from coupon_ledger.ledger import alert_commands
 
     who = operator_name(operator)
     words = text if why is None else f"{text} ({why})"
     with desk(settings) as here:
         known = here.alert(alert)
-        events = here.do(Note(alert_id=known.alert_id, operator=who, now=now(), note=words))
+        events = here.do(alert_commands.Note(alert_id=known.alert_id, operator=who, now=now(), note=words))
     _said(events, output, say("noted beside alert {alert} ({rule}: {key}), by {who}", who=who, **_named(known)))
 
 
@@ -172,7 +191,7 @@ def assign(alert: str, person: str, operator: str | None, why: str | None, setti
 
     who = operator_name(operator)
     if not person.strip():
-        raise click.UsageError("PERSON is empty; name who looks after the alert")
+        raise Misused(Note("PERSON is empty; name who looks after the alert", {}))
     with desk(settings) as here:
         known = here.alert(alert)
         events = here.do(Assign(alert_id=known.alert_id, operator=who, now=now(), assignee=person.strip(), note=why))
@@ -216,7 +235,7 @@ def resolve(
     from coupon_ledger.ledger.alert_commands import Resolve
 
     if outcome is None:
-        raise click.UsageError("say whether the alert was right: --true, --false or --unknown")
+        raise Misused(Note("say whether the alert was right: --true, --false or --unknown", {}))
     who = operator_name(operator)
     minor, currency = (None, None) if saved is None else _minor(*saved)
     with desk(settings) as here:
@@ -253,20 +272,21 @@ def _resolved(before: Alert, after: Alert, events: list[AlertEvent]) -> Iterator
 
 
 def _minor(amount: str, currency: str) -> tuple[int, str]:
-    """The amount in minor units, and the currency. Raises `click.UsageError`."""
+    """The amount in minor units, and the currency. Raises `Misused`."""
     from coupon_ledger.ledger.amounts import decimals
 
     code = currency.upper()
     digits = decimals(code)
+    given: dict[str, Any] = {"amount": repr(amount), "currency": repr(currency), "code": code, "digits": digits}
     if digits is None:
-        raise click.UsageError(f"--saved: no currency {currency!r}; write its ISO 4217 code, such as 120.50 CNY")
+        raise Misused(Note("--saved: no currency {currency}; write its ISO 4217 code, such as 120.50 CNY", given))
     try:
         minor = Decimal(amount).scaleb(digits)
         whole = int(minor)
     except (InvalidOperation, ValueError, OverflowError):
-        raise click.UsageError(f"--saved: {amount!r} is no amount; write one such as 120.50 {code}") from None
+        raise Misused(Note("--saved: {amount} is no amount; write one such as 120.50 {code}", given)) from None
     if whole != minor or not 0 <= whole <= _MOST_MINOR:
-        raise click.UsageError(f"--saved: {amount!r} must be from 0 up, with at most {digits} decimals in {code}")
+        raise Misused(Note("--saved: {amount} must be from 0 up, with at most {digits} decimals in {code}", given))
     return whole, code
 
 
@@ -304,9 +324,9 @@ def silence(
     who, at = operator_name(operator), now()
     ends = end_of(lasting, until, at)
     if ends is None:
-        raise click.UsageError("--for or --until is needed: every silence ends")
+        raise Misused(Note("--for or --until is needed: every silence ends", {}))
     if not why or not why.strip():
-        raise click.UsageError("--why is needed: in a few words, why these alerts need not be told")
+        raise Misused(Note("--why is needed: in a few words, why these alerts need not be told", {}))
     wanted = [Matcher.parse(text) for text in matchers]
     with desk(settings) as here:
         if alert is not None:

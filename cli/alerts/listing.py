@@ -37,7 +37,7 @@ _KEY: Final = 34
 """So many columns of a key are shown in lists, so that they fit a terminal of 100."""
 _VALUE: Final = 14
 """So many of the value of a key that has one name; of several, fewer each."""
-_LISTED: Final = "alert_id severity status rule key measured money_minor opened_at assignee".split()
+_LISTED: Final = "alert_id severity status rule key case_id money_minor opened_at measured assignee".split()
 
 
 @click.command("list")
@@ -57,20 +57,25 @@ _LISTED: Final = "alert_id severity status rule key measured money_minor opened_
 def list_alerts(by: str | None, limit: int | None, settings: Settings, output: str, **filters: Any) -> None:
     """List alerts: the most severe first, then those with the most money at stake. Without --state, only open ones.
 
-    Ids are shortened in tables. Every command takes as much of an id as no other alert's id begins with.
+    Ids are shortened in tables. Every command takes as much of an id as no other alert's id begins with. Alerts about
+    the same coupons, users or devices at the same time are one case, which has the id of its first alert.
 
     \b
     coupon-ledger alerts list
     coupon-ledger alerts list --severity high --owner mei
     coupon-ledger alerts list --state all --key campaign=8 --since 7d
     coupon-ledger alerts list --by rule --state all
+    coupon-ledger alerts list --by case
     coupon-ledger alerts list --at 2026-11-11T20:00:00+08:00
     """
     filters |= _judged_now(filters)
     if by is not None:
         with answered(settings, output, "alert-groups", by=by, **filters) as answer:
             groups = list(rows_of(answer))[:limit]
-            print_rows(map(_group_for_people, groups) if output == "table" else groups, output)
+            if output == "table":
+                print_rows((_group_for_people(group, of_case=by == "case") for group in groups), output)
+            else:
+                print_rows(groups, output)
         return
     at_most = limit or (SHOWN if output == "table" else None)
     with answered(settings, output, "alerts", limit=at_most and at_most + 1, **filters) as answer:
@@ -94,11 +99,13 @@ def _judged_now(filters: dict[str, Any]) -> dict[str, Any]:
 
 def _for_people(row: Row) -> Row:
     key = json.loads(row["key"])
+    case = short(row["case_id"]) if row["case_size"] > 1 else None
+    row = {**row, "alert_id": short(row["alert_id"]), "case_id": case}
     if view().wide:
-        return {**row, "alert_id": short(row["alert_id"]), "key": key_in_words(key)}
+        return {**row, "key": key_in_words(key)}
     room = _VALUE if len(key) == 1 else _VALUE // 2 + 2
     named = key_in_words({name: _middle_cut(value, room) for name, value in key.items()})
-    return {**row, "alert_id": short(row["alert_id"]), "key": cut(named, _KEY)}
+    return {**row, "key": cut(named, _KEY)}
 
 
 def _middle_cut(value: str, width: int) -> str:
@@ -106,8 +113,15 @@ def _middle_cut(value: str, width: int) -> str:
     return value if text_width(value) <= width else f"{value[: (width - 1) // 2]}…{value[-(width // 2) :]}"
 
 
-def _group_for_people(row: Row) -> Row:
-    return {**to_the_second(row), "grouped_by": word(row["grouped_by"])}
+def _group_for_people(row: Row, *, of_case: bool) -> Row:
+    group = short(row["grouped_by"]) if of_case else word(row["grouped_by"])
+    names = "grouped_by alerts open_alerts severity rules money_minor currency first_at last_at".split()
+    shown = {
+        **to_the_second(row),
+        "grouped_by": group,
+        "rules": row["rules"] if view().wide else cut(row["rules"], _KEY),
+    }
+    return {name: shown[name] for name in names}
 
 
 @click.command()

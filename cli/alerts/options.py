@@ -10,6 +10,8 @@ from typing import Any, Final, TypeVar
 import click
 
 from coupon_ledger.cli.options import duration_option, instant_option
+from coupon_ledger.cli.usage import Misused
+from coupon_ledger.ledger.words import note
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHORT: Final = 8
@@ -23,13 +25,13 @@ def by_options(command: Command) -> Command:
 
 
 def operator_name(operator: str | None) -> str:
-    """The operator's name; by default that of the user who runs the command. Raises `click.UsageError` if there is
+    """The operator's name; by default that of the user who runs the command. Raises `Misused` if there is
     none."""
     from coupon_ledger.ledger.operations import user_name
 
     who = operator or user_name()
     if not who:
-        raise click.UsageError("--by is needed: the user who runs this has no name")
+        raise Misused(note("--by is needed: the user who runs this has no name"))
     return who
 
 
@@ -50,13 +52,13 @@ def until_options(text: str) -> Callable[[Command], Command]:
 
 
 def end_of(lasting: timedelta | None, until: datetime | None, now: datetime) -> datetime | None:
-    """The instant that `--for` or `--until` names; None without them. Raises `click.UsageError` if both are given."""
+    """The instant that `--for` or `--until` names; None without them. Raises `Misused` if both are given."""
     if lasting is not None and until is not None:
-        raise click.UsageError("--for and --until exclude each other; leave one out")
+        raise Misused(note("--for and --until exclude each other; leave one out"))
     try:
         return until if lasting is None else now + lasting
     except OverflowError:
-        raise click.UsageError("--for ends after the year 9999; shorten it") from None
+        raise Misused(note("--for ends after the year 9999; shorten it")) from None
 
 
 def now() -> datetime:

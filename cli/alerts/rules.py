@@ -133,7 +133,7 @@ def _of_channels(loaded: Loaded, file: str) -> list[Problem]:
     from coupon_ledger.delivery import channels
     from coupon_ledger.projections.alerts.text_file import Problem
 
-    _, found = channels.read(loaded.channels, loaded.channel_lines)
+    _, found = channels.read(loaded.channels, loaded.channel_lines, file=file)
     return [Problem(file, problem.line or 1, 1, "", problem.text) for problem in found]
 
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from coupon_ledger.cli.alerts.listing import in_words_of, to_the_second
-from coupon_ledger.cli.alerts.options import now
+from coupon_ledger.cli.alerts.options import now, short
 from coupon_ledger.cli.asking import answered
 from coupon_ledger.cli.lists import plain_lists, print_titled, with_lists
 from coupon_ledger.cli.options import output_option, past_options, settings_options
-from coupon_ledger.cli.output import Fit, print_frames, print_row
+from coupon_ledger.cli.output import LIKE_ANY, Fit, print_frames, print_row
 from coupon_ledger.cli.tables import echo_wrapped, print_fields
 from coupon_ledger.ledger.settings import Settings
-from coupon_ledger.reports.alerts import description, key_in_words, key_of, what_happened, what_to_do
+from coupon_ledger.reports.alerts import description, key_in_words, key_of, what_happened, what_to_do, what_was_done
 from coupon_ledger.reports.labels import figure, label_of_texts, say, word
 from coupon_ledger.reports.text import Row, printable
 from coupon_ledger.reports.view import View, showing
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 _SHOWN: Final = 10
 _ABOVE: Final = frozenset(
     "value threshold peak times version window_s position count distinct coupons users orders money_minor"
-    " currency".split()
+    " currency seen file said".split()
 )
 """Names in the evidence of what is shown anyway: as the alert's own values, or as what is behind it."""
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _MESSAGES: Final = ("notified", "not_notified")
 _COLUMNS: Final = {
-    "coupon_list": "coupon_id state owner campaign_id order_id discount_minor promised_minor currency last_at",
+    "coupon_list": "coupon_id first_at state owner order_id discount_minor promised_minor currency campaign_id",
     "user_list": "user_id events coupons devices ips first_at last_at",
     "order_list": "order_id coupons user_id net_minor refunded_minor currency paid_at cancelled_at",
 }
@@ -49,8 +49,9 @@ _COLUMNS: Final = {
 @settings_options("database")
 @output_option
 def show(alert: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
-    """Show ALERT: what happened in two sentences, the evidence, the coupons, orders and users behind it, the money at
-    stake, the same slice before, what to do, its life so far, which messages were sent, and why others were not.
+    """Show ALERT: what happened in two sentences, the other alerts of its case, the evidence, the coupons, orders and
+    users behind it, the money at stake, the same slice before, what was done and what is left to do, its life so far,
+    which messages were sent, and why others were not.
 
     With --at or --known-at, the alert as it was then. CSV and NDJSON have a row per coupon behind it.
 
@@ -92,18 +93,28 @@ def _print(row: Row, lists: dict[str, pl.DataFrame]) -> None:
         echo_wrapped(more)
     click.echo("")
     print_fields(_fields(row))
-    _print_evidence(row)
     tables = {name: table.to_dicts() for name, table in lists.items()}
+    _print_case(row, tables["case_alerts"])
+    _print_evidence(row)
     print_titled("states", tables["states"])
     print_titled("stakes", stakes)
     for name, counted in (("coupon_list", "coupons"), ("user_list", "users"), ("order_list", "orders")):
         _print_first(name, _only(tables[name], _COLUMNS[name]), row[counted], row["currency"])
     print_titled("periods", _only(tables["periods"], "period since until windows events mean_events most_events"))
-    _print_steps(row)
     life = tables["life"]
+    _print_sentences("what was done", what_was_done(life))
+    steps = what_to_do(row, life, tables["states"])
+    _print_sentences("what to do", steps, otherwise=say("nothing is left to do"))
     done = [_event(event) for event in life if event["type"] not in _MESSAGES]
     print_titled("life", done, fit=Fit(wrap="data", keep="data"))
     _print_messages([event for event in life if event["type"] in _MESSAGES])
+
+
+def _print_case(row: Row, others: list[Row]) -> None:
+    named = [{**one, "alert_id": short(one["alert_id"]), "key": key_in_words(key_of(one))} for one in others]
+    shown = "alert_id severity status rule key opened_at shared_coupons shared_users shared_devices"
+    spare = ("shared_devices", "shared_coupons")
+    _print_first("case_alerts", _only(named, shown), row["case_size"] - 1, None, Fit(spare=spare))
 
 
 def _only(rows: list[Row], names: str) -> list[Row]:
@@ -177,18 +188,19 @@ def _with_same(rows: list[Row], row: Row) -> Row:
     return {name: _evident(row.get(name)) for name in names}
 
 
-def _print_first(name: str, rows: list[Row], count: int | None, currency: str | None) -> None:
-    print_titled(name, rows, currency)
+def _print_first(name: str, rows: list[Row], count: int | None, currency: str | None, fit: Fit = LIKE_ANY) -> None:
+    print_titled(name, rows, currency, fit)
     if count is not None and count > len(rows):
         click.echo(say("{n:count} of {all:count}; --limit shows more", n=len(rows), all=count))
 
 
-def _print_steps(row: Row) -> None:
-    steps = list(what_to_do(row))
-    if steps:
-        click.echo("\n" + say("what to do"))
-    for number, step in enumerate(steps, start=1):
-        echo_wrapped(f"{number}. {step}", indent=3)
+def _print_sentences(title: str, sentences: Iterator[str], *, otherwise: str | None = None) -> None:
+    """A numbered list below its title. `otherwise`: what is said if there is nothing to list; None: nothing."""
+    listed = [f"{number}. {sentence}" for number, sentence in enumerate(sentences, start=1)]
+    if listed or otherwise is not None:
+        click.echo("\n" + say(title))
+    for sentence in listed or filter(None, [otherwise]):
+        echo_wrapped(sentence, indent=3 if listed else 0)
 
 
 def _event(event: Row) -> Row:

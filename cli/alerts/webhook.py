@@ -30,7 +30,7 @@ def channel_of(settings: Settings, name: str) -> Channel:
             note("no channel {name}: the rules file has none; write it under channels, and name the file with"
                  " --alert-rules", name=name)
         )  # fmt: skip
-    channels, problems = read({name: loaded.channels[name]}, loaded.channel_lines)
+    channels, problems = read({name: loaded.channels[name]}, loaded.channel_lines, file=loaded.file)
     if name not in channels:
         raise CommandRefused(problems[0].note())
     return channels[name]

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from coupon_ledger.ledger.errors import CommandRefused
-from coupon_ledger.ledger.rules import STATES, TRANSITIONS
+from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
 from coupon_ledger.ledger.words import note
 
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 SOURCE: Final = "coupon-ledger alerts"
 """The `source` of events that an action appends."""
-_OVER: Final = ("expired", "revoked")
-REVOCABLE: Final = frozenset(
-    state
-    for state, after in zip(STATES, TRANSITIONS["revoked"], strict=True)
-    if not after.endswith("!") and state not in _OVER
-)
-"""States in which a coupon may be revoked and can still be used."""
 
 
 @dataclass(frozen=True, slots=True)

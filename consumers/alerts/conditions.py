@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from coupon_ledger.ledger.alert_commands import Condition, Terms
 from coupon_ledger.ledger.alert_events import hash_of
-from coupon_ledger.ledger.alert_state import Alert
+from coupon_ledger.ledger.alert_state import EVALUATION, RULES_FILE, Alert
+from coupon_ledger.ledger.words import Note
 from coupon_ledger.projections.alerts.episodes import SCHEMA
 from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.alerts.template_fields import ALSO
 from coupon_ledger.projections.connection import Reading
 
-EVALUATION: Final = {"type": "evaluation"}
-"""The labels of the alert that says that a rule cannot be evaluated."""
-RULES_FILE: Final = {"type": "rules_file"}
-"""The labels of the alert that says that the rules file is wrong about a rule."""
-FILE_RULE: Final = "alert-rules"
-"""Stands for the rule of problems of the rules file that are in no rule."""
 _COLUMNS: Final = ", ".join(f"e.{name}" for name in SCHEMA)
 
 
@@ -172,9 +168,16 @@ def is_problem(alert: Alert) -> bool:
     return dict(alert.labels) in (EVALUATION, RULES_FILE)
 
 
-def of_file(name: str, rule: Rule | None, problem: str | None, now: datetime) -> Condition:
-    """What the rules file says about a rule is wrong, or right again (None)."""
-    return _problem("clear" if problem is None else "error", name, RULES_FILE, now, rule, problem)
+def of_file(
+    name: str, rule: Rule | None, file: str, said: Note | None, current: Alert | None, now: datetime
+) -> Iterator[Condition]:
+    """What the rules file says about a rule is wrong, or right again (`said` is None). `current`: the open alert about
+    it; if it says something else, it ends, and another one begins."""
+    evidence = {} if said is None else {"file": file, "said": said.dumps()}
+    if current is not None and current.evidence.get("said") != evidence.get("said"):
+        yield _problem("clear", name, RULES_FILE, now, rule)
+    if said is not None:
+        yield replace(_problem("error", name, RULES_FILE, now, rule, str(said)), evidence=evidence)
 
 
 def _problem(

@@ -21,6 +21,8 @@ from coupon_ledger.projections.live.journal import happened
 
 _ROWS: Final = 10
 _MICROSECOND: Final = timedelta(microseconds=1)
+_SEEN: Final = 50
+"""How many coupons, users and devices an alert names, by which other alerts about the same are found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,10 @@ def _of_events(
     ]
     events = f"SELECT * FROM ({journal}) WHERE {' AND '.join(tests)}"
     query = sql(__package__, "behind").replace("WITH ", f"WITH events_behind AS MATERIALIZED ({events}), ", 1)
-    found = reading.frame(query, bounds | values | {"n": _ROWS}).row(0, named=True)
+    found = reading.frame(query, bounds | values | {"n": _ROWS, "m": _SEEN}).row(0, named=True)
     rows, minor, currency = found.pop("rows") or [], found.pop("money_minor"), found.pop("currency")
-    return Behind(rows, found, None if minor is None else int(minor), currency)
+    seen = {name: ids for name, ids in found.pop("seen").items() if ids}
+    return Behind(rows, found, None if minor is None else int(minor), currency, {"seen": seen} if seen else {})
 
 
 def _of_metric(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> Behind:

@@ -12,7 +12,7 @@ from coupon_ledger.consumers.alerts.rules import Rules
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Command
 from coupon_ledger.ledger.alert_events import AlertEvent
-from coupon_ledger.ledger.alert_state import Alert
+from coupon_ledger.ledger.alert_state import RULES_FILE, Alert
 from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.ledger.log import Record
 from coupon_ledger.projections.alerts.rules import STREAMED, Rule
@@ -88,5 +88,5 @@ class Known:
         """Whether no rule in force says any more whether the alert's condition holds."""
         rule = self.rules.by_name.get(alert.rule)
         if rule is None:
-            return dict(alert.labels) != conditions.RULES_FILE
+            return dict(alert.labels) != RULES_FILE
         return self.is_streamed(alert) and alert.rule_version != rule.version

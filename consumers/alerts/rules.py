@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -14,18 +15,26 @@ from typing import Any, Final
 from coupon_ledger.consumers import outbox
 from coupon_ledger.ledger import operations
 from coupon_ledger.ledger.plain import instant
+from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections import checkpoints, kept
 from coupon_ledger.projections.alerts import in_force
 from coupon_ledger.projections.alerts.document import MOST_BYTES
 from coupon_ledger.projections.alerts.engine import Engine
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.alerts.rules_file import Loaded, load
+from coupon_ledger.projections.alerts.text_file import Problem
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
 
 _EVERY_S: Final = 3.0
 _OPERATOR: Final = "coupon-ledger"
 _NAMED: Final = 5
+_OF_RULES: Final = re.compile(r"[^.\[]*|groups\[\d+\](\.[^.\[]*(\[\d+\])?)?")
+"""Paths of the file, of its groups and their fields, and of entries for rules."""
+_MOST_SAID: Final = 20
+"""How many alerts, and lines of the log, say what is wrong in a file."""
+_SAID: Final = 5
+"""How many problems an alert about the file names."""
 _logger = logging.getLogger(__name__)
 _announcements = logging.getLogger("coupon_ledger.announcements")
 
@@ -101,15 +110,21 @@ class Rules:
 
 def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     """Put the good rules of the file in force, in a transaction, and record the operation. A rule with a problem stays
-    in force as it was, and so do all rules if nothing of the file can be read. Returns whether anything changed."""
-    for problem in loaded.problems:
+    in force as it was, and so do all rules that may stand in a part that cannot be read. Returns whether anything
+    changed."""
+    for problem in loaded.problems[:_MOST_SAID]:
         _logger.warning("alert rules: %s", problem)
-    before = Rules.stored(store).by_name
+    if len(loaded.problems) > _MOST_SAID:
+        more = len(loaded.problems) - _MOST_SAID
+        _logger.warning("alert rules: %d more problems; `coupon-ledger alerts rules check` lists them", more)
+    before = in_force.versions(store)
     if not loaded.readable and before:
         return False
-    broken = {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
     wanted = {rule.name: rule for rule in loaded.rule_set.rules}
-    wanted |= {name: before[name] for name in broken & before.keys()}
+    stay = _staying(loaded, before.keys() - wanted.keys()) & before.keys()
+    if stay:
+        old = Rules.stored(store).by_name
+        wanted |= {name: old[name] for name in stay}
     with store.transaction():
         changed = in_force.put_in_force(store, wanted.values())
         if changed:
@@ -123,6 +138,18 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     return bool(changed)
 
 
+def _staying(loaded: Loaded, missing: Set[str]) -> set[str]:
+    """The names of the rules that stay in force as they were: those with a problem that leaves them out; and if a part
+    of the file could not be read, those that are `missing` in it, since they may stand there."""
+    wrong = {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
+    return wrong | (set(missing) if any(map(_hides_rules, loaded.problems)) else set())
+
+
+def _hides_rules(problem: Problem) -> bool:
+    """Whether rules may stand where the problem is, and nobody knows which ones."""
+    return problem.rule is None and _OF_RULES.fullmatch(problem.path) is not None
+
+
 def _say(changed: list[str], now: Mapping[str, Rule], path: Path | None) -> None:
     """Log that other rules are in force, which people who edit the file wait for."""
     several = ", ".join(sorted(changed)[:_NAMED]) + (", …" if len(changed) > _NAMED else "")
@@ -131,14 +158,14 @@ def _say(changed: list[str], now: Mapping[str, Rule], path: Path | None) -> None
 
 
 def _operation(
-    store: Store, changed: list[str], before: Mapping[str, Rule], now: Mapping[str, Rule], path: Path | None
+    store: Store, changed: list[str], before: Mapping[str, str], now: Mapping[str, Rule], path: Path | None
 ) -> operations.Operation:
     """The record of the change: what changed, by version, and from where on the new rules judge. `since`: they judge
     what is recorded after this instant; `positions`: what was read of the log by then. Of the default rules, which
     come with the program, it has only the number."""
     since = in_force.released_until(store).replace(tzinfo=UTC)
     each = [
-        {"rule": name, "rule_version_before": _version(before.get(name)), "rule_version": _version(now.get(name))}
+        {"rule": name, "rule_version_before": before.get(name), "rule_version": _version(now.get(name))}
         for name in changed
     ]
     details: dict[str, Any] = {
@@ -155,9 +182,21 @@ def _version(rule: Rule | None) -> str | None:
     return None if rule is None else rule.version
 
 
-def problems_of(loaded: Loaded) -> dict[str, str]:
-    """What is wrong in the file, by rule; under an empty name what is in no rule."""
-    said: dict[str, list[str]] = {}
+def problems_of(loaded: Loaded, channels: Sequence[Note] = ()) -> dict[str, Note]:
+    """What is wrong in the file, by rule; under an empty name what is in no rule, with the problems of `channels`. If
+    very many rules are wrong, all is under an empty name: one alert says more than a thousand."""
+    wrong = {problem.rule for problem in loaded.problems}
+    together = len(wrong) > _MOST_SAID
+    said: dict[str, list[Note]] = {"": list(channels)} if channels else {}
     for problem in loaded.problems:
-        said.setdefault(problem.rule or "", []).append(str(problem))
-    return {rule: "; ".join(texts[:5]) for rule, texts in said.items()}
+        said.setdefault("" if together else problem.rule or "", []).append(problem.note())
+    return {rule: _together(notes) for rule, notes in said.items()}
+
+
+def _together(notes: Sequence[Note]) -> Note:
+    *others, last = notes[:_SAID]
+    if len(notes) > _SAID:
+        last = note("{one}; and {n:count} more", one=last, n=len(notes) - _SAID)
+    for one in reversed(others):
+        last = note("{one}; {other}", one=one, other=last)
+    return last

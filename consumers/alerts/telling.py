@@ -11,6 +11,7 @@ from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Delivered, NotDelivered
 from coupon_ledger.ledger.alert_routing import Message, Policy, Route, Routing, route
 from coupon_ledger.ledger.alert_state import Alert
+from coupon_ledger.ledger.words import Note
 from coupon_ledger.projections.alerts.rules import Health, Rule
 from coupon_ledger.projections.alerts.rules_file import Loaded
 
@@ -48,7 +49,7 @@ class Messages(Protocol):
     or, after a crash, more often; the same message is taken once, however often it is put.
     """
 
-    def use(self, file: Loaded) -> Sequence[str]:
+    def use(self, file: Loaded) -> Sequence[Note]:
         """From now on, send to the channels of this rules file. Returns what is wrong with the other channels."""
         ...
 
@@ -78,7 +79,7 @@ class Messages(Protocol):
 class NoMessages:
     """Sends nothing: for a process without a queue."""
 
-    def use(self, file: Loaded) -> Sequence[str]:
+    def use(self, file: Loaded) -> Sequence[Note]:
         return ()
 
     def channels(self) -> Mapping[str, Channel]:

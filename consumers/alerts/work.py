@@ -28,9 +28,11 @@ from coupon_ledger.consumers.alerts.telling import Channel, Messages, NoMessages
 from coupon_ledger.consumers.runner import Boundary, Committed
 from coupon_ledger.ledger.alert_commands import NotDelivered
 from coupon_ledger.ledger.alert_events import fingerprint_of, record_of
+from coupon_ledger.ledger.alert_state import EVALUATION, FILE_RULE, RULES_FILE
 from coupon_ledger.ledger.errors import LedgerError, QueueUnusable, StoreError, UnknownAlert
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.topics import ALERTS
+from coupon_ledger.ledger.words import Note
 from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.store import Store
@@ -84,7 +86,7 @@ class AlertWork:
         self._asked = Asked(store, find)
         self._stopped = False
         self._pause_until = 0.0
-        self._problems: dict[str, str] | None = None
+        self._problems: dict[str, Note] | None = None
         self._tail: Tail | None = None
         self._left: set[str] = set()
         """Alerts whose action could not be taken without asking."""
@@ -231,8 +233,10 @@ class AlertWork:
             self._delivery()
             self._use_rules()
             self._synced = False
-        for problem in self._telling.messages.use(loaded):
+        unusable = self._telling.messages.use(loaded)
+        for problem in unusable:
             _logger.warning("alert channels: %s", problem)
+        self._problems = problems_of(loaded, unusable)
 
     def _use_rules(self) -> None:
         self._known.rules = Rules.stored(self._store)
@@ -290,7 +294,7 @@ class AlertWork:
     def _moment(self, now: datetime) -> Moment:
         lag_s = 0.0 if not self._lag or self._newest is None else max(0.0, time.time() - self._newest)
         dead = {name: c.failures for name, c in self._telling.messages.channels().items() if c.dead}
-        unwell = {a.rule: 1 for a in self._known.book.open_alerts() if conditions.is_problem(a) and a.phase == "error"}
+        unwell = {a.rule: 1 for a in self._known.book.open_alerts() if a.labels == EVALUATION and a.phase == "error"}
         return Moment(now, self._known.clocks.data, lag_s, self._lag, dead, unwell | self._asked.failures)
 
     def _look_at_problems(self, now: datetime) -> None:
@@ -298,10 +302,12 @@ class AlertWork:
         if self._problems is None:
             return
         problems, self._problems = self._problems, None
-        known = {a.rule for a in self._known.book.open_alerts() if dict(a.labels) == conditions.RULES_FILE}
-        for name in sorted({name or conditions.FILE_RULE for name in problems} | known):
-            problem = problems.get("" if name == conditions.FILE_RULE else name)
-            self._known.decide(conditions.of_file(name, self._known.rules.by_name.get(name), problem, now))
+        known = {a.rule: a for a in self._known.book.open_alerts() if dict(a.labels) == RULES_FILE}
+        for name in sorted({name or FILE_RULE for name in problems} | known.keys()):
+            said = problems.get("" if name == FILE_RULE else name)
+            rule, file = self._known.rules.by_name.get(name), str(self._file.path or "")
+            for condition in conditions.of_file(name, rule, file, said, known.get(name), now):
+                self._known.decide(condition)
 
     # ── Time ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,7 +9,9 @@ from typing import Any
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts import templates
 from coupon_ledger.projections.alerts.groups import Entry
+from coupon_ledger.projections.alerts.rest import Rest
 from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.alerts.template_fields import TemplateField, fields_of, measured
 from coupon_ledger.projections.alerts.troubles import Report, Trouble, no_channel, no_rule
 
 
@@ -32,34 +34,55 @@ def without_bad_references(
     names = {rule.name for rule in rules}
     mended = []
     for rule in rules:
-        entry = entries.get(rule.name)
-        fields: dict[str, Any] = {}
-        for field, known in (("channels", channels), ("escalate_to", channels), ("inhibited_by", names)):
-            wanted = getattr(rule, field)
-            bad = [name for name in wanted if name not in known or name == rule.name]
-            if bad:
-                fields[field] = tuple(name for name in wanted if name not in bad)
-                if entry is not None and entry.changed:
-                    told = [name for name in bad if field != "inhibited_by" or name == rule.name or name not in named]
-                    _report_names(field, told, wanted, known, entry, report)
-        if rule.action is not None and rule.action.channel not in (None, *channels):
-            fields["action"] = None
-            if entry is not None:
-                path = ("action", "channel")
-                report(_trouble(entry, path, no_channel(str(rule.action.channel), channels)))
+        fields = _bad_references(rule, entries.get(rule.name), names, named, channels, report)
         mended.append(changed(rule, **fields) if fields else rule)
     return _without_circles(mended, entries, report)
 
 
-def _report_names(
-    field: str, bad: Iterable[str], wanted: Sequence[str], known: Collection[str], entry: Entry, report: Report
-) -> None:
+def check_rest(rest: Rest, entry: Entry, named: Collection[str], channels: Collection[str], report: Report) -> None:
+    """Report what is wrong with references and texts in the rest of a rule that is left out."""
+    _bad_references(rest.rule, entry, named, named, channels, report)
+    for language, texts in rest.rule.annotations.items():
+        for name, template in texts:
+            if template:
+                _reported(template, rest.fields, rest.unit, entry, ("annotations", language, name), report)
+
+
+def _bad_references(
+    rule: Rule,
+    entry: Entry | None,
+    names: Collection[str],
+    named: Collection[str],
+    channels: Collection[str],
+    report: Report,
+) -> dict[str, Any]:
+    """The fields of the rule that refer to something that is not there, as they are without it. `names`: of the rules
+    that there are."""
+    fields: dict[str, Any] = {}
+    for field, known in (("channels", channels), ("escalate_to", channels), ("inhibited_by", names)):
+        wanted = getattr(rule, field)
+        own = rule.name if entry is None else entry.name
+        bad = [name for name in wanted if name not in known or name == own]
+        if bad:
+            fields[field] = tuple(name for name in wanted if name not in bad)
+            if entry is not None and entry.changed:
+                told = [name for name in bad if field != "inhibited_by" or name == own or name not in named]
+                _report_names(field, told, known, entry, report)
+    if rule.action is not None and rule.action.channel not in (None, *channels):
+        fields["action"] = None
+        if entry is not None:
+            report(_trouble(entry, ("action", "channel"), no_channel(str(rule.action.channel), channels)))
+    return fields
+
+
+def _report_names(field: str, bad: Iterable[str], known: Collection[str], entry: Entry, report: Report) -> None:
+    written = entry.node.under((field,))[0].data()
     for name in bad:
         if name == entry.name:
             said = note("names the rule itself; leave it out")
         else:
             said = no_rule(name, known) if field == "inhibited_by" else no_channel(name, known)
-        report(_trouble(entry, (field, wanted.index(name)), said))
+        report(_trouble(entry, (field, written.index(name)), said))
 
 
 def _trouble(entry: Entry, path: tuple[str | int, ...], said: Note) -> Trouble:
@@ -127,18 +150,28 @@ def without_bad_texts(rule: Rule, entry: Entry | None, report: Report) -> Rule:
     the rule, if it stands in the file."""
     if entry is None:
         return rule
-    good = {}
+    known, unit, good = fields_of(rule), measured(rule), {}
     for language, texts in rule.annotations.items():
+        path = ("annotations", language)
         bad = {
-            name for name, template in texts if template and _reported(rule, entry, language, name, template, report)
+            name
+            for name, template in texts
+            if template and _reported(template, known, unit, entry, (*path, name), report)
         }
         if "summary" not in bad:
-            good[language] = texts.model_copy(update=dict.fromkeys(bad))
+            good[language] = texts.model_copy(update=dict.fromkeys(bad)) if bad else texts
     return rule if good == rule.annotations else changed(rule, annotations=good)
 
 
-def _reported(rule: Rule, entry: Entry, language: str, name: str, template: str, report: Report) -> bool:
-    found = templates.problems(template, rule)
+def _reported(
+    template: str,
+    known: Mapping[str, TemplateField] | None,
+    unit: str | None,
+    entry: Entry,
+    path: tuple[str, ...],
+    report: Report,
+) -> bool:
+    found = templates.problems(template, known, unit)
     for said in found:
-        report(_trouble(entry, ("annotations", language, name), said))
+        report(_trouble(entry, path, said))
     return bool(found)

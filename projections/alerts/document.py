@@ -252,13 +252,12 @@ def _document(loader: Any, flaws: list[Fault]) -> Node | None:
     if loader.check_event(yaml.StreamEndEvent):
         return None
     loader.get_event()
-    root = _node(loader, flaws, 0)
+    root = _node(loader.get_event(), loader, flaws, 0)
     loader.get_event()
     return root
 
 
-def _node(loader: Any, flaws: list[Fault], depth: int) -> Node:
-    event = loader.get_event()
+def _node(event: Any, loader: Any, flaws: list[Fault], depth: int) -> Node:
     place = _mark(event)
     if depth > _DEEPEST:
         raise _Broken(place, note("is nested more than {n:count} levels deep; write it flatter", n=_DEEPEST))
@@ -289,9 +288,8 @@ def _refused(event: Any) -> Note | None:
 
 
 def _items(loader: Any, flaws: list[Fault], depth: int, end: type) -> Iterator[Node]:
-    while not loader.check_event(end):
-        yield _node(loader, flaws, depth + 1)
-    loader.get_event()
+    while not isinstance(event := loader.get_event(), end):
+        yield _node(event, loader, flaws, depth + 1)
 
 
 def _mapping(loader: Any, flaws: list[Fault], depth: int, empty: Node) -> Node:

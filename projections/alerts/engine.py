@@ -130,9 +130,11 @@ class TopicEngine:
         return min(edges, default=None)
 
     def _restore(self, reading: Reading) -> None:
-        rows = list(episodes.stored_open(reading))
+        rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in episodes.stored_open(reading):
+            rows.setdefault((row["rule"], row["rule_version"]), []).append(row)
         for one in self._episodes:
-            one.restore(r for r in rows if (r["rule"], r["rule_version"]) == (one.rule.name, one.rule.version))
+            one.restore(rows.get((one.rule.name, one.rule.version), ()))
         for evaluator in self._evaluators:
             evaluator.restore(reading, self.clock)
         self._warm_up(reading)
@@ -165,7 +167,7 @@ class TopicEngine:
         """Close the episodes of the rules that are no longer in force."""
         for f in self._active:
             if f.until == self.after:
-                episodes.end(store, f.rule.name, f.rule.version)
+                episodes.end(store, [(f.rule.name, f.rule.version)])
 
     def save(self, store: Store) -> None:
         for evaluator in self._evaluators:

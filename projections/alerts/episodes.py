@@ -234,15 +234,19 @@ def write(store: Store, changed: Iterable[tuple[list[dict[str, Any]], set[str]]]
     store.insert(TABLE, frame.with_columns(episode_hash=pl.Series(stable_hash(frame["episode_id"]), dtype=pl.Int64)))
 
 
-def end(store: Store, rule: str, version: str) -> None:
-    """Close the episodes of a rule version that is no longer in force, inside the caller's transaction."""
-    named = {"rule": rule, "version": version}
-    mine = "rule = $rule AND rule_version = $version AND closed_at IS NULL"
-    store.execute(f"DELETE FROM {TABLE} WHERE {mine} AND fired_at IS NULL", named)
+def end(store: Store, ended: Iterable[tuple[str, str]]) -> None:
+    """Close the episodes of rules that are no longer in force, inside the caller's transaction. `ended`: the name and
+    version of each."""
+    names, versions = zip(*ended, strict=True) if (ended := list(ended)) else ((), ())
+    given = {"names": list(names), "versions": list(versions)}
+    mine = (
+        "closed_at IS NULL AND (rule, rule_version) IN (SELECT unnest($names::VARCHAR[]), unnest($versions::VARCHAR[]))"
+    )
+    store.execute(f"DELETE FROM {TABLE} WHERE {mine} AND fired_at IS NULL", given)
     store.execute(
         f"UPDATE {TABLE} SET closed_at = greatest(last_true_at, (SELECT clock FROM alert_progress p WHERE p.topic ="
         f" {TABLE}.topic)) WHERE {mine}",
-        named,
+        given,
     )
 
 

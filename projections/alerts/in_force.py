@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import polars as pl
+
 from coupon_ledger.projections.alerts import episodes
 from coupon_ledger.projections.alerts.chunk import EPOCH, instant
 from coupon_ledger.projections.alerts.rules import Rule
@@ -15,6 +17,13 @@ from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
 
 TABLE: Final = "alert_rules"
+_SCHEMA: Final[dict[str, Any]] = {
+    "name": pl.String,
+    "version": pl.String,
+    "rule": pl.String,
+    "since": pl.Datetime("us"),
+    "until": pl.Datetime("us"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +45,24 @@ def stored(reading: Reading) -> list[InForce]:
     return [InForce(Rule.model_validate(json.loads(rule)), since, until) for rule, since, until in rows]
 
 
+def versions(reading: Reading) -> dict[str, str]:
+    """The versions of the rules in force, by name."""
+    return dict(reading.rows(f"SELECT name, version FROM {TABLE} WHERE until IS NULL"))
+
+
 def put_in_force(store: Store, rules: Iterable[Rule]) -> list[str]:
     """Replace the rules in force by these, for all events that are not released yet, inside the caller's transaction.
     Returns the names of the rules that were added, changed or removed."""
     wanted = {rule.name: rule for rule in rules if rule.enabled}
     now = released_until(store)
-    current = {f.rule.name: f for f in stored(store) if f.until is None}
+    current = versions(store)
     changed = [
         name
         for name in sorted(wanted.keys() | current.keys())
-        if name not in wanted or name not in current or wanted[name].version != current[name].rule.version
+        if name not in wanted or wanted[name].version != current.get(name)
     ]
-    for name in changed:
-        if name in current:
-            _end(store, current[name], now)
-        if name in wanted:
-            _add(store, InForce(wanted[name], now, None))
+    _end(store, {name: current[name] for name in changed if name in current}, now)
+    _add(store, [InForce(wanted[name], now, None) for name in changed if name in wanted])
     return changed
 
 
@@ -59,9 +70,12 @@ def take_over(store: Store, rows: Iterable[Mapping[str, Any]]) -> None:
     """Put the rules of another database in force as they are there, inside the caller's transaction. `rows`: what the
     question `standing` says of them: each rule as JSON, with instants in microseconds."""
     store.execute(f"DELETE FROM {TABLE}")
-    for row in rows:
-        until = None if row["until"] is None else instant(row["until"])
-        _add(store, InForce(Rule.model_validate(json.loads(row["rule"])), instant(row["since"]), until))
+    _add(store, [_taken_over(row) for row in rows])
+
+
+def _taken_over(row: Mapping[str, Any]) -> InForce:
+    until = None if row["until"] is None else instant(row["until"])
+    return InForce(Rule.model_validate(json.loads(row["rule"])), instant(row["since"]), until)
 
 
 def released_until(reading: Reading) -> datetime:
@@ -70,25 +84,19 @@ def released_until(reading: Reading) -> datetime:
     return EPOCH if until is None else until
 
 
-def _end(store: Store, ended: InForce, now: datetime) -> None:
-    episodes.end(store, ended.rule.name, ended.rule.version)
-    named = {"name": ended.rule.name, "since": ended.since}
-    if ended.since >= now:
-        store.execute(f"DELETE FROM {TABLE} WHERE name = $name AND since = $since", named)
-    else:
-        store.execute(
-            f"UPDATE {TABLE} SET until = $until WHERE name = $name AND since = $since", {**named, "until": now}
-        )
+def _end(store: Store, ended: Mapping[str, str], now: datetime) -> None:
+    """End the rules in force with these names (and versions) at `now`. Those that have judged nothing are forgotten."""
+    episodes.end(store, ended.items())
+    among = "until IS NULL AND name IN (SELECT unnest($names::VARCHAR[]))"
+    given = {"names": list(ended), "now": now}
+    store.execute(f"DELETE FROM {TABLE} WHERE {among} AND since >= $now", given)
+    store.execute(f"UPDATE {TABLE} SET until = $now WHERE {among}", given)
 
 
-def _add(store: Store, rule: InForce) -> None:
-    store.execute(
-        f"INSERT INTO {TABLE} VALUES ($name, $version, $rule, $since, $until)",
-        {
-            "name": rule.rule.name,
-            "version": rule.rule.version,
-            "rule": json.dumps(rule.rule.as_json(), ensure_ascii=False, sort_keys=True),
-            "since": rule.since,
-            "until": rule.until,
-        },
-    )
+def _add(store: Store, added: Iterable[InForce]) -> None:
+    rows = [(one.rule.name, one.rule.version, _text(one.rule), one.since, one.until) for one in added]
+    store.insert(TABLE, pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+
+
+def _text(rule: Rule) -> str:
+    return json.dumps(rule.as_json(), ensure_ascii=False, sort_keys=True)

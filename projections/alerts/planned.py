@@ -112,33 +112,33 @@ def _micros(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 
-def rows_of(path: Path) -> tuple[list[dict[str, Any]], Note | None]:
+def rows_of(path: Path, name: str) -> tuple[list[dict[str, Any]], Note | None]:
     """The rows of a CSV file with the columns `starts`, `ends`, `value` and one per slice, as data of `Planned`; and
-    what is wrong with the file, None if nothing."""
-    text, said = text_of(path)
+    what is wrong with the file, None if nothing. `name`: what people call the file."""
+    text, said = text_of(path, name)
     if text is None:
         return [], said
     try:
-        return _read(text, str(path))
+        return _read(text, name)
     except csv.Error as error:
-        return [], note("the file {file} is no CSV: {why}", file=str(path), why=str(error))
+        return [], note("the file {file} is no CSV: {why}", file=name, why=str(error))
 
 
-def text_of(path: Path) -> tuple[str | None, Note | None]:
-    """The text of a file beside a rules file; or None, and what is wrong with the file."""
+def text_of(path: Path, name: str) -> tuple[str | None, Note | None]:
+    """The text of a file beside a rules file; or None, and what is wrong with the file. `name`: what people call it."""
     try:
         if path.exists() and not path.is_file():  # opening a pipe waits for whoever writes into it
-            return None, note("the file {file} is a folder or device, not a file", file=str(path))
+            return None, note("the file {file} is a folder or device, not a file", file=name)
         with path.open("rb") as stream:
             content = stream.read(_MOST_BYTES + 1)
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return None, note("the file {file} is not in UTF-8; save it as UTF-8", file=str(path))
+        return None, note("the file {file} is not in UTF-8; save it as UTF-8", file=name)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        return None, note("the file {file} cannot be read ({why}); check its path", file=str(path), why=why)
+        return None, note("the file {file} cannot be read ({why}); check its path", file=name, why=why)
     if len(content) > _MOST_BYTES:
-        return None, note("the file {file} is larger than {n:count} bytes; split it", file=str(path), n=_MOST_BYTES)
+        return None, note("the file {file} is larger than {n:count} bytes; split it", file=name, n=_MOST_BYTES)
     return text, None
 
 

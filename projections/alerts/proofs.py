@@ -31,10 +31,10 @@ class Proof(BaseModel):
     faults_found: _Count
 
 
-def proof_of(path: Path, rule: str) -> tuple[dict[str, Any], Note | None]:
+def proof_of(path: Path, name: str, rule: str) -> tuple[dict[str, Any], Note | None]:
     """What the JSON of `alerts backtest --labels FILE --output json` in this file says of a rule, as data of `Proof`;
-    and what is wrong with the file, None if nothing."""
-    text, said = text_of(path)
+    and what is wrong with the file, None if nothing. `name`: what people call the file."""
+    text, said = text_of(path, name)
     if text is None:
         return {}, said
     try:
@@ -42,12 +42,12 @@ def proof_of(path: Path, rule: str) -> tuple[dict[str, Any], Note | None]:
     except (ValueError, RecursionError):
         rows = None
     mine = [r for r in rows if isinstance(r, dict) and r.get("rule") == rule] if isinstance(rows, list) else []
-    names = list(Proof.model_fields)
-    if len(mine) != 1 or any(mine[0].get(name) is None for name in names):
+    fields = list(Proof.model_fields)
+    if len(mine) != 1 or any(mine[0].get(field) is None for field in fields):
         said = note("the file {file} is no proof of rule {rule}; write it with `coupon-ledger alerts backtest"
-                    " --rule {rule} --labels FILE --output json`", file=str(path), rule=rule)  # fmt: skip
+                    " --rule {rule} --labels FILE --output json`", file=name, rule=rule)  # fmt: skip
         return {}, said
-    return {name: mine[0][name] for name in names}, None
+    return {field: mine[0][field] for field in fields}, None
 
 
 def check(proof: Proof, condition: str) -> None:

@@ -11,6 +11,7 @@ default, the default goes on unchanged. Texts and references with a problem are 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -22,11 +23,12 @@ from pydantic import ValidationError
 from coupon_ledger.ledger.errors import alike
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts import document
-from coupon_ledger.projections.alerts.checks import without_bad_references, without_bad_texts
+from coupon_ledger.projections.alerts.checks import check_rest, without_bad_references, without_bad_texts
 from coupon_ledger.projections.alerts.document import Node, Path
 from coupon_ledger.projections.alerts.groups import Entry, Group, groups_of
 from coupon_ledger.projections.alerts.planned import rows_of
 from coupon_ledger.projections.alerts.proofs import proof_of
+from coupon_ledger.projections.alerts.rest import Rest, rest_of
 from coupon_ledger.projections.alerts.rules import Rule, RuleSet, Sale, Sql
 from coupon_ledger.projections.alerts.safe_sql import problem_of_query
 from coupon_ledger.projections.alerts.text_file import Problem, Problems, TextFile, read_bytes, read_file
@@ -40,10 +42,10 @@ _TOP: Final = ("groups", "calendar", "channels", "use_defaults")
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What a file says. `rule_set`: the rules to apply, defaults included. `lines`: where each rule stands in the file,
-    by name; defaults that the file does not name are absent. `channels`: the content of each channel, by name, as
-    dicts, lists and scalars; `channel_lines`: the lines of channels and of what is in them, by path, such as
-    `("wecom", "url")`. `beside`: the other files that were read for it. `readable`: False if nothing of the file could
-    be read; `rule_set` are then the defaults."""
+    by name; defaults that the file does not name are absent. `file`: what problems call the file; empty without one.
+    `channels`: the content of each channel, by name, as dicts, lists and scalars; `channel_lines`: the lines of
+    channels and of what is in them, by path, such as `("wecom", "url")`. `beside`: the other files that were read for
+    it. `readable`: False if nothing of the file could be read; `rule_set` are then the defaults."""
 
     rule_set: RuleSet
     problems: tuple[Problem, ...] = ()
@@ -52,6 +54,7 @@ class Loaded:
     lines: Mapping[str, int] = field(default_factory=dict)
     readable: bool = True
     beside: tuple[File, ...] = ()
+    file: str = ""
 
 
 def load(path: File | str | None) -> Loaded:
@@ -71,7 +74,7 @@ def _loaded(file: TextFile) -> Loaded:
     if file.root is None or not isinstance(file.root.value, dict):
         if not file.faults:
             problems.report(Trouble(document.START, (), _no_document(file.root)))
-        return Loaded(defaults(), tuple(problems.found), readable=False)
+        return Loaded(defaults(), tuple(problems.found), readable=False, file=file.name)
     return _Reading(problems).loaded(file.root)
 
 
@@ -120,6 +123,7 @@ class _Reading:
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
         self._beside: dict[File, None] = {}
+        self._left_out: list[tuple[Rest, Entry]] = []
         self.report = problems.report
 
     def loaded(self, root: Node) -> Loaded:
@@ -131,6 +135,8 @@ class _Reading:
         groups = groups_of(root, self.report, channels)
         adopted = self._adopted(root, groups)
         rules, entries = self._rules(adopted)
+        for rest, entry in self._left_out:
+            check_rest(rest, entry, adopted, channels, self.report)
         rules = without_bad_references(rules, entries, adopted, channels, self.report)
         rules = [without_bad_texts(rule, entries.get(rule.name), self.report) for rule in rules]
         calendar = tuple(self._calendar(root))
@@ -141,6 +147,7 @@ class _Reading:
             dict(root.value["channels"].lines()) if channels else {},
             {name: self._problems.line(entry.node.place) for name, entry in entries.items() if entry.of_file},
             beside=tuple(self._beside),
+            file=self._problems.name,
         )
 
     def _adopted(self, root: Node, groups: list[Group]) -> dict[str, Entry]:
@@ -207,40 +214,53 @@ class _Reading:
         return rules, entries
 
     def _rule(self, entry: Entry) -> Rule | None:
+        """The rule; None if it is left out. Then what else is wrong with it is told all the same."""
         data = entry.data()
-        if not (self._with_plan(entry, data.get("expr")) and self._with_proof(entry, data.get("action"))):
-            return None
-        try:
+        found = [self._with_plan(entry, data), self._with_proof(entry, data)]
+        rule: Rule | None = None
+        with suppress(ValidationError):  # told below, with all others
             rule = Rule.model_validate(data)
-        except ValidationError as error:
-            self._problems.report_all(troubles_of(error, entry.node, entry.path, Rule, entry.name))
-            return None
-        if entry.node.has_flaw():
-            return None
-        default = _default_rules().get(entry.name)
-        if isinstance(rule.expr, Sql) and (default is None or default.expr != rule.expr):
-            said = problem_of_query(rule.expr)
-            if said is not None:
-                place = entry.node.under(("expr", "query"))[1]
-                self.report(Trouble(place, (*entry.path, "expr", "query"), said, entry.name))
-                return None
-        return rule
+            found.append(self._query_fits(entry, rule))
+        if rule is not None and all(found) and not entry.node.has_flaw():
+            return rule
+        rest = rest_of(data, lambda error: self._report_errors(error, entry))
+        if rest is not None:
+            self._left_out.append((rest, entry))
+            if rule is None:
+                self._query_fits(entry, rest.rule)
+        return None
 
-    def _with_plan(self, entry: Entry, expr: Any) -> bool:
-        """Put the rows of the file that `plan` names in its place. Returns whether they could be read."""
+    def _report_errors(self, error: ValidationError, entry: Entry) -> None:
+        self._problems.report_all(troubles_of(error, entry.node, entry.path, Rule, entry.name))
+
+    def _query_fits(self, entry: Entry, rule: Rule) -> bool:
+        """Whether the query of the rule, if it has one, may run and fits the tables."""
+        default = _default_rules().get(entry.name)
+        if not isinstance(rule.expr, Sql) or (default is not None and default.expr == rule.expr):
+            return True
+        return self._could_be_read(entry, ("expr", "query"), problem_of_query(rule.expr))
+
+    def _with_plan(self, entry: Entry, data: dict[str, Any]) -> bool:
+        """Put the rows of the file that `plan` names in its place. Returns whether they could be read; if not, a target
+        stands in for them."""
+        expr = data.get("expr")
         if not (isinstance(expr, dict) and isinstance(expr.get("plan"), str)):
             return True
-        path = self._beside_it(expr["plan"])
-        expr["plan"], said = rows_of(path)
+        rows, said = rows_of(self._beside_it(expr["plan"]), expr["plan"])
+        data["expr"] = expr | ({"plan": rows} if said is None else {"plan": [], "against": "target", "target": 1})
         return self._could_be_read(entry, ("expr", "plan"), said)
 
-    def _with_proof(self, entry: Entry, action: Any) -> bool:
-        """Put what the file that `automatic` names says in its place. Returns whether it could be read."""
+    def _with_proof(self, entry: Entry, data: dict[str, Any]) -> bool:
+        """Put what the file that `automatic` names says in its place. Returns whether it could be read; if not, it is
+        left out."""
+        action = data.get("action")
         if not isinstance(action, dict) or action.get("automatic") is None:
             return True
+        name, proof = action["automatic"], None
         said: Note | None = note("names no file; write that of `alerts backtest --labels FILE --output json`")
-        if isinstance(action["automatic"], str):
-            action["automatic"], said = proof_of(self._beside_it(action["automatic"]), entry.name)
+        if isinstance(name, str):
+            proof, said = proof_of(self._beside_it(name), name, entry.name)
+        data["action"] = action | {"automatic": proof if said is None else None}
         return self._could_be_read(entry, ("action", "automatic"), said)
 
     def _beside_it(self, name: str) -> File:

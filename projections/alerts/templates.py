@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -24,7 +24,6 @@ from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.alerts.template_fields import (
     ALSO,
     LABELS,
-    Format,
     TemplateField,
     fields_of,
     key_labels,
@@ -65,45 +64,45 @@ _PLACE: Final = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)(?::([a-z]+))?")
 def parse(template: str) -> tuple[str | Place, ...]:
     """The template as texts and places. Raises `BadTemplate` if braces do not match, or if a place is no `{name}` or
     `{name:format}`."""
-    return tuple(_pieces(template))
+    return tuple(map(_piece, _PIECE.finditer(template)))
 
 
-def _pieces(template: str) -> Iterator[str | Place]:
-    for match in _PIECE.finditer(template):
-        piece = match[0]
-        if piece in ("{{", "}}"):
-            yield piece[0]
-        elif piece in ("{", "}"):
-            raise BadTemplate(
-                note(
-                    "has a brace {brace} without its other half; write {twice} for a brace",
-                    brace=piece,
-                    twice=piece * 2,
-                )
-            )
-        elif match[1] is None:
-            yield piece
-        elif place := _PLACE.fullmatch(match[1]):
-            yield Place(place[1], place[2] or "")
-        else:
-            raise BadTemplate(
-                note("has the place {place}; write the name of a field, or name:format, in braces", place=piece[:60])
-            )
+def _piece(match: re.Match[str]) -> str | Place:
+    piece = match[0]
+    if piece in ("{{", "}}"):
+        return piece[0]
+    if piece in ("{", "}"):
+        said = note("has a brace {brace} without its other half; write {twice} for a brace", brace=piece,
+                    twice=piece * 2)  # fmt: skip
+        raise BadTemplate(said)
+    if match[1] is None:
+        return piece
+    if place := _PLACE.fullmatch(match[1]):
+        return Place(place[1], place[2] or "")
+    raise BadTemplate(
+        note("has the place {place}; write the name of a field, or name:format, in braces", place=piece[:60])
+    )
 
 
-def problems(template: str, rule: Rule) -> list[Note]:
-    """What is wrong with a template of the rule, each with what to write."""
-    try:
-        places = [piece for piece in parse(template) if isinstance(piece, Place)]
-    except BadTemplate as bad:
-        return [bad.said]
-    known = fields_of(rule)
+def problems(template: str, known: Mapping[str, TemplateField] | None, unit: str | None) -> list[Note]:
+    """What is wrong with a template, each with what to write. `known`: the fields that it may name; None: any. `unit`:
+    how the rule's values are written; None: anyhow."""
     found = []
-    for place in dict.fromkeys(places):
+    places: dict[Place, None] = {}
+    for match in _PIECE.finditer(template):
+        try:
+            piece = _piece(match)
+        except BadTemplate as bad:
+            found.append(bad.said)
+        else:
+            places |= {piece: None} if isinstance(piece, Place) else {}
+    for place in places:
+        if known is None:
+            break
         if place.name not in known:
             found.append(_unknown(place.name, known))
         elif place.format:
-            found += _misfit(place, known[place.name], measured(rule))
+            found += _misfit(place, known[place.name], unit)
     return found
 
 
@@ -114,8 +113,10 @@ def _unknown(name: str, known: Mapping[str, TemplateField]) -> Note:
     return note("has no field {name} in alerts of this rule; there are {known}", name=name[:60], known=sorted(known))
 
 
-def _misfit(place: Place, field: TemplateField, unit: Format) -> list[Note]:
+def _misfit(place: Place, field: TemplateField, unit: str | None) -> list[Note]:
     own = unit if field.format == "measured" else field.format
+    if own is None:
+        return []
     fitting = _FITTING.get(own, (own, "text"))
     if place.format in fitting:
         return []

@@ -32,6 +32,11 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.file} line {self.line}: {self.in_words()}"
 
+    def note(self) -> Note:
+        """As `str(problem)`, for readers of any language."""
+        said = note("{path}: {problem}", path=self.path, problem=self.said) if self.path else self.said
+        return note("{file} line {line}: {problem}", file=self.file, line=self.line, problem=said)
+
     def in_words(self, speaker: Speaker = Speaker()) -> str:  # noqa: B008
         """The path and the sentence, without the place."""
         said = speaker.say(self.said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -18,7 +19,8 @@ from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.connection import Reading, sql
 from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.questions.alerts import behind
-from coupon_ledger.questions.alerts.lives import Lives, lives, naive
+from coupon_ledger.questions.alerts.cases import Cases
+from coupon_ledger.questions.alerts.lives import Lives, evidence_of, lives, naive
 from coupon_ledger.questions.alerts.parameters import (
     AlertFilter,
     AlertGroups,
@@ -56,17 +58,21 @@ ALERT: Final[dict[str, Any]] = {
     "flapping": pl.Boolean,
     "rule_version": pl.String,
     "fingerprint": pl.String,
+    "case_id": pl.String,
+    "case_size": pl.Int64,
 }
 """The columns of an alert. `opened_at`, `fired_at`: by the data's clock; the others by the wall clock. `measured`: what
-the rule measured last. `messages`: how many reached a channel. `withheld`: why the last one was not sent."""
+the rule measured last. `messages`: how many reached a channel. `withheld`: why the last one was not sent. `case_id`:
+the first alert of its case (`cases.py`), null for old alerts that are not looked at; `case_size`: how many it has."""
 
 
 def alerts(reading: Reading, parameters: Alerts) -> pl.DataFrame:
     """The alerts that match: one row each, the most severe first, then those with the most money at stake, then the
     latest."""
     known = lives(reading, parameters)
+    cases = Cases(known)
     chosen = sorted(_chosen(known, parameters), key=_urgency)
-    rows = [_row(alert, known) for alert in chosen[: parameters.limit]]
+    rows = [_row(alert, known, cases) for alert in chosen[: parameters.limit]]
     return pl.DataFrame(rows, schema=ALERT, orient="row")
 
 
@@ -83,6 +89,7 @@ _GROUPS: Final[dict[str, Any]] = {
     "currency": pl.String,
     "first_at": _INSTANT,
     "last_at": _INSTANT,
+    "rules": pl.String,
 }
 _OWN: Final[Mapping[str, Callable[[Alert, Lives], str | None]]] = {
     "rule": lambda alert, _: alert.rule,
@@ -94,11 +101,16 @@ _OWN: Final[Mapping[str, Callable[[Alert, Lives], str | None]]] = {
 
 
 def alert_groups(reading: Reading, parameters: AlertGroups) -> pl.DataFrame:
-    """How many alerts match per rule, severity, status, owner, day or value of a key: one row per group and currency of
-    the money at stake. `severity`: that of the most severe alert. `first_at`, `last_at`: when the first and the last
-    one were opened, by the wall clock."""
+    """How many alerts match per rule, severity, status, owner, day, case or value of a key: one row per group and
+    currency of the money at stake. `severity`: that of the most severe alert. `first_at`, `last_at`: when the first and
+    the last one were opened, by the wall clock. `rules`: those that raised them, the most alerts first.
+    Alerts of a case are about the same coupons: the money of a case is that of the alert with most, not the sum."""
     known = lives(reading, parameters)
     of = _OWN.get(parameters.by) or (lambda alert, _: alert.labels.get(parameters.by))
+    total = _sum
+    if parameters.by == "case":
+        cases, total = Cases(known), _most
+        of = lambda alert, _: cases.case_id(alert.alert_id)  # noqa: E731
     groups: dict[tuple[str, str], list[Alert]] = {}
     for alert in _chosen(known, parameters):
         groups.setdefault((of(alert, known) or "(none)", alert.currency or ""), []).append(alert)
@@ -108,15 +120,20 @@ def alert_groups(reading: Reading, parameters: AlertGroups) -> pl.DataFrame:
             len(group),
             sum(alert.is_open for alert in group),
             max((alert.severity for alert in group), key=rank),
-            _sum(alert.money_minor for alert in group),
+            total(alert.money_minor for alert in group),
             currency or None,
             naive(min(alert.opened_at for alert in group)),
             naive(max(alert.opened_at for alert in group)),
+            ", ".join(rule for rule, _ in Counter(alert.rule for alert in group).most_common()),
         )
         for (name, currency), group in groups.items()
     ]
     rows.sort(key=lambda row: (-row[1], row[0], row[5] or ""))
     return pl.DataFrame(rows, schema=_GROUPS, orient="row")
+
+
+def _most(amounts: Iterable[int | None]) -> int | None:
+    return max((amount for amount in amounts if amount is not None), default=None)
 
 
 def _sum(amounts: Iterable[int | None]) -> int | None:
@@ -164,7 +181,7 @@ def _mentions(alert: Alert, known: Lives, text: str) -> bool:
     return any(text in one.casefold() for one in said if one)
 
 
-def _row(alert: Alert, known: Lives) -> dict[str, Any]:
+def _row(alert: Alert, known: Lives, cases: Cases) -> dict[str, Any]:
     taken, silence = alert.acknowledged, known.silence(alert)
     return {
         "alert_id": alert.alert_id,
@@ -192,6 +209,8 @@ def _row(alert: Alert, known: Lives) -> dict[str, Any]:
         "flapping": alert.flapping_since is not None,
         "rule_version": alert.rule_version,
         "fingerprint": alert.fingerprint,
+        "case_id": cases.case_id(alert.alert_id),
+        "case_size": len(cases.alerts(alert.alert_id)),
     }
 
 
@@ -235,6 +254,7 @@ LIFE: Final[dict[str, Any]] = {
     "channel": pl.String,
     "action": pl.String,
     "dry_run": pl.Boolean,
+    "events": pl.Int64,
     "data_at": _INSTANT,
     "event_id": pl.String,
 }
@@ -250,7 +270,8 @@ def alert(reading: Reading, parameters: OneAlert) -> pl.DataFrame:
 
     Lists: `life`: its events. `states`: the coupons behind it by state. `stakes`: the money at stake with these
     coupons, per currency. `periods`: the same slice before (see `behind.before`). `coupon_list`, `user_list`,
-    `order_list`: the first ones behind it.
+    `order_list`: the first ones behind it, by time. `case_alerts`: the other alerts of its case (`cases.py`); first
+    those that name most of what it names.
 
     Raises `UnknownAlert`, and `WrongQuestion` if several alerts' ids begin so.
     """
@@ -259,7 +280,8 @@ def alert(reading: Reading, parameters: OneAlert) -> pl.DataFrame:
     rule, episode = rule_of(reading, found), episode_of(reading, found.alert_id)
     scope = behind.scope_of(found, rule, episode)
     evidence = evidence_of(known.events[found.alert_id])
-    row = _row(found, known) | {
+    cases = Cases(known)
+    row = _row(found, known, cases) | {
         "resolved_by": found.resolved_by,
         "threshold": episode["threshold"] if episode else _number(evidence.get("threshold")),
         "peak": episode["peak"] if episode else found.magnitude,
@@ -273,8 +295,34 @@ def alert(reading: Reading, parameters: OneAlert) -> pl.DataFrame:
     counts, lists = _behind(reading, scope, parameters.limit)
     life = pl.DataFrame([life_of(event) for event in known.events[found.alert_id]], schema=LIFE, orient="row")
     frame = pl.DataFrame([row | counts], schema=_ONE, orient="row")
-    structs = {"life": life, **lists}
+    structs = {"life": life, **lists, "case_alerts": _of_case(found, known, cases).head(parameters.limit)}
     return frame.with_columns(**{name: _list(name, table) for name, table in structs.items()})
+
+
+_CASE_ALERT: Final[dict[str, Any]] = {
+    "alert_id": pl.String,
+    "severity": pl.String,
+    "status": pl.String,
+    "rule": pl.String,
+    "key": pl.String,
+    "opened_at": _INSTANT,
+    "shared_coupons": pl.Int64,
+    "shared_users": pl.Int64,
+    "shared_devices": pl.Int64,
+}
+
+
+def _of_case(found: Alert, known: Lives, cases: Cases) -> pl.DataFrame:
+    """The other alerts of the case, with how many coupons, users and devices both name."""
+    rows = []
+    for other in (known.book.alerts[one] for one in cases.alerts(found.alert_id) if one != found.alert_id):
+        both = cases.shared(found.alert_id, other.alert_id)
+        rows.append(
+            (other.alert_id, other.severity, known.status(other), other.rule, _json(other.labels), naive(other.since),
+             both["coupon_id"], both["user_id"], both["device_id"])
+        )  # fmt: skip
+    rows.sort(key=lambda row: (-sum(row[-3:]), row[5], row[0]))
+    return pl.DataFrame(rows, schema=_CASE_ALERT, orient="row")
 
 
 def _list(name: str, table: pl.DataFrame) -> pl.Series:
@@ -322,19 +370,16 @@ def episode_of(reading: Reading, alert_id: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def evidence_of(events: Iterable[AlertEvent]) -> dict[str, Any]:
-    """The evidence of the moment: that of the last event that carries some. A closed alert's state has none."""
-    carried = [event.details.get("evidence") for event in events]
-    return next((one for one in reversed(carried) if isinstance(one, dict)), {})
-
-
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def life_of(event: AlertEvent) -> dict[str, Any]:
-    """An event of an alert or silence as a row. `cause`: what held a message back."""
+    """An event of an alert or silence as a row. `cause`: what held a message back. `events`: how many an action
+    appended."""
     details = event.details
+    effect = details.get("effect")
+    appended = effect.get("events") if isinstance(effect, dict) else None
     cause, message_kind = details.get("cause"), details.get("kind")
     return {
         **{name: getattr(event, name) for name in LIFE if name in AlertEvent.model_fields},
@@ -345,6 +390,7 @@ def life_of(event: AlertEvent) -> dict[str, Any]:
         "measured": _number(details.get("value")),
         "message_kind": message_kind if isinstance(message_kind, str) else None,
         "dry_run": details.get("dry") is True if event.type == "acted" else None,
+        "events": appended if isinstance(appended, int) else None,
     }
 
 

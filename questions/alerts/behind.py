@@ -178,7 +178,10 @@ def money(behind: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-PERIODS: Final = {"during": None, "day_before": _DAY, "week_before": _WEEK}
+PERIODS: Final = {"day_before": _DAY, "week_before": _WEEK, "four_weeks_before": 4 * _WEEK}
+"""The stretches of time before an alert that are shown beside the last window before it, the shortest first."""
+_MOST: Final = 2
+"""How many of them are shown: the shortest that have several windows."""
 BEFORE: Final[dict[str, Any]] = {
     "period": pl.String,
     "since": pl.Datetime("us"),
@@ -193,29 +196,37 @@ BEFORE: Final[dict[str, Any]] = {
 
 
 def before(reading: Reading, scope: Scope) -> pl.DataFrame:
-    """The same slice during the alert, and in the day and the week before it began: how many events there were, on
-    average per window, and at most in one window. Windows have the length of the rule's and are counted from the
-    beginning of the alert."""
-    bounds = {"since": scope.opened - (_windows_in(_WEEK, scope) + 1) * scope.window, "until": scope.until}
+    """The same slice during the alert and before it: how many events there were, on average per window, and at most in
+    one window. One row per period, the latest first: `during`, the window before it (`window_before`), and as many
+    whole windows as a day, a week or four weeks before it have, if these are at least two.
+
+    Windows have the length of the rule's and are counted from the beginning of the alert. `during` has the window that
+    made the alert begin and those after it; the last one may be cut short. The other periods end where `during` begins.
+    """
+    periods = _periods(scope.window)
+    bounds = {"since": scope.opened - (max(periods.values()) + 1) * scope.window, "until": scope.until}
     with reading.holding("alert_before", sql(__package__, scope.query), {**scope.parameters, **bounds}):
         counted = reading.frame(
             sql(__package__, "behind_windows"), {"opened": scope.opened, "window_us": micros_of(scope.window)}
         )
-    rows = []
-    for period, length in PERIODS.items():
-        # The window that ends as the alert begins belongs to the alert: its events made it fire.
-        last = 0 if length is None else _windows_in(length, scope)
-        number = pl.col("number")
-        inside = counted.filter(number <= 0 if length is None else number.is_between(1, last))
-        end = scope.until or scope.opened
-        since = scope.opened - scope.window * (1 if length is None else last + 1)
-        until = end if length is None else scope.opened - scope.window
-        windows = max(1, -(-(until - since) // scope.window))
-        events = int(inside["events"].sum())
-        most = [max(inside[name].to_list(), default=0) for name in ("events", "users", "coupons")]
-        rows.append([period, since, until, windows, events, events / windows, *most])
-    return pl.DataFrame(rows, schema=BEFORE, orient="row")
+    began, number = scope.opened - scope.window, pl.col("number")
+    end = max(scope.until or scope.opened, scope.opened)
+    during = _period("during", began, end, scope.window, counted.filter(number <= 0))
+    earlier = [
+        _period(name, began - n * scope.window, began, scope.window, counted.filter(number.is_between(1, n)))
+        for name, n in periods.items()
+    ]
+    return pl.DataFrame([during, *earlier], schema=BEFORE, orient="row")
 
 
-def _windows_in(length: timedelta, scope: Scope) -> int:
-    return max(1, -(-length // scope.window))
+def _periods(window: timedelta) -> dict[str, int]:
+    """The periods before an alert, each with its number of whole windows."""
+    whole = {name: length // window for name, length in PERIODS.items() if length >= 2 * window}
+    return {"window_before": 1, **dict(list(whole.items())[:_MOST])}
+
+
+def _period(name: str, since: datetime, until: datetime, window: timedelta, inside: pl.DataFrame) -> list[Any]:
+    events = int(inside["events"].sum())
+    most = [max(inside[column].to_list(), default=0) for column in ("events", "users", "coupons")]
+    windows = -(-(until - since) // window)
+    return [name, since, until, windows, events, events * (window / (until - since)), *most]

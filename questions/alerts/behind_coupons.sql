@@ -1,5 +1,5 @@
--- Which coupons are behind an alert? Grain: one coupon. `events`: its events behind the alert. `promised_minor`: its face
--- value if it can still be used.
+-- Which coupons are behind an alert? Grain: one coupon, in the order of their first events. `events`: its events behind
+-- the alert. `promised_minor`: its face value if it can still be used.
 SELECT b.coupon_id, c.state, c.owner, c.campaign_id, c.order_id, c.currency, c.discount_minor,
        CASE WHEN c.state IN ('issued', 'claimed', 'reserved') THEN c.face_value_minor END AS promised_minor,
        b.events, b.first_at, b.last_at, c.last_event_at

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, overload
+from typing import Any, Final, overload
 
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_events import AlertEvent
@@ -60,6 +60,12 @@ def id_of(ids: Iterable[str], beginning: str) -> str:
 
 def _quoted(beginning: str) -> str:
     return f"'{beginning[:100]}'"
+
+
+def evidence_of(events: Iterable[AlertEvent]) -> dict[str, Any]:
+    """The evidence of the moment: that of the last event that carries some. A closed alert's state has none."""
+    carried = [event.details.get("evidence") for event in events]
+    return next((one for one in reversed(carried) if isinstance(one, dict)), {})
 
 
 def lives(reading: Reading, parameters: OfPast) -> Lives:

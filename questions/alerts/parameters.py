@@ -49,7 +49,9 @@ class Alerts(AlertFilter):
 
 class AlertGroups(AlertFilter):
     by: Annotated[
-        str, "Group by rule, severity, status, assignee, day (in UTC), or a name in the alerts' keys such as campaign."
+        str,
+        "Group by rule, severity, status, assignee, day (in UTC), case (alerts about the same coupons, users or devices"
+        " at the same time), or a name in the alerts' keys such as campaign.",
     ] = "rule"
 
 

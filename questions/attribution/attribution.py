@@ -12,6 +12,7 @@ import polars as pl
 
 from coupon_ledger.analysis import attribution as credit
 from coupon_ledger.ledger.errors import NotThere
+from coupon_ledger.ledger.words import note
 from coupon_ledger.projections.attribution.paths import MOST
 from coupon_ledger.projections.connection import Reading, sql
 from coupon_ledger.projections.wide import as_integers
@@ -209,7 +210,10 @@ def attribution_roi(reading: Reading, parameters: Roi) -> pl.DataFrame:
         and not costs.height
         and not reading.frame(_query("campaign_known"), {"campaign": campaign})["known"][0]
     ):
-        raise NotThere(f"campaign {campaign}: no event and no coupon names it; see `coupon-ledger campaigns`")
+        said = note(
+            "campaign {campaign}: no event and no coupon names it; see `coupon-ledger campaigns`", campaign=campaign
+        )
+        raise NotThere(said)
     grid = pl.DataFrame({"model": [m.name for m in models]}).join(
         pl.concat([credited["currency"], costs["currency"]]).unique().sort().to_frame(), how="cross"
     )

@@ -18,6 +18,7 @@ from coupon_ledger.ledger.plain import plain
 from coupon_ledger.ledger.progress import Progress
 from coupon_ledger.ledger.rules import STATES
 from coupon_ledger.ledger.topics import COUPON, USER
+from coupon_ledger.ledger.words import note
 from coupon_ledger.projections import digest as digests_of
 from coupon_ledger.projections.attribution.persons import persons
 from coupon_ledger.projections.connection import Reading, sql
@@ -310,7 +311,10 @@ def campaign(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
     bound = {"campaign": campaign, "key_hash": key_hash(campaign)}
     row = reading.frame(_query("campaign"), bound)
     if not row["known"][0] and not row["coupons"][0]:
-        raise NotThere(f"campaign {campaign}: no event and no coupon names it; see `coupon-ledger campaigns`")
+        said = note(
+            "campaign {campaign}: no event and no coupon names it; see `coupon-ledger campaigns`", campaign=campaign
+        )
+        raise NotThere(said)
     counted = dict(states(reading, CouponStates(campaign=campaign)).select("state", "coupons").iter_rows())
     everywhere = pl.DataFrame({"state": list(STATES), "coupons": [counted.get(s, 0) for s in STATES]})
     balance = reading.frame(_query("campaign_conservation"), {"campaign": campaign})
