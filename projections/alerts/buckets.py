@@ -7,7 +7,7 @@ count. An event that comes later counts in no bucket. All sums are stored, so th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -22,6 +22,8 @@ from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.store import Store
 
+TABLES: Final = ("alert_series", "alert_open_series", "alert_buckets")
+"""Where buckets are stored."""
 _TOLERANCE: Final = 5 * 60 * 1_000_000
 Slice = tuple[str, ...]
 
@@ -81,6 +83,7 @@ class Buckets:
         yielded without events, too, however long ago the last ones were."""
         self.length = length
         self.tolerance = tolerance_of(timedelta(microseconds=length))
+        self.rule, self.version = rule.name, rule.version
         self._named = {"rule": rule.name, "version": rule.version}
         self._measure = measure
         self._columns = columns
@@ -91,7 +94,7 @@ class Buckets:
         """The last closed bucket with events."""
         self._open: dict[int, dict[Slice, Sums]] = {}
         self._next: int | None = None
-        self._saved: int | None = None
+        self._changed = False
         self._closed: dict[int, dict[Slice, Sums]] = {}
 
     @property
@@ -105,10 +108,9 @@ class Buckets:
             "SELECT next_bucket FROM alert_buckets WHERE rule = $rule AND rule_version = $version", self._named
         )
         if found.height:
-            self._next = self._saved = found.item()
+            self._next = found.item()
             self._latest = self._last_before(reading, self._next)
-            for bucket, of_bucket in self.stored(reading, self._next):
-                self._open[bucket] = of_bucket
+            self._open = dict(self._stored(reading, "alert_open_series", -(2**62), 2**62))
         elif clock is not None:
             self._next = (clock - self.tolerance) // self.length
 
@@ -140,46 +142,43 @@ class Buckets:
                 yield bucket, sums
             latest = bucket
 
-    def stored(self, reading: Reading, since: int, until: int | None = None) -> list[tuple[int, dict[Slice, Sums]]]:
-        """The stored buckets from `since` on, and before `until`."""
+    def stored(self, reading: Reading, since: int, until: int) -> list[tuple[int, dict[Slice, Sums]]]:
+        """The closed buckets from `since` on and before `until` that have events."""
+        return self._stored(reading, "alert_series", since, until)
+
+    def _stored(self, reading: Reading, table: str, since: int, until: int) -> list[tuple[int, dict[Slice, Sums]]]:
         rows = reading.frame(
-            "SELECT bucket, slice, of, per FROM alert_series WHERE rule = $rule AND rule_version = $version"
+            f"SELECT bucket, slice, of, per FROM {table} WHERE rule = $rule AND rule_version = $version"
             " AND bucket >= $since AND bucket < $until ORDER BY bucket, slice",
-            {**self._named, "since": since, "until": 2**62 if until is None else until},
+            {**self._named, "since": since, "until": until},
         )
         found: dict[int, dict[Slice, Sums]] = {}
         for bucket, key, of, per in rows.iter_rows():
             found.setdefault(bucket, {})[tuple(json.loads(key))] = Sums(of, per)
         return list(found.items())
 
-    def save(self, store: Store) -> None:
-        """Store what has changed since the last call, inside the caller's transaction."""
-        if self._next is None:
-            return
-        since = self._next if self._saved is None else self._saved
-        store.execute(
-            "DELETE FROM alert_series WHERE rule = $rule AND rule_version = $version AND bucket >= $since",
-            {**self._named, "since": since},
-        )
-        store.execute("DELETE FROM alert_buckets WHERE rule = $rule AND rule_version = $version", self._named)
-        store.execute("INSERT INTO alert_buckets VALUES ($rule, $version, $next)", {**self._named, "next": self._next})
-        rows = [
-            (*self._named.values(), _text_of(key), bucket, *sums)
-            for of in (self._closed, self._open)
-            for bucket, by_slice in of.items()
-            for key, sums in by_slice.items()
-        ]
-        store.insert("alert_series", pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
-        self._closed, self._saved = {}, self._next
+    def changes(self) -> _Changes | None:
+        """What has changed since the last call; None if nothing has."""
+        if self._next is None or not self._changed:
+            return None
+        changes = _Changes(self._next, list(self._rows(self._closed)), list(self._rows(self._open)))
+        self._closed, self._changed = {}, False
+        return changes
+
+    def _rows(self, buckets: Mapping[int, Mapping[Slice, Sums]]) -> Iterator[tuple[Any, ...]]:
+        for bucket, by_slice in buckets.items():
+            for key, sums in by_slice.items():
+                yield self.rule, self.version, _text_of(key), bucket, *sums
 
     def see(self, piece: Released) -> Iterator[Closed]:
         """Add the events of `piece`, and yield the buckets that are closed by its end."""
         if self._next is None:
             self._next = (int(piece.clock[0]) - self.tolerance) // self.length
+            self._changed = True
         self._add(piece)
         end = int(piece.clock[-1])
         while (at := (self._next + 1) * self.length + self.tolerance) <= end:
-            number, self._next = self._next, self._next + 1
+            number, self._next, self._changed = self._next, self._next + 1, True
             sums = self._open.pop(number, {})
             if sums:
                 self._closed[number] = sums
@@ -199,6 +198,7 @@ class Buckets:
     def _add(self, piece: Released) -> None:
         same = (id(self._measure), self._columns, self.length, self._late_now)
         for bucket, key, sums in piece.once(same, lambda: list(self._summed(piece))):
+            self._changed = True
             by_slice = self._open.setdefault(bucket, {})
             by_slice[key] = by_slice[key].plus(sums) if key in by_slice else sums
 
@@ -228,6 +228,36 @@ class Buckets:
             yield bucket, tuple(values), Sums(of, per_sum)
 
 
+class _Changes(NamedTuple):
+    """The first bucket that is not closed, rows of the buckets that were closed, and of those that are not."""
+
+    next: int
+    closed: list[tuple[Any, ...]]
+    open: list[tuple[Any, ...]]
+
+
+def save(store: Store, buckets: Iterable[Buckets]) -> None:
+    """Store what has changed since the last call, inside the caller's transaction: so many statements, however many
+    rules there are and however long their history is."""
+    changed = [(one, changes) for one in buckets if (changes := one.changes()) is not None]
+    if not changed:
+        return
+    ends = [(one.rule, one.version, changes.next) for one, changes in changed]
+    frame = pl.DataFrame(ends, schema={n: _SCHEMA.get(n, pl.Int64) for n in _ENDS}, orient="row")
+    with store.given(changed_series=frame):
+        for table in ("alert_open_series", "alert_buckets"):
+            store.execute(
+                f"DELETE FROM {table} USING changed_series c"
+                f" WHERE {table}.rule = c.rule AND {table}.rule_version = c.rule_version"
+            )
+    store.insert("alert_buckets", frame)
+    for table, rows in (
+        ("alert_series", [row for _, changes in changed for row in changes.closed]),
+        ("alert_open_series", [row for _, changes in changed for row in changes.open]),
+    ):
+        store.insert(table, pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+
+
 @lru_cache(100_000)
 def _text_of(key: Slice) -> str:
     return json.dumps(key, ensure_ascii=False)
@@ -245,6 +275,7 @@ def runs(closed: Iterable[Closed], at_most: int) -> Iterator[list[Closed]]:
         yield run
 
 
+_ENDS: Final = ("rule", "rule_version", "next_bucket")
 _SCHEMA: Final[dict[str, Any]] = {
     "rule": pl.String,
     "rule_version": pl.String,

@@ -27,7 +27,6 @@ from coupon_ledger.projections.alerts.terms import Terms
 from coupon_ledger.projections.alerts.window_sums import WindowSums
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live.entities import TERM_EVENTS
-from coupon_ledger.projections.store import Store
 
 _CELLS: Final = 500_000
 """So many buckets times campaigns are judged at once, about."""
@@ -73,9 +72,9 @@ class BudgetRules(Stored):
         for rule in self._rules:
             rule.see(priced, terms)
 
-    def save(self, store: Store) -> None:
-        for rule in self._rules:
-            rule.buckets.save(store)
+    @property
+    def buckets(self) -> list[Buckets]:
+        return [rule.buckets for rule in self._rules]
 
 
 class _BudgetRule:

@@ -17,6 +17,7 @@ import polars as pl
 
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER
 from coupon_ledger.projections.alerts import episodes, in_force
+from coupon_ledger.projections.alerts.buckets import TABLES, save
 from coupon_ledger.projections.alerts.budget_rules import BudgetRules
 from coupon_ledger.projections.alerts.campaigns import Campaigns
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, EPOCH, Released, instant, micros, released
@@ -170,8 +171,7 @@ class TopicEngine:
                 episodes.end(store, [(f.rule.name, f.rule.version)])
 
     def save(self, store: Store) -> None:
-        for evaluator in self._evaluators:
-            evaluator.save(store)
+        save(store, [buckets for evaluator in self._evaluators for buckets in evaluator.buckets])
 
     def changed(self) -> Iterator[tuple[list[dict[str, object]], set[str]]]:
         return (one.changed() for one in self._episodes)
@@ -247,7 +247,7 @@ def evaluate_again(store: Store) -> None:
     if not in_force.stored(store):
         return
     reached = {topic: until for topic, (until, _) in _progress(store).items()}
-    for table in (episodes.TABLE, "alert_progress", "alert_series", "alert_buckets"):
+    for table in (episodes.TABLE, "alert_progress", *TABLES):
         store.execute(f"DELETE FROM {table}")
     store.cache(Engine).forget()
     release(store, reached)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from coupon_ledger.projections.alerts.buckets import Buckets
 from coupon_ledger.projections.alerts.chunk import Released
 from coupon_ledger.projections.connection import Reading
-from coupon_ledger.projections.store import Store
 
 
 class Evaluator(Protocol):
@@ -21,7 +22,7 @@ class Evaluator(Protocol):
         """How far back (microseconds of the clock) `warm_up` must see events after a restart."""
 
     def restore(self, reading: Reading, clock: int | None) -> None:
-        """Go on with what `save` has stored. `clock`: the topic's clock; None before the first event."""
+        """Go on with the `buckets` that were stored. `clock`: the topic's clock; None before the first event."""
 
     def warm_up(self, earlier: Released) -> None:
         """See events again that were evaluated before a restart. Called after `restore`, piece by piece."""
@@ -29,18 +30,18 @@ class Evaluator(Protocol):
     def see(self, reading: Reading, piece: Released) -> None:
         """Evaluate the rules on the next events."""
 
-    def save(self, store: Store) -> None:
-        """Store what a restart needs and `warm_up` cannot give, inside the caller's transaction."""
+    @property
+    def buckets(self) -> Sequence[Buckets]:
+        """What a restart needs and `warm_up` cannot give. It is to be stored after each release."""
 
 
 class Remade:
     """Base of an evaluator that stores nothing: `warm_up` makes its state again."""
 
+    buckets: Sequence[Buckets] = ()
+
     def restore(self, reading: Reading, clock: int | None) -> None:
         """Nothing is stored."""
-
-    def save(self, store: Store) -> None:
-        """Nothing to store."""
 
 
 class Stored:

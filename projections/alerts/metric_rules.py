@@ -20,7 +20,6 @@ from coupon_ledger.projections.alerts.evaluator import Stored
 from coupon_ledger.projections.alerts.measures import MEASURES, SLICES
 from coupon_ledger.projections.alerts.rules import Metric, Rule, Sale
 from coupon_ledger.projections.connection import Reading
-from coupon_ledger.projections.store import Store
 
 MOST_SERIES: Final = 2_000
 _FORGOTTEN: Final = micros_of(timedelta(weeks=8))
@@ -49,9 +48,9 @@ class MetricRules(Stored):
         for rule in self._rules:
             rule.see(piece)
 
-    def save(self, store: Store) -> None:
-        for rule in self._rules:
-            rule.buckets.save(store)
+    @property
+    def buckets(self) -> list[Buckets]:
+        return [rule.buckets for rule in self._rules]
 
 
 @dataclass(slots=True)

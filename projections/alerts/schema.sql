@@ -43,9 +43,19 @@ CREATE TABLE alert_rules (
     until TIMESTAMP
 );
 
--- Grain: one bucket of time of one series of a rule: the sums of a slice's events. `slice`: the values of the slice, as
--- JSON. `of`: the sum of the numerator, `per`: of the denominator. Buckets without events are not stored.
+-- Grain: one closed bucket of time of one series of a rule: the sums of a slice's events. `slice`: the values of the
+-- slice, as JSON. `of`: the sum of the numerator, `per`: of the denominator. Buckets without events are not stored.
 CREATE TABLE alert_series (
+    rule VARCHAR NOT NULL,
+    rule_version VARCHAR NOT NULL,
+    slice VARCHAR NOT NULL,
+    bucket BIGINT NOT NULL,
+    of DOUBLE NOT NULL,
+    per DOUBLE NOT NULL
+);
+
+-- The same of the buckets that are not closed. They are few, and written anew at each release.
+CREATE TABLE alert_open_series (
     rule VARCHAR NOT NULL,
     rule_version VARCHAR NOT NULL,
     slice VARCHAR NOT NULL,

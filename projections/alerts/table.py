@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from coupon_ledger.projections.alerts.buckets import TABLES
 from coupon_ledger.projections.alerts.engine import release, settle
 from coupon_ledger.projections.connection import Adding, live_schema
 from coupon_ledger.projections.kept_table import KeptTable
@@ -42,7 +43,7 @@ ALERTS: Final = KeptTable(
     folder="coupon_ledger.projections.alerts",
     projection="alerts",
     tables={"alert_episodes": ("episode_id",)},
-    helpers=("alert_progress", "alert_series", "alert_buckets"),
+    helpers=("alert_progress", *TABLES),
     settle=settle,
     fill=_fill,
     stand_in=_stand_in,

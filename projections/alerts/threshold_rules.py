@@ -24,7 +24,6 @@ from coupon_ledger.projections.alerts.rules import Rule, Threshold
 from coupon_ledger.projections.alerts.terms import Floats, Terms
 from coupon_ledger.projections.alerts.window_sums import Windows, WindowSums
 from coupon_ledger.projections.connection import Reading
-from coupon_ledger.projections.store import Store
 
 BEFORE: Final[Mapping[str, tuple[timedelta, ...]]] = {
     "last_hour": (timedelta(hours=1),),
@@ -63,9 +62,9 @@ class ThresholdRules(Stored):
         for rule in self._rules:
             rule.see(reading, piece)
 
-    def save(self, store: Store) -> None:
-        for rule in self._rules:
-            rule.buckets.save(store)
+    @property
+    def buckets(self) -> list[Buckets]:
+        return [rule.buckets for rule in self._rules]
 
 
 class _ThresholdRule:
