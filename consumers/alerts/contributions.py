@@ -18,6 +18,7 @@ from coupon_ledger.analysis.contributions import Contribution, Sums, of_ratios, 
 from coupon_ledger.ledger.plain import instant
 from coupon_ledger.ledger.topics import COUPON, ORDER
 from coupon_ledger.projections.alerts.buckets import tolerance_of
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF
 from coupon_ledger.projections.alerts.measures import MEASURES, SLICES, summed
 from coupon_ledger.projections.alerts.rules import Metric, Rule, Threshold
 from coupon_ledger.projections.alerts.threshold_rules import BEFORE
@@ -118,11 +119,17 @@ def _sums(
     reading: Reading, metric: str, key: Mapping[str, str], names: Sequence[str], start: datetime, end: datetime
 ) -> dict[str, _Parts]:
     """What the parts of each kind add to the metric in a window."""
-    found = _summed(reading, metric, key, names, start, end, with_campaigns="campaign" in key)
-    # Claims name their campaign. Coupons are looked at only if an event does not.
-    if MEASURES[metric].topic == COUPON and "campaign" not in key and None in found.get("campaign", ()):
-        return _summed(reading, metric, key, names, start, end, with_campaigns=True)
-    return found
+    topic = MEASURES[metric].topic
+    # Claims name their campaign. Coupons are looked at only if events do not.
+    joined = topic == COUPON and "campaign" in (*key, *names) and _without_campaign(reading, metric, start, end)
+    return _summed(reading, metric, key, names, start, end, with_campaigns=joined)
+
+
+def _without_campaign(reading: Reading, metric: str, start: datetime, end: datetime) -> bool:
+    """Whether events that count for the metric name no campaign."""
+    of, per = summed(metric)
+    query = f"SELECT {of} != 0 OR {per} != 0 FROM ({happened(COUPON)}) WHERE {CAMPAIGN_OF} IS NULL"
+    return bool(reading.frame(query, {"start": start, "end": end}).item())
 
 
 def _summed(
@@ -138,7 +145,7 @@ def _summed(
     topic = MEASURES[metric].topic
     columns = {field: SLICES[topic][field] for field in (*key, *names)}
     journal = happened(topic)
-    if with_campaigns and topic == COUPON:
+    if with_campaigns:
         journal = _WITH_CAMPAIGNS.format(events=journal)
     tests = "".join(f" AND {columns[field]} = $key_{n}" for n, field in enumerate(key))
     of, per = summed(metric)
