@@ -7,7 +7,7 @@ bound reaches a rule's threshold are counted exactly, event by event; their earl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -145,11 +145,12 @@ class _Class:
             return
         if int(piece.clock[-1]) - int(piece.clock[0]) > self.counters.window:
             bound = np.where(many, carried + self._most(piece, keys, many), bound)
+        before = set(keys.hashes[many & (carried > 0)].tolist())
         for rule in self.rules:
             mask = bound >= rule.at_least
             rule.forget(keys.hashes[~mask])
             if mask.any():
-                rule.see(reading, piece, keys.of(mask))
+                rule.see(reading, piece, keys.of(mask), before)
 
     def _most(self, piece: Released, keys: _Keys, wanted: Mask) -> Int64:
         """Per key, the highest number of its events in the piece that lie within one window; 0 for keys that are not
@@ -190,15 +191,20 @@ class _VelocityRule:
             return Run(self.at_least)
         return Values() if self._of.distinct else Events()
 
-    def see(self, reading: Reading, piece: Released, rows: Int64) -> None:
-        """Count these events, whose keys may reach the threshold, exactly."""
+    def see(self, reading: Reading, piece: Released, rows: Int64, before: Set[int]) -> None:
+        """Count these events, whose keys may reach the threshold, exactly. `before`: the hashes of the keys that may
+        have events before the piece."""
         for name, allowed in self._of.where.items():
             rows = rows[piece.events[name].gather(rows).is_in(list(allowed)).to_numpy()]
         if not len(rows):
             return
         keys = list(zip(*(piece.values(name, rows) for name in self._of.by), strict=True))
         hashes = piece.hashed(self._of.by)[0][rows].tolist()
-        self._load(reading, piece, {k: h for k, h in zip(keys, hashes, strict=True) if k not in self._windows})
+        new = {key: key_hash for key, key_hash in zip(keys, hashes, strict=True) if key not in self._windows}
+        for key, key_hash in new.items():
+            self._windows[key] = self._fresh()
+            self._hashes[key_hash] = key
+        self._load(reading, piece, [key for key, key_hash in new.items() if key_hash in before])
         values = piece.values(self._field, rows) if self._field else [None] * len(rows)
         seen = zip(rows.tolist(), keys, values, piece.at[rows].tolist(), piece.clock[rows].tolist(), strict=True)
         for row, key, value, at, clock in seen:
@@ -227,17 +233,13 @@ class _VelocityRule:
     def _key(self, values: tuple[str, ...]) -> Key:
         return tuple(zip(self._of.by, values, strict=True))
 
-    def _load(self, reading: Reading, piece: Released, keys: dict[tuple[str, ...], int]) -> None:
-        """Make the windows of these keys, given with their hashes, from the journal, as they were before the piece."""
-        for key, key_hash in keys.items():
-            self._windows[key] = self._fresh()
-            self._hashes[key_hash] = key
-        if piece.before is None or not keys:
+    def _load(self, reading: Reading, piece: Released, keys: list[tuple[str, ...]]) -> None:
+        """Add the events of these keys from before the piece, which the journal has, to their windows."""
+        if piece.before is None:
             return
-        listed = list(keys)
-        for first in range(0, len(listed), _AT_ONCE):
+        for first in range(0, len(keys), _AT_ONCE):
             wanted = pl.DataFrame(
-                listed[first : first + _AT_ONCE], schema=dict.fromkeys(self._of.by, pl.String), orient="row"
+                keys[first : first + _AT_ONCE], schema=dict.fromkeys(self._of.by, pl.String), orient="row"
             )
             for *values, value, at in earlier(reading, self._of, wanted, piece.before - self.window, piece.place(0)):
                 self._windows[tuple(values)].add(at, value)
