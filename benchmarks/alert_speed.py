@@ -7,8 +7,8 @@
 `rules`: `coupon-ledger consume` over a sale day in the embedded log, without alerts, with the default rules, and with
 200 rules, of which 100 are velocity rules. Processor time and peak memory of the process.
 `delay`: `consume --follow` with the default rules, while another process appends ordinary claims at a steady rate and,
-once a second, a farm: five users on one device. From the append of the farm's last claim (it is durable) to the alert
-in `coupon.alerts`, by the clock of the log.
+once a second, a farm: five users on one device. The first ten seconds, while the consumer starts, do not count. From
+the append of the farm's last claim (it is durable) to the alert in `coupon.alerts`, by the clock of the log.
 `backtest`: `alerts backtest` over the real retail year, and over a sale day, with the default rules.
 """
 
@@ -42,6 +42,7 @@ from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.alerts.rules_file import load
 
 COMMAND: Final = (sys.executable, "-m", "coupon_ledger.cli")
+_STARTING_S: Final = 10
 _CLAIMS: Final = {"kind": "velocity", "events": ["claimed"]}
 
 
@@ -152,7 +153,8 @@ def delay(folder: Path, rate: int, seconds: int) -> None:
     settings = LogSettings(url=f"sqlite:///{folder / 'coupon-ledger.log.db'}")
     log = open_log(settings)
     try:
-        appended = _publish(log, rate, seconds)
+        _publish(log, rate, _STARTING_S)
+        appended = _publish(log, rate, seconds, first=_STARTING_S * 10)
         time.sleep(10)
         recorded, _ = alert_events.read(log)
     finally:
@@ -172,11 +174,12 @@ def delay(folder: Path, rate: int, seconds: int) -> None:
     )
 
 
-def _publish(log: Any, rate: int, seconds: int) -> dict[str, datetime]:
-    """Append claims at a steady rate, ten times a second. Returns when the last claim of each farm was appended."""
+def _publish(log: Any, rate: int, seconds: int, first: int = 0) -> dict[str, datetime]:
+    """Append claims at a steady rate, ten times a second; `first`: the number of the first time. Returns when the last
+    claim of each farm was appended."""
     appended: dict[str, datetime] = {}
-    started, number = time.perf_counter(), 0
-    for step in range(seconds * 10):
+    started, number = time.perf_counter(), first * rate
+    for step in range(first, first + seconds * 10):
         batch = _claims(number, rate // 10)
         number += rate // 10
         device = f"farm-{step}"
@@ -186,10 +189,12 @@ def _publish(log: Any, rate: int, seconds: int) -> dict[str, datetime]:
         log.append(batch)
         if step % 10 == 5:
             appended[device] = datetime.now(UTC)
-        time.sleep(max(0.0, started + (step + 1) / 10 - time.perf_counter()))
+        time.sleep(max(0.0, started + (step - first + 1) / 10 - time.perf_counter()))
     behind = time.perf_counter() - started - seconds
     if behind > 1:
-        print(f"the publisher was {behind:.1f} s behind: the rate was {number / (seconds + behind):,.0f} events/s")
+        print(
+            f"the publisher was {behind:.1f} s behind: the rate was {rate * seconds / (seconds + behind):,.0f} events/s"
+        )
     return appended
 
 
