@@ -66,6 +66,8 @@ class Posting:
         self._folder, self._language, self._zone = folder, language, zone
 
     def use(self, file: Loaded) -> Sequence[str]:
+        if not file.readable and self._channels:  # the rules stay in force as they were, and so do their channels
+            return []
         self._channels, problems = read(
             file.channels,
             file.channel_lines,

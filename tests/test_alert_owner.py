@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,9 +27,12 @@ from coupon_ledger.consumers.alerts.telling import Channel
 from coupon_ledger.consumers.owner import Owner, waiting
 from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
 from coupon_ledger.delivery.posting import Posting
+from coupon_ledger.delivery.queue import DEAD_AFTER, MessageQueue
 from coupon_ledger.ledger import alert_events, operations
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Acknowledge, Resolve
+from coupon_ledger.ledger.alert_routing import Message
+from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.projections import generations
 from coupon_ledger.projections.alerts.in_force import stored
@@ -654,6 +657,63 @@ def test_a_flood_of_one_rule_does_not_hold_up_the_others(place: Place) -> None:
     assert Counter(order) == {"farm": 401, "urgent": 1}
     assert order.index("urgent") < 40
     assert sum("rows" in str(e.details) for e in told(place.log, "fired")) < 400, "the others are read when asked for"
+
+
+class Crashing(Box):
+    """The process ends as soon as messages are in the queue."""
+
+    def put(self, messages: Sequence[Message], alerts: Mapping[str, Alert], rules: Mapping[str, Rule]) -> None:
+        super().put(messages, alerts, rules)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.long
+def test_nobody_is_told_of_an_alert_that_a_crash_then_loses(place: Place) -> None:
+    """Else people look for an alert that does not exist, and are told the same once more under another id."""
+
+    tables, box = Tables(), Crashing("pager")
+    tables.error = ValueError("no such column")
+    place.rules.write_text(SQL, encoding="utf-8")
+    append(place.log, [claim(1)])
+    with pytest.raises(KeyboardInterrupt):
+        place.run(messages=box, find=tables)
+    place.run()
+    [message] = box.taken.values()
+    assert {event.alert_id for event in told(place.log)} >= set(message.alert_ids)
+
+
+@pytest.mark.long
+def test_a_file_that_cannot_be_read_takes_no_channel_away(place: Place, tmp_path: Path) -> None:
+    """Else who saves half a file silences every alert, that of the half file too."""
+    server = Http()
+    (tmp_path / "key").write_text("k", encoding="utf-8")
+    with serving(server.serve, server.ending) as port, closing(Posting(tmp_path / "m.db", folder=tmp_path)) as posting:
+        hook = f"channels: {{hook: {{url: 'http://127.0.0.1:{port}/', secret: {{file: key}}}}}}\n"
+        place.rules.write_text(FARM + hook, encoding="utf-8")
+        place.run(messages=posting)
+        place.rules.write_text("groups: [", encoding="utf-8")
+        append(place.log, farm("d-1", 0))
+        place.run(messages=posting)
+        until(lambda: len(server.requests) == 2)
+    assert {json.loads(r.body)["alert"]["rule"] for r in server.requests} == {"farm", "alert-rules"}
+
+
+@pytest.mark.long
+def test_a_dead_channel_is_tried_with_the_next_alert_once_nothing_waits_for_it(place: Place, tmp_path: Path) -> None:
+    """Else a channel that was gone for a day is never used again, though it works."""
+    server, file = Http(), tmp_path / "m.db"
+    (tmp_path / "key").write_text("k", encoding="utf-8")
+    with closing(MessageQueue(file)) as queue:
+        for _ in range(DEAD_AFTER):
+            queue.failed("hook", "HTTP status 500", now=time.time() - 90_000, rests_until=time.time() - 89_000)
+        queue.reported_dead("hook")
+    append(place.log, farm("d-1", 0))
+    with serving(server.serve, server.ending) as port, closing(Posting(file, folder=tmp_path)) as posting:
+        hook = f"channels: {{hook: {{url: 'http://127.0.0.1:{port}/', secret: {{file: key}}}}}}\n"
+        place.rules.write_text(FARM + hook, encoding="utf-8")
+        place.run(messages=posting)
+        until(lambda: len(server.requests) == 1)
+        until(lambda: not posting.channels()["hook"].dead)
 
 
 # ── Actions without asking ───────────────────────────────────────────────────────────────────────────────────
