@@ -173,7 +173,7 @@ def _(command: Silence, silence: SilenceState | None) -> Iterator[AlertEvent]:
 @_decide.register
 def _(command: Unsilence, silence: SilenceState | None) -> Iterator[AlertEvent]:
     if silence is None:
-        raise UnknownAlert(note("there is no silence {silence}; `coupon-ledger alerts list` lists them",
+        raise UnknownAlert(note("there is no silence {silence}; `coupon-ledger alerts silences` lists them",
                                 silence=command.silence_id))  # fmt: skip
     if not silence.holds(command.now):
         raise CommandRefused(note("silence {silence} has ended already; nothing is left to do",

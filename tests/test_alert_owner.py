@@ -753,6 +753,25 @@ def test_an_action_with_a_proof_is_taken_once_by_itself(place: Place) -> None:
 
 
 @pytest.mark.long
+def test_an_automatic_action_that_is_not_folded_yet_can_be_taken_again_by_hand(place: Place) -> None:
+    """Else whoever makes sure, after a crash, gives each coupon a second event that conflicts with the first."""
+    (place.folder / "proof.json").write_text(proof(), encoding="utf-8")
+    place.rules.write_text(AUTOMATIC, encoding="utf-8")
+    append(place.log, farm("d-1", 0))
+    place.run()
+    place.run()
+    assert len(told(place.log, "acted")) == 1
+    [alert] = fired(place)
+    options = ("--log", place.settings.url, "--database", place.folder / "a.duckdb", "--alert-rules", place.rules)
+    ran = ledger("alerts", "act", alert, "--yes", "--why", "to be sure", "--by", "mei", *options)
+    assert ran.code == 0 and "appended again, which changes nothing" in " ".join(ran.out.split()), ran.err
+    place.run()
+    with open_database(place.folder / "a.duckdb") as store:
+        assert store.rows("SELECT DISTINCT state FROM coupons") == [("revoked",)]
+        assert store.rows("SELECT count(*) FROM coupon_conflicts") == [(0,)]
+
+
+@pytest.mark.long
 def test_an_alert_of_the_past_is_not_acted_on(place: Place) -> None:
     """Else a catch-up after an outage, or an import, revokes what people have settled long ago."""
     (place.folder / "proof.json").write_text(proof(), encoding="utf-8")
