@@ -699,6 +699,25 @@ def test_a_file_that_cannot_be_read_takes_no_channel_away(place: Place, tmp_path
 
 
 @pytest.mark.long
+def test_a_channel_without_its_secret_is_an_alert_on_the_others(place: Place, tmp_path: Path) -> None:
+    """Else the alerts of its rules reach nobody, and a line in a log that nobody reads is all that says so."""
+    server = Http()
+    (tmp_path / "key").write_text("k", encoding="utf-8")
+    with serving(server.serve, server.ending) as port, closing(Posting(tmp_path / "m.db", folder=tmp_path)) as posting:
+        fields = f"url: 'http://127.0.0.1:{port}/'"
+        hooks = f"  hook: {{{fields}, secret: {{file: key}}}}\n  lost: {{{fields}, secret: {{file: none}}}}\n"
+        place.rules.write_text(f"{FARM}    channels: [lost]\nchannels:\n{hooks}", encoding="utf-8")
+        place.run(messages=posting)
+        until(lambda: server.requests)
+        [said] = [json.loads(request.body)["alert"]["summary"]["en"] for request in server.requests]
+        assert "channel lost, secret: the file none cannot be read" in said
+        (tmp_path / "none").write_text("k", encoding="utf-8")
+        place.rules.write_text(place.rules.read_text(encoding="utf-8") + "# mended\n", encoding="utf-8")
+        place.run(messages=posting)
+    assert "resolved" in {event.type for event in told(place.log) if event.rule == "alert-rules"}
+
+
+@pytest.mark.long
 def test_a_dead_channel_is_tried_with_the_next_alert_once_nothing_waits_for_it(place: Place, tmp_path: Path) -> None:
     """Else a channel that was gone for a day is never used again, though it works."""
     server, file = Http(), tmp_path / "m.db"

@@ -41,6 +41,7 @@ _RESTS: Final = 20.0
 _AGAIN_S: Final = 60.0
 _PATIENCE_S: Final = 60.0
 _DELIVERY_S: Final = 15.0
+_NAMED: Final = 5
 _logger = logging.getLogger(__name__)
 
 
@@ -231,8 +232,11 @@ class AlertWork:
             self._delivery()
             self._use_rules()
             self._synced = False
-        for problem in self._telling.messages.use(loaded):
+        of_channels = self._telling.messages.use(loaded)
+        for problem in of_channels:
             _logger.warning("alert channels: %s", problem)
+        if of_channels:
+            self._problems[""] = "; ".join(filter(None, [self._problems.get(""), *of_channels[:_NAMED]]))
 
     def _use_rules(self) -> None:
         self._known.rules = Rules.stored(self._store)
