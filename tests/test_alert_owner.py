@@ -335,6 +335,19 @@ def test_a_broken_file_leaves_the_rules_in_force_and_says_so(place: Place) -> No
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("damaged", [FARM[: FARM.index(", at_least")], FARM.replace("expr: {", "expr: &x {")])
+def test_a_rule_whose_text_is_broken_stays_in_force_as_it_was(place: Place, damaged: str) -> None:
+    """Else whoever saves while the file is half written ends the alerts of all rules below."""
+    append(place.log, farm("d-1", 0))
+    place.run()
+    before = rules_in_force(place)
+    place.rules.write_text(damaged, encoding="utf-8")
+    place.run()
+    assert rules_in_force(place) == before
+    assert {e.rule for e in told(place.log, "error")} and not told(place.log, "recovering")
+
+
+@pytest.mark.long
 def test_a_rule_with_a_mistake_stays_in_force_as_it_was_and_the_others_change(place: Place) -> None:
     """Else who mends one rule loses another."""
     place.run()

@@ -101,13 +101,15 @@ class Rules:
 
 def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     """Put the good rules of the file in force, in a transaction, and record the operation. A rule with a problem stays
-    in force as it was, and so do all rules if nothing of the file can be read. Returns whether anything changed."""
+    in force as it was, and so do all rules that are missing while a part of the file cannot be read. Returns whether
+    anything changed."""
     for problem in loaded.problems:
         _logger.warning("alert rules: %s", problem)
     before = Rules.stored(store).by_name
     if not loaded.readable and before:
         return False
     broken = {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
+    broken |= set() if loaded.whole else before.keys() - {rule.name for rule in loaded.rule_set.rules}
     wanted = {rule.name: rule for rule in loaded.rule_set.rules}
     wanted |= {name: before[name] for name in broken & before.keys()}
     with store.transaction():

@@ -43,7 +43,8 @@ class Loaded:
     by name; defaults that the file does not name are absent. `channels`: the content of each channel, by name, as
     dicts, lists and scalars; `channel_lines`: the lines of channels and of what is in them, by path, such as
     `("wecom", "url")`. `beside`: the other files that were read for it. `readable`: False if nothing of the file could
-    be read; `rule_set` are then the defaults."""
+    be read; `rule_set` are then the defaults. `whole`: False if a part of the text could not be read; a rule that is
+    missing may stand there."""
 
     rule_set: RuleSet
     problems: tuple[Problem, ...] = ()
@@ -51,6 +52,7 @@ class Loaded:
     channel_lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     readable: bool = True
+    whole: bool = True
     beside: tuple[File, ...] = ()
 
 
@@ -72,7 +74,7 @@ def _loaded(file: TextFile) -> Loaded:
         if not file.faults:
             problems.report(Trouble(document.START, (), _no_document(file.root)))
         return Loaded(defaults(), tuple(problems.found), readable=False)
-    return _Reading(problems).loaded(file.root)
+    return replace(_Reading(problems).loaded(file.root), whole=not file.faults)
 
 
 def _no_document(root: Node | None) -> Note:
