@@ -66,15 +66,15 @@ class Posting:
         self._folder, self._language, self._zone = folder, language, zone
 
     def use(self, file: Loaded) -> Sequence[str]:
-        if not file.readable and self._channels:  # the rules stay in force as they were, and so do their channels
-            return []
-        self._channels, problems = read(
+        channels, problems = read(
             file.channels,
             file.channel_lines,
             folder=self._folder,
             language=self._language,
             zone=self._zone,
         )
+        # While a part of the file cannot be read, the rules in it stay in force as they were, and so do the channels.
+        self._channels = channels if file.whole else {**self._channels, **channels}
         if self._opened is not None:
             self._opened[1].use(self._channels)
         elif self._channels or self._file.exists():

@@ -348,6 +348,16 @@ def test_a_rule_whose_text_is_broken_stays_in_force_as_it_was(place: Place, dama
 
 
 @pytest.mark.long
+def test_a_broken_file_brings_no_defaults_back(place: Place) -> None:
+    """Else whoever works without the defaults gets their alarms by a typing mistake."""
+    place.run()
+    for text in ("use_defaults: false\n", "groups: ["):
+        place.rules.write_text(text, encoding="utf-8")
+        place.run()
+        assert rules_in_force(place) == {}
+
+
+@pytest.mark.long
 def test_a_rule_with_a_mistake_stays_in_force_as_it_was_and_the_others_change(place: Place) -> None:
     """Else who mends one rule loses another."""
     place.run()
@@ -696,7 +706,8 @@ def test_nobody_is_told_of_an_alert_that_a_crash_then_loses(place: Place) -> Non
 
 
 @pytest.mark.long
-def test_a_file_that_cannot_be_read_takes_no_channel_away(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["groups: [", FARM + "  - alert: more\n    expr: {kind: velocity, ev"])
+def test_a_file_that_cannot_be_read_takes_no_channel_away(place: Place, tmp_path: Path, damaged: str) -> None:
     """Else who saves half a file silences every alert, that of the half file too."""
     server = Http()
     (tmp_path / "key").write_text("k", encoding="utf-8")
@@ -704,7 +715,7 @@ def test_a_file_that_cannot_be_read_takes_no_channel_away(place: Place, tmp_path
         hook = f"channels: {{hook: {{url: 'http://127.0.0.1:{port}/', secret: {{file: key}}}}}}\n"
         place.rules.write_text(FARM + hook, encoding="utf-8")
         place.run(messages=posting)
-        place.rules.write_text("groups: [", encoding="utf-8")
+        place.rules.write_text(damaged, encoding="utf-8")
         append(place.log, farm("d-1", 0))
         place.run(messages=posting)
         until(lambda: len(server.requests) == 2)

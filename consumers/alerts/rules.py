@@ -105,8 +105,9 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     anything changed."""
     for problem in loaded.problems:
         _logger.warning("alert rules: %s", problem)
-    before = Rules.stored(store).by_name
-    if not loaded.readable and before:
+    stored = Rules.stored(store)
+    before = stored.by_name
+    if not loaded.readable and stored.versions:
         return False
     broken = {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
     broken |= set() if loaded.whole else before.keys() - {rule.name for rule in loaded.rule_set.rules}

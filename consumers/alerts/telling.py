@@ -49,8 +49,8 @@ class Messages(Protocol):
     """
 
     def use(self, file: Loaded) -> Sequence[str]:
-        """From now on, send to the channels of this rules file; if nothing of it can be read, to those of before.
-        Returns what is wrong with the other channels."""
+        """From now on, send to the channels of this rules file; while a part of it cannot be read, also to those of
+        before. Returns what is wrong with the other channels."""
         ...
 
     def channels(self) -> Mapping[str, Channel]:

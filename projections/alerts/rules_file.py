@@ -73,7 +73,7 @@ def _loaded(file: TextFile) -> Loaded:
     if file.root is None or not isinstance(file.root.value, dict):
         if not file.faults:
             problems.report(Trouble(document.START, (), _no_document(file.root)))
-        return Loaded(defaults(), tuple(problems.found), readable=False)
+        return Loaded(defaults(), tuple(problems.found), readable=False, whole=False)
     return replace(_Reading(problems).loaded(file.root), whole=not file.faults)
 
 
