@@ -350,6 +350,7 @@ def test_a_rule_whose_text_is_broken_stays_in_force_as_it_was(place: Place, dama
 @pytest.mark.long
 def test_a_broken_file_brings_no_defaults_back(place: Place) -> None:
     """Else whoever works without the defaults gets their alarms by a typing mistake."""
+    append(place.log, farm("d-1", 0))
     place.run()
     for text in ("use_defaults: false\n", "groups: ["):
         place.rules.write_text(text, encoding="utf-8")
