@@ -359,6 +359,26 @@ def test_a_broken_file_brings_no_defaults_back(place: Place) -> None:
 
 
 @pytest.mark.long
+def test_a_crash_while_rules_come_into_force_loses_nothing_that_they_find(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what the first rules find in the log of before is not told until something else happens."""
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    append(place.log, farm("d-1", 0))
+    place.rules.write_text("use_defaults: false\n", encoding="utf-8")
+    place.run()
+    place.rules.write_text(FARM, encoding="utf-8")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("coupon_ledger.consumers.alerts.rules.kept.release", crash)
+        place.run()
+    place.run()
+    assert len(fired(place)) == 1
+
+
+@pytest.mark.long
 def test_a_rule_with_a_mistake_stays_in_force_as_it_was_and_the_others_change(place: Place) -> None:
     """Else who mends one rule loses another."""
     place.run()

@@ -118,11 +118,11 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
         if changed:
             now = {rule.name: rule for rule in wanted.values() if rule.enabled}
             outbox.put(store, [operations.record_of(_operation(store, changed, before, now, path))])
+            store.cache(Engine).forget()
+            # The rules judge what was read before any rule was in force, too.
+            kept.release(store, checkpoints.Completeness.load(store).topics())
     if changed:
         _say(changed, now, path)
-        store.cache(Engine).forget()
-        with store.transaction():  # the rules judge what was read before any rule was in force, too
-            kept.release(store, checkpoints.Completeness.load(store).topics())
     return bool(changed)
 
 
