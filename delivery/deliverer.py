@@ -105,11 +105,13 @@ class Deliverer:
         self.use(channels)
 
     def use(self, channels: Mapping[str, Channel]) -> None:
-        """From now on, deliver to these channels. What waits for others stays in the queue until it is too old."""
+        """From now on, deliver to these channels. What waits for others stays in the queue until it is too old. A
+        channel that has changed is tried at once, however long it was to rest."""
         for name, worker in list(self._workers.items()):
             if worker.channel != channels.get(name):
                 worker.stop()
                 del self._workers[name]
+                self._queue.try_again(name)
         for name, channel in channels.items():
             if name not in self._workers:
                 self._workers[name] = _Worker(self, self._queue, channel)

@@ -66,7 +66,7 @@ class Posting:
         self._folder, self._language, self._zone = folder, language, zone
 
     def use(self, file: Loaded) -> Sequence[Note]:
-        self._channels, problems = read(
+        channels, problems = read(
             file.channels,
             file.channel_lines,
             file=file.file,
@@ -74,6 +74,8 @@ class Posting:
             language=self._language,
             zone=self._zone,
         )
+        # While a part of the file cannot be read, the rules in it stay in force as they were, and so do the channels.
+        self._channels = channels if file.whole else {**self._channels, **channels}
         if self._opened is not None:
             self._opened[1].use(self._channels)
         elif self._channels or self._file.exists():

@@ -228,6 +228,12 @@ class MessageQueue:
             )
         return self.channel(channel)
 
+    def try_again(self, channel: str) -> None:
+        """Let the channel and what waits for it rest no longer."""
+        with self._writing() as connection:
+            connection.execute("UPDATE channels SET rests_until = 0 WHERE name = ?", (channel,))
+            connection.execute("UPDATE messages SET due = 0 WHERE channel = ? AND state = 'waiting'", (channel,))
+
     def reported_dead(self, channel: str) -> None:
         """It was said that the channel is dead; it need not be said again."""
         with self._writing() as connection:

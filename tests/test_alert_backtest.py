@@ -83,12 +83,39 @@ def test_rules_are_compared_alert_by_alert_and_with_known_faults() -> None:
     assert found["is_found"] and found["found_by"] == ["a"] and found["delay_minutes"] == 2.0
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"kind": "x"}', '{"kind":"x","keys":{},"from":"no","until":"no"}'])
+LABEL = '"kind":"x","keys":{"device_id":["d"]},"from":"2026-01-01T00:00:00Z","until":"2026-01-02T00:00:00Z"'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{", "[]", "null", "[" * 100_000, '{"kind": "x"}', '{"kind":"x","keys":{},"from":"no","until":"no"}'),
+        f'{{{LABEL},"money_minor":1e400}}',
+        f"{{{LABEL}}}".replace('["d"]', '"d-1"'),
+        f"{{{LABEL}}}".replace("2026-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00"),
+        f"{{{LABEL}}}".replace("2026-01-02", "2025-01-02"),
+    ],
+)
 def test_a_broken_label_names_its_line(tmp_path: Path, line: str) -> None:
+    """Else a slip in a file of labels is a traceback, or a proof of nothing."""
     file = tmp_path / "labels.ndjson"
-    file.write_text(f"\n{line}\n", encoding="utf-8")
-    with pytest.raises(WrongQuestion, match="line 2"):
+    file.write_text(f"{{{LABEL}}}\n{line}\n", encoding="utf-8")
+    with pytest.raises(WrongQuestion, match="line 2: no label of a fault"):
         comparison.read_faults(file)
+
+
+def test_labels_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """Else a wrong file is a traceback."""
+    (tmp_path / "labels").write_bytes(b"\xff\xfe")
+    with pytest.raises(WrongQuestion, match="is no UTF-8 text"):
+        comparison.read_faults(tmp_path / "labels")
+
+
+def test_a_fault_at_the_end_of_time_is_compared() -> None:
+    """Else a label without an end, written as the year 9999, is a traceback."""
+    at = datetime(2026, 1, 1)
+    fault = Fault("x", at, datetime.max, frozenset({"d"}), 0)
+    assert fault.is_meant_by({"key": '{"device_id": "d"}', "fired_at": at})
 
 
 @pytest.mark.long

@@ -19,7 +19,7 @@ from coupon_ledger.ledger.topics import ALERTS, CAMPAIGN, COUPON
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.reports.text import text_width
 from tests.alert_world import EVENING, begin, book_of, consume, fire, follow, tell
-from tests.command_line import DATABASE, LOG, Data, Ran, done, ends, facts, ledger, one_sentence
+from tests.command_line import DATABASE, LOG, Data, Ran, done, ends, facts, finish, ledger, one_sentence, start
 
 Ids = dict[str, str]
 
@@ -331,6 +331,18 @@ def test_an_action_that_was_interrupted_is_completed(duty: Ids, monkeypatch: pyt
     [told] = [e for e in done("history", "c-0", "-o", "ndjson").rows if e["type"] == "revoked"]
     assert (told["data"]["reason"], told["data"]["attributes"]["operator"]) == ("one device", "mei")
     assert [e for e in life_of(alert) if e == "acted"] == ["acted"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rule", ["device_farm", "mass_claims"])
+def test_an_action_taken_by_several_at_the_same_moment_is_one(duty: Ids, rule: str) -> None:
+    """Else each coupon is revoked by one event and conflicts with another, which is an alarm of its own."""
+    act = ("alerts", "act", duty[rule], "--yes", "--why")
+    for process in [start(*act, f"seen by {who}", "--by", who) for who in ("mei", "li", "wu")]:
+        assert finish(process).code == 0
+    consumed()
+    status = done("status", "-o", "json").json
+    assert (status["conflicts"], status["violations"]) == (0, 0)
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,10 +27,12 @@ from coupon_ledger.consumers.alerts.telling import Channel
 from coupon_ledger.consumers.owner import Owner, waiting
 from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
 from coupon_ledger.delivery.posting import Posting
+from coupon_ledger.delivery.queue import DEAD_AFTER, MessageQueue
 from coupon_ledger.ledger import alert_events, operations
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Acknowledge, Resolve
-from coupon_ledger.ledger.alert_state import said_of_file
+from coupon_ledger.ledger.alert_routing import Message
+from coupon_ledger.ledger.alert_state import Alert, said_of_file
 from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.ledger.words import Note, Speaker
 from coupon_ledger.projections import generations
@@ -331,6 +333,50 @@ def test_a_broken_file_leaves_the_rules_in_force_and_says_so(place: Place) -> No
     place.rules.write_text(FARM, encoding="utf-8")
     place.run()
     assert [e.rule for e in told(place.log, "resolved")] == ["alert-rules"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("damaged", [FARM[: FARM.index(", at_least")], FARM.replace("expr: {", "expr: &x {")])
+def test_a_rule_whose_text_is_broken_stays_in_force_as_it_was(place: Place, damaged: str) -> None:
+    """Else whoever saves while the file is half written ends the alerts of all rules below."""
+    append(place.log, farm("d-1", 0))
+    place.run()
+    before = rules_in_force(place)
+    place.rules.write_text(damaged, encoding="utf-8")
+    place.run()
+    assert rules_in_force(place) == before
+    assert {e.rule for e in told(place.log, "error")} and not told(place.log, "recovering")
+
+
+@pytest.mark.long
+def test_a_broken_file_brings_no_defaults_back(place: Place) -> None:
+    """Else whoever works without the defaults gets their alarms by a typing mistake."""
+    append(place.log, farm("d-1", 0))
+    place.run()
+    for text in ("use_defaults: false\n", "groups: ["):
+        place.rules.write_text(text, encoding="utf-8")
+        place.run()
+        assert rules_in_force(place) == {}
+
+
+@pytest.mark.long
+def test_a_crash_while_rules_come_into_force_loses_nothing_that_they_find(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what the first rules find in the log of before is not told until something else happens."""
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    append(place.log, farm("d-1", 0))
+    place.rules.write_text("use_defaults: false\n", encoding="utf-8")
+    place.run()
+    place.rules.write_text(FARM, encoding="utf-8")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("coupon_ledger.consumers.alerts.rules.kept.release", crash)
+        place.run()
+    place.run()
+    assert len(fired(place)) == 1
 
 
 @pytest.mark.long
@@ -708,6 +754,83 @@ def test_a_flood_of_one_rule_does_not_hold_up_the_others(place: Place) -> None:
     assert sum("rows" in str(e.details) for e in told(place.log, "fired")) < 400, "the others are read when asked for"
 
 
+class Crashing(Box):
+    """The process ends as soon as messages are in the queue."""
+
+    def put(self, messages: Sequence[Message], alerts: Mapping[str, Alert], rules: Mapping[str, Rule]) -> None:
+        super().put(messages, alerts, rules)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.long
+def test_nobody_is_told_of_an_alert_that_a_crash_then_loses(place: Place) -> None:
+    """Else people look for an alert that does not exist, and are told the same once more under another id."""
+
+    tables, box = Tables(), Crashing("pager")
+    tables.error = ValueError("no such column")
+    place.rules.write_text(SQL, encoding="utf-8")
+    append(place.log, [claim(1)])
+    with pytest.raises(KeyboardInterrupt):
+        place.run(messages=box, find=tables)
+    place.run()
+    [message] = box.taken.values()
+    assert {event.alert_id for event in told(place.log)} >= set(message.alert_ids)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("damaged", ["groups: [", FARM + "  - alert: more\n    expr: {kind: velocity, ev"])
+def test_a_file_that_cannot_be_read_takes_no_channel_away(place: Place, tmp_path: Path, damaged: str) -> None:
+    """Else who saves half a file silences every alert, that of the half file too."""
+    server = Http()
+    (tmp_path / "key").write_text("k", encoding="utf-8")
+    with serving(server.serve, server.ending) as port, closing(Posting(tmp_path / "m.db", folder=tmp_path)) as posting:
+        hook = f"channels: {{hook: {{url: 'http://127.0.0.1:{port}/', secret: {{file: key}}}}}}\n"
+        place.rules.write_text(FARM + hook, encoding="utf-8")
+        place.run(messages=posting)
+        place.rules.write_text(damaged, encoding="utf-8")
+        append(place.log, farm("d-1", 0))
+        place.run(messages=posting)
+        until(lambda: len(server.requests) == 2)
+    assert {json.loads(r.body)["alert"]["rule"] for r in server.requests} == {"farm", "alert-rules"}
+
+
+@pytest.mark.long
+def test_a_channel_without_its_secret_is_an_alert_on_the_others(place: Place, tmp_path: Path) -> None:
+    """Else the alerts of its rules reach nobody, and a line in a log that nobody reads is all that says so."""
+    server = Http()
+    (tmp_path / "key").write_text("k", encoding="utf-8")
+    with serving(server.serve, server.ending) as port, closing(Posting(tmp_path / "m.db", folder=tmp_path)) as posting:
+        fields = f"url: 'http://127.0.0.1:{port}/'"
+        hooks = f"  hook: {{{fields}, secret: {{file: key}}}}\n  lost: {{{fields}, secret: {{file: none}}}}\n"
+        place.rules.write_text(f"{FARM}    channels: [lost]\nchannels:\n{hooks}", encoding="utf-8")
+        place.run(messages=posting)
+        until(lambda: server.requests)
+        [said] = [json.loads(request.body)["alert"]["summary"]["en"] for request in server.requests]
+        assert "channel lost, secret: the file none cannot be read" in said
+        (tmp_path / "none").write_text("k", encoding="utf-8")
+        place.rules.write_text(place.rules.read_text(encoding="utf-8") + "# mended\n", encoding="utf-8")
+        place.run(messages=posting)
+    assert "resolved" in {event.type for event in told(place.log) if event.rule == "alert-rules"}
+
+
+@pytest.mark.long
+def test_a_dead_channel_is_tried_with_the_next_alert_once_nothing_waits_for_it(place: Place, tmp_path: Path) -> None:
+    """Else a channel that was gone for a day is never used again, though it works."""
+    server, file = Http(), tmp_path / "m.db"
+    (tmp_path / "key").write_text("k", encoding="utf-8")
+    with closing(MessageQueue(file)) as queue:
+        for _ in range(DEAD_AFTER):
+            queue.failed("hook", "HTTP status 500", now=time.time() - 90_000, rests_until=time.time() - 89_000)
+        queue.reported_dead("hook")
+    append(place.log, farm("d-1", 0))
+    with serving(server.serve, server.ending) as port, closing(Posting(file, folder=tmp_path)) as posting:
+        hook = f"channels: {{hook: {{url: 'http://127.0.0.1:{port}/', secret: {{file: key}}}}}}\n"
+        place.rules.write_text(FARM + hook, encoding="utf-8")
+        place.run(messages=posting)
+        until(lambda: len(server.requests) == 1)
+        until(lambda: not posting.channels()["hook"].dead)
+
+
 # ── Actions without asking ───────────────────────────────────────────────────────────────────────────────────
 
 AUTOMATIC = FARM.rstrip() + "\n    action: {do: revoke_coupons, automatic: proof.json}\n"
@@ -742,6 +865,25 @@ def test_an_action_with_a_proof_is_taken_once_by_itself(place: Place) -> None:
         reasons = store.rows("SELECT DISTINCT reason FROM coupon_events WHERE type = 'revoked'")
     assert [state for coupon, state in found if coupon != "c-9"] == ["revoked"] * 3
     assert reasons == [("rule farm, without asking",)]
+
+
+@pytest.mark.long
+def test_an_automatic_action_that_is_not_folded_yet_can_be_taken_again_by_hand(place: Place) -> None:
+    """Else whoever makes sure, after a crash, gives each coupon a second event that conflicts with the first."""
+    (place.folder / "proof.json").write_text(proof(), encoding="utf-8")
+    place.rules.write_text(AUTOMATIC, encoding="utf-8")
+    append(place.log, farm("d-1", 0))
+    place.run()
+    place.run()
+    assert len(told(place.log, "acted")) == 1
+    [alert] = fired(place)
+    options = ("--log", place.settings.url, "--database", place.folder / "a.duckdb", "--alert-rules", place.rules)
+    ran = ledger("alerts", "act", alert, "--yes", "--why", "to be sure", "--by", "mei", *options)
+    assert ran.code == 0 and "appended again, which changes nothing" in " ".join(ran.out.split()), ran.err
+    place.run()
+    with open_database(place.folder / "a.duckdb") as store:
+        assert store.rows("SELECT DISTINCT state FROM coupons") == [("revoked",)]
+        assert store.rows("SELECT count(*) FROM coupon_conflicts") == [(0,)]
 
 
 @pytest.mark.long

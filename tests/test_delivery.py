@@ -225,6 +225,18 @@ def test_a_report_of_a_dead_channel_that_fails_is_made_again(queue: MessageQueue
     assert reports == [DEAD_AFTER, DEAD_AFTER + 1]
 
 
+def test_a_channel_that_is_mended_is_tried_at_once(queue: MessageQueue, http: tuple[Http, str]) -> None:
+    """Else whoever mends an address waits for ten minutes, and does not know whether it is right."""
+    _, url = http
+    wrong = webhook(f"http://127.0.0.1:{closed_port()}/")
+    with delivering(queue, wrong, rest=lambda _: 600.0) as deliverer:
+        queue.enqueue(message(), ["hook"])
+        deliverer.wake()
+        until(lambda: queue.channel("hook").failures)
+        deliverer.use({"hook": webhook(url)})
+        until(lambda: queue.state_of("a-1/firing/1", "hook") == "sent")
+
+
 def test_a_channel_sends_no_more_a_minute_than_it_may(queue: MessageQueue, http: tuple[Http, str]) -> None:
     """Else the robot is muted in the middle of an attack. The most severe messages go first."""
     server, url = http

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +29,7 @@ from coupon_ledger.reports.labels import say
 from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
+    from coupon_ledger.ledger.alert_events import AlertEvent
     from coupon_ledger.ledger.alert_state import Alert
     from coupon_ledger.questions.registry import Source
 
@@ -149,7 +150,7 @@ def _plan(
             return situation, actions.revoking(row, situation.coupons, before, done), done
         name = actions.campaign_of(row, situation.coupons, campaign)
         situation.campaign, situation.states = _campaign(snapshot, name)
-        mine = [d for d in before if _is_about(here, d, alert, name)]
+        mine = [d for d in before if _is_about(here.recorded, d, alert, name)]
         return situation, actions.unpublishing(row, name, situation.campaign, mine, done), done
 
 
@@ -158,9 +159,9 @@ def _data_clock(source: Source) -> datetime | None:
     return None if clock is None else clock.replace(tzinfo=UTC)
 
 
-def _is_about(here: Desk, done: Done, alert: Alert, campaign: str) -> bool:
+def _is_about(recorded: Iterable[AlertEvent], done: Done, alert: Alert, campaign: str) -> bool:
     """Whether the earlier action was about this campaign."""
-    effects = [e.details.get("effect") for e in here.recorded if e.type == "acted" and e.alert_id == alert.alert_id]
+    effects = [e.details.get("effect") for e in recorded if e.type == "acted" and e.alert_id == alert.alert_id]
     named = [e for e in effects if isinstance(e, dict) and e.get("campaign") == campaign]
     return any(_same_instant(e.get("at"), done.at) for e in named)
 
@@ -263,12 +264,27 @@ def _sentences(alert: Alert, plan: Plan, taken: bool) -> Iterator[str]:
 
 def _take(here: Desk, alert: Alert, plan: Plan, done: Done) -> None:
     """Append the action to the alert's life first, then its events. If this is interrupted between the two, taking the
-    action again appends the same events."""
-    if plan.fresh:
-        _record(here, alert, plan.action, {**plan.effect, "events": len(plan.fresh)}, done)
-    events = actions.records(plan, [*plan.again, *plan.fresh])
+    action again appends the same events. So does everybody who takes it at the same moment: the events are those of
+    whoever was recorded first."""
+    fresh = plan.fresh
+    if fresh:
+        _record(here, alert, plan.action, {**plan.effect, "events": len(fresh)}, done)
+        first = _first_since(here, alert, plan)
+        fresh = [actions.as_done(event, first) for event in fresh]
+    events = actions.records(plan, [*plan.again, *fresh])
     if events:
         here.log.append(events)
+
+
+def _first_since(here: Desk, alert: Alert, plan: Plan) -> Done:
+    """The first such action on the alert since this command read the log: its own, or that of somebody else."""
+    from coupon_ledger.ledger.alert_events import read
+
+    known = {event.event_id for event in here.recorded}
+    since = [one.event for one in read(here.log)[0] if one.event.event_id not in known]
+    before = actions.done_before(since, alert.alert_id, plan.action)
+    campaign = plan.effect.get("campaign")
+    return next(done for done in before if campaign is None or _is_about(since, done, alert, campaign))
 
 
 def _record(here: Desk, alert: Alert, action: str, effect: Mapping[str, Any], done: Done) -> None:

@@ -74,6 +74,8 @@ def backtest(
     coupon-ledger alerts backtest --rules rules.yaml --differences
     coupon-ledger alerts backtest --labels labels.ndjson --faults
     """
+    if window["from"] and window["to"] and window["to"] < window["from"]:
+        raise click.UsageError("--to is before --from; a period ends after it begins")
     known = comparison.read_faults(labels) if labels else []
     period = {"since": window["from"], "until": window["to"], "clock": window["clock"]}
     rules = _rules(settings, file, names)

@@ -54,7 +54,7 @@ def done_before(recorded: Iterable[AlertEvent], alert_id: str, action: str) -> l
     """When this action was really taken on the alert, the earliest first."""
     acted = [e for e in recorded if e.type == "acted" and e.alert_id == alert_id and e.action == action]
     real = [e for e in acted if e.details.get("dry") is not True]
-    return [Done(e.data_at or _at(e) or e.occurred_at, e.operator or "", e.note or "") for e in real]
+    return [Done(e.data_at or _at(e) or e.occurred_at, e.operator or SOURCE, e.note or "") for e in real]
 
 
 def _at(event: AlertEvent) -> datetime | None:
@@ -102,7 +102,7 @@ def _revoked(row: Row, coupon: str, done: Done) -> Row:
 def unpublishing(row: Row, campaign: str, known: Row, before: Sequence[Done], now: Done) -> Plan:
     """Unpublish the campaign. `known`: the answer to the question `campaign`."""
     plan = Plan("unpublish_campaign", CAMPAIGN)
-    earlier = before[-1] if before else None
+    earlier = before[0] if before else None
     event = {
         "event_id": f"alert:{row['alert_id']}:unpublished:{campaign}",
         "type": "unpublished",
@@ -115,6 +115,14 @@ def unpublishing(row: Row, campaign: str, known: Row, before: Sequence[Done], no
     names = ("status", "stock_left", "last_hour_claims_per_minute", "budget_minor", "currency")
     plan.effect = {"campaign": campaign, **{name: known[name] for name in names if known[name] is not None}}
     return plan
+
+
+def as_done(event: Row, done: Done) -> Row:
+    """The event of a plan, as it is if it belongs to this action."""
+    changed = {**event, "occurred_at": done.at}
+    if "reason" in event:
+        changed |= {"reason": done.why, "attributes": {**event["attributes"], "operator": done.operator}}
+    return changed
 
 
 def campaign_of(row: Row, coupons: Iterable[Row], named: str | None) -> str:

@@ -118,7 +118,7 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
         more = len(loaded.problems) - _MOST_SAID
         _logger.warning("alert rules: %d more problems; `coupon-ledger alerts rules check` lists them", more)
     before = in_force.versions(store)
-    if not loaded.readable and before:
+    if not loaded.readable and in_force.stored(store):
         return False
     wanted = {rule.name: rule for rule in loaded.rule_set.rules}
     stay = _staying(loaded, before.keys() - wanted.keys()) & before.keys()
@@ -130,11 +130,11 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
         if changed:
             now = {rule.name: rule for rule in wanted.values() if rule.enabled}
             outbox.put(store, [operations.record_of(_operation(store, changed, before, now, path))])
+            store.cache(Engine).forget()
+            # The rules judge what was read before any rule was in force, too.
+            kept.release(store, checkpoints.Completeness.load(store).topics())
     if changed:
         _say(changed, now, path)
-        store.cache(Engine).forget()
-        with store.transaction():  # the rules judge what was read before any rule was in force, too
-            kept.release(store, checkpoints.Completeness.load(store).topics())
     return bool(changed)
 
 

@@ -50,7 +50,8 @@ class Messages(Protocol):
     """
 
     def use(self, file: Loaded) -> Sequence[Note]:
-        """From now on, send to the channels of this rules file. Returns what is wrong with the other channels."""
+        """From now on, send to the channels of this rules file; while a part of it cannot be read, also to those of
+        before. Returns what is wrong with the other channels."""
         ...
 
     def channels(self) -> Mapping[str, Channel]:
@@ -153,7 +154,9 @@ class Telling:
             return Routing((), ())
         usable = self.messages.channels()
         named = {c for rule in self.rules.values() for c in (*rule.channels, *rule.escalate_to)}
-        unusable = {name for name, channel in usable.items() if channel.dead} | (named - usable.keys())
+        # A dead channel for which nothing waits gets the next message: else it is never tried again.
+        unusable = {name for name, channel in usable.items() if channel.dead and channel.waiting}
+        unusable |= named - usable.keys()
         routing = route(
             alerts,
             list(book.silences.values()),

@@ -343,6 +343,7 @@ class AlertWork:
 
     def _tell(self, now: datetime, *, at_once: bool) -> None:
         known = self._known
+        self._flush()  # nobody is told of an alert that a crash could still lose
         queued = self._telling.messages.queued()
         for outcome in list(self._telling.outcomes(queued, known.book, now)):
             known.decide(outcome)

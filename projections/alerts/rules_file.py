@@ -45,7 +45,8 @@ class Loaded:
     by name; defaults that the file does not name are absent. `file`: what problems call the file; empty without one.
     `channels`: the content of each channel, by name, as dicts, lists and scalars; `channel_lines`: the lines of
     channels and of what is in them, by path, such as `("wecom", "url")`. `beside`: the other files that were read for
-    it. `readable`: False if nothing of the file could be read; `rule_set` are then the defaults."""
+    it. `readable`: False if nothing of the file could be read; `rule_set` are then the defaults. `whole`: False if a
+    part of the text could not be read; a rule that is missing may stand there."""
 
     rule_set: RuleSet
     problems: tuple[Problem, ...] = ()
@@ -53,6 +54,7 @@ class Loaded:
     channel_lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     readable: bool = True
+    whole: bool = True
     beside: tuple[File, ...] = ()
     file: str = ""
 
@@ -74,8 +76,8 @@ def _loaded(file: TextFile) -> Loaded:
     if file.root is None or not isinstance(file.root.value, dict):
         if not file.faults:
             problems.report(Trouble(document.START, (), _no_document(file.root)))
-        return Loaded(defaults(), tuple(problems.found), readable=False, file=file.name)
-    return _Reading(problems).loaded(file.root)
+        return Loaded(defaults(), tuple(problems.found), readable=False, whole=False, file=file.name)
+    return replace(_Reading(problems).loaded(file.root), whole=not file.faults)
 
 
 def _no_document(root: Node | None) -> Note:

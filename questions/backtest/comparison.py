@@ -11,7 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from pydantic import BaseModel, Field, ValidationError
+
 from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.ledger.events import Instant
 
 _AFTER: Final = timedelta(days=1)
 """How long after the end of a fault an alert may still be about it."""
@@ -32,34 +35,52 @@ class Fault:
     def is_meant_by(self, alert: Row) -> bool:
         """Whether an alert is about this fault: it fired in time, and names one of its keys, or has no key."""
         key = key_of(alert)
-        return self.start <= alert["fired_at"] <= self.end + _AFTER and (
-            not key or bool(self.names & {str(value) for value in key.values()})
-        )
+        in_time = alert["fired_at"] >= self.start and alert["fired_at"] - self.end <= _AFTER
+        return in_time and (not key or bool(self.names & {str(value) for value in key.values()}))
 
 
 def read_faults(file: Path) -> list[Fault]:
     """The faults in a file of labels, as `simulate --labels` writes them. Raises `WrongQuestion`, naming the line."""
-    faults = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            label = json.loads(line)
-            names = {str(value) for values in label["keys"].values() for value in values}
-            campaign = {label["campaign_id"]} if label.get("campaign_id") else set()
-            start, end = (_naive(label[name]) for name in ("from", "until"))
-            money = int(label.get("money_minor") or 0)
-            currency = label.get("currency")
-            faults.append(Fault(str(label["kind"]), start, end, frozenset(names | campaign), money, currency))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WrongQuestion(
-                f"{file} line {number}: no label of a fault ({error}); `simulate --labels` writes such a file"
-            ) from error
-    return faults
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise WrongQuestion(f"{file}: is no UTF-8 text; `simulate --labels` writes such a file") from error
+    return [_fault(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _naive(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+class _Label(BaseModel):
+    """A line of the file."""
+
+    kind: str
+    since: Instant = Field(alias="from")
+    until: Instant
+    keys: dict[str, list[str]]
+    campaign_id: str | None = None
+    money_minor: int | None = None
+    currency: str | None = None
+
+
+def _fault(file: Path, number: int, line: str) -> Fault:
+    try:
+        label = _Label.model_validate_json(line)
+        if label.until < label.since:
+            raise ValueError("until is before from")
+    except ValueError as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            why = ": ".join([".".join(map(str, first["loc"])), first["msg"]][not first["loc"] :])
+        raise WrongQuestion(
+            f"{file} line {number}: no label of a fault ({why}); `simulate --labels` writes such a file"
+        ) from error
+    names = {value for values in label.keys.values() for value in values}
+    campaign = {label.campaign_id} if label.campaign_id else set()
+    start, end = _naive(label.since), _naive(label.until)
+    return Fault(label.kind, start, end, frozenset(names | campaign), label.money_minor or 0, label.currency)
+
+
+def _naive(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(tzinfo=None)
 
 
 def key_of(alert: Row) -> dict[str, str]:
