@@ -29,6 +29,7 @@ from coupon_ledger.projections.live.journal import JOURNAL
 _KEPT: Final = 20_000
 """Number of keys of a rule whose exact windows are kept in memory."""
 _AT_ONCE: Final = 5_000
+_SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class VelocityRules(Remade):
@@ -70,10 +71,11 @@ class _Stream:
         self._types = types
         self._by = by
         self._preceded = None if after is None else Preceded(after)
-        self._classes: dict[int, _Class] = {}
+        self._classes: dict[tuple[int, str | None], _Class] = {}
 
     def add(self, rule: _VelocityRule) -> None:
-        self._classes.setdefault(rule.window, _Class(Counters(rule.window))).rules.append(rule)
+        of = self._classes.setdefault((rule.window, rule.field), _Class(Counters(rule.window), rule.field))
+        of.rules.append(rule)
 
     @property
     def columns(self) -> set[str]:
@@ -81,33 +83,31 @@ class _Stream:
 
     @property
     def longest(self) -> int:
-        return max(self._classes) + (self._preceded.within if self._preceded else 0)
+        return self._longest + (self._preceded.within if self._preceded else 0)
+
+    @property
+    def _longest(self) -> int:
+        return max(window for window, _ in self._classes)
 
     def warm_up(self, earlier: Released) -> None:
-        rows = self._rows(earlier)
-        hashes = earlier.hashed(self._by)[0][rows]
+        keys = _Keys.of_rows(earlier, self._by, self._rows(earlier))
         for of in self._classes.values():
-            of.counters.add(hashes, earlier.at[rows], int(earlier.clock[-1]))
+            of.count(earlier, keys.counted(earlier, self._by, of.counts, of.counters.window))
 
     def _rows(self, piece: Released) -> Int64:
         """The rows of the events that belong to this stream."""
         mask = piece.of_types(self._types) & piece.hashed(self._by)[1]
         if self._preceded is not None:
-            mask = mask & self._preceded.see(piece, max(self._classes))
+            mask = mask & self._preceded.see(piece, self._longest)
         return np.flatnonzero(mask)
 
     def see(self, reading: Reading, piece: Released) -> None:
-        rows = self._rows(piece)
-        hashes = piece.hashed(self._by)[0][rows]
-        order = np.argsort(hashes, kind="stable")
-        rows, sorted_hashes = rows[order], hashes[order]
-        first = np.flatnonzero(np.r_[True, sorted_hashes[1:] != sorted_hashes[:-1]][: len(rows)])
-        keys = _Keys(sorted_hashes[first], rows, first, np.diff(np.r_[first, len(rows)]))
-        clock = int(piece.clock[-1])
+        keys = _Keys.of_rows(piece, self._by, self._rows(piece))
         for of in self._classes.values():
-            if len(rows):
-                of.see(reading, piece, keys, self._by)
-            of.counters.add(sorted_hashes, piece.at[rows], clock)
+            counted = keys.counted(piece, self._by, of.counts, of.counters.window)
+            if len(keys.rows):
+                of.see(reading, piece, keys, counted.number)
+            of.count(piece, counted)
             for rule in of.rules:
                 rule.limit_memory()
 
@@ -122,21 +122,62 @@ class _Keys:
     first: Int64
     number: Int64
 
+    @classmethod
+    def of_rows(cls, piece: Released, by: tuple[str, ...], rows: Int64) -> _Keys:
+        hashes = piece.hashed(by)[0][rows]
+        order = np.argsort(hashes, kind="stable")
+        rows, hashes = rows[order], hashes[order]
+        first = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]][: len(rows)])
+        return cls(hashes[first], rows, first, np.diff(np.r_[first, len(rows)]))
+
+    def counted(self, piece: Released, by: tuple[str, ...], field_counted: str | None, window: int) -> _Counted:
+        """What a rule counts: all events; or, if it counts the values of a field, one event per key, value and
+        generation of the counters."""
+        hashes = np.repeat(self.hashes, self.number)
+        if field_counted is None:
+            return _Counted(self.rows, hashes, None, self.number)
+        of_pairs, with_value = piece.hashed((*by, field_counted))
+        pairs, known = of_pairs[self.rows], with_value[self.rows]
+        generation = (piece.at[self.rows] // window).astype(np.uint64)
+        with np.errstate(over="ignore"):
+            once = np.unique((pairs ^ generation * _SPREAD)[known], return_index=True)[1]
+        chosen = np.flatnonzero(known)[once]
+        key = np.repeat(np.arange(len(self.first)), self.number)
+        number = np.bincount(key[chosen], minlength=len(self.first))
+        return _Counted(self.rows[chosen], hashes[chosen], pairs[chosen], number)
+
     def of(self, mask: Mask) -> Int64:
         """The rows of the events whose key `mask` selects, in the order of the piece."""
         return np.sort(self.rows[np.repeat(mask, self.number)])
 
 
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """The rows that count, with the hash of the key of each and, if values are counted, of key and value (`pairs`).
+    `number`: how many there are per key."""
+
+    rows: Int64
+    hashes: UInt64
+    pairs: UInt64 | None
+    number: Int64
+
+
 @dataclass(slots=True)
 class _Class:
-    """The rules of a stream that have the same window."""
+    """The rules of a stream that have the same window and count the same: events or the values of a field."""
 
     counters: Counters
+    counts: str | None
     rules: list[_VelocityRule] = field(default_factory=list)
 
-    def see(self, reading: Reading, piece: Released, keys: _Keys, by: tuple[str, ...]) -> None:
+    def count(self, piece: Released, counted: _Counted) -> None:
+        """Count the events of a piece that was seen."""
+        self.counters.add(counted.hashes, piece.at[counted.rows], int(piece.clock[-1]), counted.pairs)
+
+    def see(self, reading: Reading, piece: Released, keys: _Keys, number: Int64) -> None:
+        """Evaluate the rules on the events of a piece. `number`: how many of them count, per key."""
         carried = self.counters.bounds(keys.hashes)
-        bound = carried + keys.number
+        bound = carried + number
         least = min(rule.at_least for rule in self.rules)
         many = bound >= least
         if not many.any():
@@ -144,7 +185,7 @@ class _Class:
                 rule.forget(keys.hashes)
             return
         if int(piece.clock[-1]) - int(piece.clock[0]) > self.counters.window:
-            bound = np.where(many, carried + self._most(piece, keys, many), bound)
+            bound = np.where(many, carried + np.minimum(self._most(piece, keys, many), number), bound)
         before = set(keys.hashes[many & (carried > 0)].tolist())
         for rule in self.rules:
             mask = bound >= rule.at_least
@@ -177,14 +218,14 @@ class _VelocityRule:
         self.at_least = of.at_least
         self.late = 0
         self._of = of
-        self._field = of.distinct or of.consecutive
+        self.field = of.distinct or of.consecutive
         self._episodes = episodes
         self._windows: dict[tuple[str, ...], Window] = {}
         self._hashes: dict[int, tuple[str, ...]] = {}
 
     @property
     def columns(self) -> set[str]:
-        return {*self._of.where, *([self._field] if self._field else [])}
+        return {*self._of.where, *([self.field] if self.field else [])}
 
     def _fresh(self) -> Window:
         if self._of.consecutive:
@@ -205,7 +246,7 @@ class _VelocityRule:
             self._windows[key] = self._fresh()
             self._hashes[key_hash] = key
         self._load(reading, piece, [key for key, key_hash in new.items() if key_hash in before])
-        values = piece.values(self._field, rows) if self._field else [None] * len(rows)
+        values = piece.values(self.field, rows) if self.field else [None] * len(rows)
         seen = zip(rows.tolist(), keys, values, piece.at[rows].tolist(), piece.clock[rows].tolist(), strict=True)
         for row, key, value, at, clock in seen:
             after = clock - self.window
