@@ -115,6 +115,8 @@ def _rendered(template: str, rule: Rule, row: Row, stakes: list[Row]) -> str:
 def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
     """The values of the fields that the templates of the rule name."""
     evidence = _evidence(row)
+    details = evidence.pop("details", None)
+    evidence |= details if isinstance(details, dict) else {}
     counts = evidence.get("counts")
     counts = counts if isinstance(counts, dict) else {}
     counted = {name: row[name] for name in ("users", "coupons", "orders") if row[name] is not None}

@@ -112,7 +112,9 @@ def test_groups_count_alerts_and_their_money(local: Local) -> None:
         "critical": (1, 1, 4_000), "high": (1, 0, 4_000), "info": (1, 1, 4_000)
     }  # fmt: skip
     by_device = {g["grouped_by"]: g["alerts"] for g in rows(local, "alert-groups", by="device_id", state="all")}
-    assert by_device == {"d-farm": 1, "(none)": 2}
+    assert by_device == {"d-farm": 1, None: 2}
+    with pytest.raises(WrongQuestion, match="by: no alert has 'foo'; name one of "):
+        rows(local, "alert-groups", by="foo", state="all")
 
 
 def test_behind_an_alert_are_the_coupons_users_and_orders_of_its_window(

@@ -33,11 +33,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _SEVERITIES: Final = ("critical", "high", "warning", "info")
+_SHORT: Final = ("case",)
+_CODES: Final = ("severity", "status", "code", "coupon_type")
+"""Groups whose names are ids, and those whose names are codes."""
 _KEY: Final = 34
 """So many columns of a key are shown in lists, so that they fit a terminal of 100."""
 _VALUE: Final = 14
 """So many of the value of a key that has one name; of several, fewer each."""
-_LISTED: Final = "alert_id severity status rule key case_id money_minor opened_at measured assignee".split()
+_LISTED: Final = "alert_id severity status rule key money_minor opened_at case_id measured assignee".split()
 
 
 @click.command("list")
@@ -73,7 +76,7 @@ def list_alerts(by: str | None, limit: int | None, settings: Settings, output: s
         with answered(settings, output, "alert-groups", by=by, **filters) as answer:
             groups = list(rows_of(answer))[:limit]
             if output == "table":
-                print_rows((_group_for_people(group, of_case=by == "case") for group in groups), output)
+                print_rows((_group_for_people(group, by) for group in groups), output)
             else:
                 print_rows(groups, output)
         return
@@ -100,7 +103,7 @@ def _judged_now(filters: dict[str, Any]) -> dict[str, Any]:
 def _for_people(row: Row) -> Row:
     key = json.loads(row["key"])
     case = short(row["case_id"]) if row["case_size"] > 1 else None
-    row = {**row, "alert_id": short(row["alert_id"]), "case_id": case}
+    row = {**to_the_second(row), "alert_id": short(row["alert_id"]), "case_id": case}
     if view().wide:
         return {**row, "key": key_in_words(key)}
     room = _VALUE if len(key) == 1 else _VALUE // 2 + 2
@@ -113,8 +116,12 @@ def _middle_cut(value: str, width: int) -> str:
     return value if text_width(value) <= width else f"{value[: (width - 1) // 2]}…{value[-(width // 2) :]}"
 
 
-def _group_for_people(row: Row, *, of_case: bool) -> Row:
-    group = short(row["grouped_by"]) if of_case else word(row["grouped_by"])
+def _group_for_people(row: Row, by: str) -> Row:
+    group = row["grouped_by"]
+    if group is not None and by in _SHORT:
+        group = short(group)
+    elif group is not None and by in _CODES:
+        group = word(group)
     names = "grouped_by alerts open_alerts severity rules money_minor currency first_at last_at".split()
     shown = {
         **to_the_second(row),

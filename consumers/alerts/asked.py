@@ -77,12 +77,16 @@ class Asked:
         self._stop()
         self._cursor.close()
         self._cursor = store.cursor()
-        self._last.clear()
+        self.forget()
 
     def close(self) -> None:
         self._stop()
         self._pool.shutdown()
         self._cursor.close()
+
+    def forget(self) -> None:
+        """Forget when rules were asked, so that each is due."""
+        self._last.clear()
 
     def _stop(self) -> None:
         if self._running is not None:

@@ -175,6 +175,7 @@ class AlertWork:
             if not self._synced:
                 time.sleep(0.01)
         self._known.clocks = Clocks.read(self._store)
+        self._asked.forget()  # what was found while the consumer was behind may be over
         self._ask_all(deadline)
         self._tick(at_once=True)
         self._flush()

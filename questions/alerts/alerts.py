@@ -101,19 +101,27 @@ _OWN: Final[Mapping[str, Callable[[Alert, Lives], str | None]]] = {
 
 
 def alert_groups(reading: Reading, parameters: AlertGroups) -> pl.DataFrame:
-    """How many alerts match per rule, severity, status, owner, day, case or value of a key: one row per group and
-    currency of the money at stake. `severity`: that of the most severe alert. `first_at`, `last_at`: when the first and
-    the last one were opened, by the wall clock. `rules`: those that raised them, the most alerts first.
-    Alerts of a case are about the same coupons: the money of a case is that of the alert with most, not the sum."""
+    """How many alerts match per rule, severity, status, owner, day (in UTC), case or value of a key: one row per group
+    and currency of the money at stake; alerts without money count with the first currency. `grouped_by`: null for
+    alerts without such a value. `severity`: that of the most severe alert. `first_at`, `last_at`: when the first and
+    the last one were opened, by the wall clock. `rules`: those that raised them, the most alerts first. Several alerts
+    may be about the same coupons, so their money may count several times. Alerts of a case are, so the money of a case
+    is that of the alert with most, not the sum.
+
+    Raises `WrongQuestion` if no alert has such a value.
+    """
     known = lives(reading, parameters)
     of = _OWN.get(parameters.by) or (lambda alert, _: alert.labels.get(parameters.by))
     total = _sum
     if parameters.by == "case":
         cases, total = Cases(known), _most
         of = lambda alert, _: cases.case_id(alert.alert_id)  # noqa: E731
-    groups: dict[tuple[str, str], list[Alert]] = {}
-    for alert in _chosen(known, parameters):
-        groups.setdefault((of(alert, known) or "(none)", alert.currency or ""), []).append(alert)
+    chosen = list(_chosen(known, parameters))
+    _check_group(parameters.by, chosen)
+    named: dict[str | None, list[Alert]] = {}
+    for alert in chosen:
+        named.setdefault(of(alert, known), []).append(alert)
+    groups = {(name, currency): some for name, group in named.items() for currency, some in _by_currency(group)}
     rows = [
         (
             name,
@@ -121,15 +129,38 @@ def alert_groups(reading: Reading, parameters: AlertGroups) -> pl.DataFrame:
             sum(alert.is_open for alert in group),
             max((alert.severity for alert in group), key=rank),
             total(alert.money_minor for alert in group),
-            currency or None,
+            currency,
             naive(min(alert.opened_at for alert in group)),
             naive(max(alert.opened_at for alert in group)),
             ", ".join(rule for rule, _ in Counter(alert.rule for alert in group).most_common()),
         )
         for (name, currency), group in groups.items()
     ]
-    rows.sort(key=lambda row: (-row[1], row[0], row[5] or ""))
+    if parameters.by == "case":
+        rows.sort(key=lambda row: (-rank(row[3]), -(row[4] or 0), row[6], row[0] or ""))
+    else:
+        rows.sort(key=lambda row: (-row[1], row[0] or "", row[5] or ""))
     return pl.DataFrame(rows, schema=_GROUPS, orient="row")
+
+
+def _check_group(by: str, chosen: Iterable[Alert]) -> None:
+    """Raises `WrongQuestion` if alerts cannot be grouped by this."""
+    known = {*_OWN, "case", *behind.FIELDS, *(name for alert in chosen for name in alert.labels)}
+    if by not in known:
+        raise WrongQuestion(f"by: no alert has {by!r}; name one of {', '.join(sorted(known))}")
+
+
+def _by_currency(group: Iterable[Alert]) -> Iterator[tuple[str | None, list[Alert]]]:
+    """The alerts by the currency of their money; those without money stand with the most frequent one."""
+    found: dict[str | None, list[Alert]] = {}
+    for alert in group:
+        found.setdefault(alert.currency, []).append(alert)
+    without = found.pop(None, [])
+    ordered = sorted(found, key=lambda currency: (-len(found[currency]), currency or ""))
+    if not ordered:
+        yield None, without
+    for number, currency in enumerate(ordered):
+        yield currency, found[currency] + (without if number == 0 else [])
 
 
 def _most(amounts: Iterable[int | None]) -> int | None:
@@ -286,7 +317,7 @@ def alert(reading: Reading, parameters: OneAlert) -> pl.DataFrame:
         "threshold": episode["threshold"] if episode else _number(evidence.get("threshold")),
         "peak": episode["peak"] if episode else found.magnitude,
         "times_true": episode["times"] if episode else None,
-        "last_true_at": episode["last_true_at"] if episode else naive(found.at),
+        "last_true_at": behind.held_until(found, rule, episode),
         "window_seconds": scope.window.total_seconds() if scope and scope.since else None,
         "problem": found.problem,
         "evidence": _json(evidence),

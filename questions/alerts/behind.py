@@ -65,7 +65,7 @@ def scope_of(alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None)
     """Where the events behind the alert are found; None if there are none. `rule`: the version that the alert is of;
     None if it is not known. `episode`: the row of `alert_episodes`; None for rules that are asked."""
     opened: datetime = episode["opened_at"] if episode else naive(alert.since)
-    until: datetime = episode["last_true_at"] if episode else max(opened, naive(alert.at))
+    until = held_until(alert, rule, episode)
     if rule is not None and isinstance(rule.expr, Violations):
         window = rule.expr.window
         since = None if window is None else opened - window
@@ -85,6 +85,22 @@ def scope_of(alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None)
     if window is None:
         return Scope("behind_events", given, opened, _DAY, None, until)
     return Scope("behind_events", given, opened, window, opened - window, until)
+
+
+def held_until(alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None) -> datetime:
+    """The last instant at which the alert's condition is known to have held (naive UTC). An alert of violations fires
+    as of the first one; its evidence has the last one."""
+    if episode is not None:
+        until: datetime = episode["last_true_at"]
+        return until
+    known = max(naive(alert.since), naive(alert.at))
+    details = alert.evidence.get("details")
+    if rule is None or not isinstance(rule.expr, Violations) or not isinstance(details, dict):
+        return known
+    try:
+        return max(known, naive(datetime.fromisoformat(details["last"])))
+    except (KeyError, TypeError, ValueError):  # of an earlier version
+        return known
 
 
 def _counted(rule: Rule | None) -> tuple[tuple[str, ...] | None, timedelta | None]:
@@ -228,5 +244,5 @@ def _periods(window: timedelta) -> dict[str, int]:
 def _period(name: str, since: datetime, until: datetime, window: timedelta, inside: pl.DataFrame) -> list[Any]:
     events = int(inside["events"].sum())
     most = [max(inside[column].to_list(), default=0) for column in ("events", "users", "coupons")]
-    windows = -(-(until - since) // window)
-    return [name, since, until, windows, events, events * (window / (until - since)), *most]
+    windows = max(1, -(-(until - since) // window))
+    return [name, since, until, windows, events, events / windows, *most]
