@@ -8,7 +8,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -16,12 +17,16 @@ from hypothesis import strategies as st
 
 from coupon_ledger.ledger.alert_commands import Acknowledge, Command, NotDelivered, Note, Resolve
 from coupon_ledger.ledger.alert_events import event
+from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.errors import UnknownAlert, WrongQuestion
+from coupon_ledger.projections.alerts.rules_file import load
+from coupon_ledger.projections.alerts.templates import render, summary
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.projections.store import Store
-from coupon_ledger.questions.alerts.behind import NOTHING, before
+from coupon_ledger.questions.alerts.behind import NOTHING, before, held_until
 from coupon_ledger.questions.alerts.lives import id_of
 from coupon_ledger.questions.local import Local
+from coupon_ledger.reports.alerts import values_of
 from tests.alert_world import FARM, begin, book_of, consume, fire, publish, store_events, tell
 from tests.command_line import DATABASE, coupon_event
 from tests.examples import examples
@@ -329,3 +334,34 @@ def claims_at(store: Store, times: list[datetime]) -> Iterator[None]:
         yield
     finally:
         store.execute("ROLLBACK")
+
+
+def test_a_text_names_what_the_evaluation_measured() -> None:
+    """Else a budget's alert says "– of –" to the manager who reads it aloud."""
+    [rule] = [rule for rule in load(None).rule_set.rules if rule.name == "budget_spent"]
+    details = {"spent": [441_000, "CNY"], "budget": [500_000, "CNY"]}
+    row: Row = {
+        **dict.fromkeys(
+            "users coupons orders money_minor currency window_seconds assignee threshold last_true_at events".split()
+        ),
+        "alert_id": "a" * 32,
+        "severity": "critical",
+        "key": '{"campaign": "k-8"}',
+        "evidence": json.dumps({"details": details}),
+        "measured": 0.882,
+        "opened_at": FIRED.replace(tzinfo=None),
+        "fired_at": FIRED.replace(tzinfo=None),
+    }
+    text = render(summary(rule, "en"), rule, values_of(row, rule, []))
+    assert text == "Campaign k-8 has spent its whole budget: 4,410.00 CNY of 5,000.00 CNY"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "until"),
+    [({"details": {"last": "2026-12-01T09:00:00Z"}}, 9), ({"details": {"last": "soon"}}, 8), ({}, 8)],
+)
+def test_behind_violations_are_all_that_stand(evidence: dict[str, Any], until: int) -> None:
+    """An alert fires as of its first violation. Else `act` leaves the later ones alone."""
+    [rule] = [rule for rule in load(None).rule_set.rules if rule.name == "double_use"]
+    alert = cast("Alert", SimpleNamespace(since=FIRED, at=FIRED, evidence=evidence))
+    assert held_until(alert, rule, None) == datetime(2026, 12, 1, until)
