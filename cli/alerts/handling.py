@@ -199,9 +199,17 @@ def assign(alert: str, person: str, operator: str | None, why: str | None, setti
         events,
         output,
         say("{person} looks after alert {alert} ({rule}: {key}) from now on", person=person.strip(), **_named(known)),
-        say("messages about it go on until {person} takes it: `coupon-ledger alerts ack {alert} --by {person}`",
-            person=person.strip(), alert=short(known.alert_id)),
-    )  # fmt: skip
+        _messages_after(known, person.strip()),
+    )
+
+
+def _messages_after(alert: Alert, person: str) -> str:
+    """Whether messages about an alert that was given to a person go on."""
+    taken = alert.acknowledged
+    if taken is None or not taken.holds(now()):
+        return say("messages about it go on until {person} takes it: `coupon-ledger alerts ack {alert} --by {person}`",
+                   person=person, alert=short(alert.alert_id))  # fmt: skip
+    return say("messages about it rest, since {who} has taken it", who=taken.operator)
 
 
 @click.command()
