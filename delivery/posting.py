@@ -22,8 +22,9 @@ from coupon_ledger.delivery.channels import Channel, read
 from coupon_ledger.delivery.deliverer import Deliverer
 from coupon_ledger.delivery.messages import AlertMessage, Item, MessageKind
 from coupon_ledger.delivery.queue import ChannelState, Followed, MessageQueue
+from coupon_ledger.ledger.alert_problems import FILE_RULE, RULES_FILE, said_of_file
 from coupon_ledger.ledger.alert_routing import Message
-from coupon_ledger.ledger.alert_state import FILE_RULE, RULES_FILE, Alert, rank, said_of_file
+from coupon_ledger.ledger.alert_state import Alert, rank
 from coupon_ledger.ledger.plain import instant
 from coupon_ledger.ledger.words import Note, Speaker, note
 from coupon_ledger.projections.alerts.rules import Rule, Severity

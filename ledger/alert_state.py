@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from coupon_ledger.ledger.alert_events import TYPES, AlertEvent
-from coupon_ledger.ledger.words import Note
 
 Phase = Literal["normal", "pending", "firing", "recovering", "resolved", "no_data", "error"]
 STATUSES: Final = (
@@ -30,23 +29,6 @@ STANDING: Final = frozenset({"firing", "no_data", "error"})
 OPEN: Final = STANDING | {"pending", "recovering"}
 CLOSED: Final = frozenset({"normal", "resolved"})
 MOST_CHANGES: Final = 50
-
-
-EVALUATION: Final = {"type": "evaluation"}
-"""The labels of the alert that says that a rule cannot be evaluated."""
-RULES_FILE: Final = {"type": "rules_file"}
-"""The labels of the alert that says that the rules file is wrong about a rule. Its evidence has `file`, and `said`: the
-problem as a note, dumped."""
-FILE_RULE: Final = "alert-rules"
-"""Stands for the rule of problems of the rules file that are in no rule."""
-
-
-def said_of_file(evidence: Mapping[str, Any], otherwise: str | None) -> Note | str | None:
-    """What is wrong in the rules file, as the evidence of an alert about it says; `otherwise` if that is no note."""
-    try:
-        return Note.loads(evidence["said"])
-    except (AssertionError, LookupError, TypeError, ValueError):
-        return otherwise
 
 
 def rank(severity: str) -> int:

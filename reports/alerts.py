@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from coupon_ledger.ledger.alert_state import FILE_RULE, RULES_FILE, said_of_file
+from coupon_ledger.ledger.alert_problems import FILE_RULE, RULES_FILE, said_of_file
 from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.reports.labels import label, say, text_of, word

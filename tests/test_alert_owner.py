@@ -31,8 +31,9 @@ from coupon_ledger.delivery.queue import DEAD_AFTER, MessageQueue
 from coupon_ledger.ledger import alert_events, operations
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Acknowledge, Resolve
+from coupon_ledger.ledger.alert_problems import said_of_file
 from coupon_ledger.ledger.alert_routing import Message
-from coupon_ledger.ledger.alert_state import Alert, said_of_file
+from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.ledger.words import Note, Speaker
 from coupon_ledger.projections import generations

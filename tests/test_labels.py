@@ -45,6 +45,7 @@ CHINESE: Final = re.compile(r"[\u4e00-\u9fff]+")
 # ── Nothing without a label ──────────────────────────────────────────────────────────────────────────────────
 
 NAMED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "alert-backtest-behind": {"alerts": []},
     "diff": {"from_at": datetime(2026, 11, 10), "known_from": datetime(2026, 11, 10)},
     "restated": {"known_from": datetime(2026, 11, 10)},
     "histories": {"coupons": ["c-1"]},

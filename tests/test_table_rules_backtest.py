@@ -446,7 +446,7 @@ def test_health_is_at_every_instant_what_was_judged_then(
 ) -> None:
     """An outage that the backtest does not see is a rule that is switched off for finding nothing."""
     first, second = NOW, timedelta(seconds=1)
-    recorded = [first + sum(gaps[:n]) * second for n in range(len(gaps) + 1)]
+    recorded = [first + sum(gaps[:n]) * second for n in range(len(gaps))]
     rules = [
         {"of": "silent_source", "above": 300, "window": "10m"},
         {"of": "late_share", "above": 0.3, "window": "10m"},

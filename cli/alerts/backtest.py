@@ -15,7 +15,6 @@ from coupon_ledger.cli.output import print_rows
 from coupon_ledger.cli.tables import warn
 from coupon_ledger.ledger.errors import alike
 from coupon_ledger.ledger.settings import Settings
-from coupon_ledger.questions.backtest import comparison
 from coupon_ledger.questions.backtest.parameters import BacktestOf
 from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.alerts import key_in_words
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from coupon_ledger.projections.alerts.rules import Rule
+    from coupon_ledger.questions.backtest.comparison import Fault
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -76,6 +76,8 @@ def backtest(
     """
     if window["from"] and window["to"] and window["to"] < window["from"]:
         raise click.UsageError("--to is before --from; a period ends after it begins")
+    from coupon_ledger.questions.backtest import comparison
+
     known = comparison.read_faults(labels) if labels else []
     period = {"since": window["from"], "until": window["to"], "clock": window["clock"]}
     rules = _rules(settings, file, names)
@@ -146,15 +148,17 @@ def _rules(settings: Settings, file: Path | None, names: Sequence[str]) -> list[
 
 
 def _swept(
-    trial: Trial, rules: Sequence[Rule], sweep: str, days: float, faults: Sequence[comparison.Fault]
+    trial: Trial, rules: Sequence[Rule], sweep: str, days: float, faults: Sequence[Fault]
 ) -> list[dict[str, Any]]:
     """One row per value of the field."""
     variants = list(_variants(rules, sweep))
     field = sweep.partition("=")[0].rpartition(".")[2]
     trial.say_limits([variants[0][1]])
+    from coupon_ledger.questions.backtest.comparison import by_rule
+
     rows: list[dict[str, Any]] = []
     for value, rule in variants:
-        [row] = comparison.by_rule(trial.alerts([rule]), [], days, faults, {rule.name: rule.condition})
+        [row] = by_rule(trial.alerts([rule]), [], days, faults, {rule.name: rule.condition})
         rows.append({"rule": rule.name, field: value, **{k: v for k, v in row.items() if k in _OF_SWEEP}})
     return rows
 

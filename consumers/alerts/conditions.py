@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 
 from coupon_ledger.ledger.alert_commands import Condition, Terms
 from coupon_ledger.ledger.alert_events import hash_of
-from coupon_ledger.ledger.alert_state import EVALUATION, RULES_FILE, Alert
+from coupon_ledger.ledger.alert_problems import EVALUATION, RULES_FILE
+from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.words import Note
 from coupon_ledger.projections.alerts.episodes import SCHEMA
 from coupon_ledger.projections.alerts.offenders import Offender

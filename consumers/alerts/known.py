@@ -12,7 +12,8 @@ from coupon_ledger.consumers.alerts.rules import Rules
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Command
 from coupon_ledger.ledger.alert_events import AlertEvent
-from coupon_ledger.ledger.alert_state import RULES_FILE, Alert
+from coupon_ledger.ledger.alert_problems import RULES_FILE
+from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.ledger.log import Record
 from coupon_ledger.projections.alerts.rules import STREAMED, Rule

@@ -28,7 +28,7 @@ from coupon_ledger.consumers.alerts.telling import Channel, Messages, NoMessages
 from coupon_ledger.consumers.runner import Boundary, Committed
 from coupon_ledger.ledger.alert_commands import NotDelivered
 from coupon_ledger.ledger.alert_events import fingerprint_of, record_of
-from coupon_ledger.ledger.alert_state import EVALUATION, FILE_RULE, RULES_FILE
+from coupon_ledger.ledger.alert_problems import EVALUATION, FILE_RULE, RULES_FILE
 from coupon_ledger.ledger.errors import LedgerError, QueueUnusable, StoreError, UnknownAlert
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.topics import ALERTS
