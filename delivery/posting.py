@@ -22,6 +22,7 @@ from coupon_ledger.delivery.channels import Channel, read
 from coupon_ledger.delivery.deliverer import Deliverer
 from coupon_ledger.delivery.messages import AlertMessage, Item, MessageKind
 from coupon_ledger.delivery.queue import ChannelState, Followed, MessageQueue
+from coupon_ledger.ledger.alert_evidence import values_in
 from coupon_ledger.ledger.alert_problems import FILE_RULE, RULES_FILE, said_of_file
 from coupon_ledger.ledger.alert_routing import Message
 from coupon_ledger.ledger.alert_state import Alert, rank
@@ -203,11 +204,7 @@ def _of_problem(alert: Alert) -> Note:
 def values_of(alert: Alert, rule: Rule) -> dict[str, Any]:
     """The values of an alert for the templates of its rule. Who contributed most is left out: these are persons, and a
     channel that may not name persons could not recognise them in a text."""
-    evidence = dict(alert.evidence)
-    details = evidence.pop("details", None)
-    own = {
-        name: value for name, value in {**evidence, **(details or {})}.items() if name not in ("rows", "top", "seen")
-    }
+    own = {name: value for name, value in values_in(alert.evidence).items() if name not in ("rows", "top", "seen")}
     return own | dict(alert.labels) | {
         "alert": alert.alert_id,
         "rule": alert.rule,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from coupon_ledger.ledger.alert_evidence import values_in
 from coupon_ledger.ledger.alert_problems import FILE_RULE, RULES_FILE, said_of_file
 from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.words import Note, note
@@ -114,9 +115,7 @@ def _rendered(template: str, rule: Rule, row: Row, stakes: list[Row]) -> str:
 
 def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
     """The values of the fields that the templates of the rule name."""
-    evidence = _evidence(row)
-    details = evidence.pop("details", None)
-    evidence |= details if isinstance(details, dict) else {}
+    evidence = values_in(_evidence(row))
     counts = evidence.get("counts")
     counts = counts if isinstance(counts, dict) else {}
     counted = {name: row[name] for name in ("users", "coupons", "orders") if row[name] is not None}

@@ -19,7 +19,21 @@ from coupon_ledger.ledger.topics import ALERTS, CAMPAIGN, COUPON
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.reports.text import text_width
 from tests.alert_world import EVENING, begin, book_of, consume, fire, follow, tell
-from tests.command_line import DATABASE, LOG, Data, Ran, done, ends, facts, finish, ledger, one_sentence, start
+from tests.command_line import (
+    DATABASE,
+    LOG,
+    Data,
+    Ran,
+    coupon_event,
+    done,
+    ends,
+    facts,
+    finish,
+    ledger,
+    ndjson,
+    one_sentence,
+    start,
+)  # fmt: skip
 
 Ids = dict[str, str]
 
@@ -503,3 +517,40 @@ def test_what_is_refused_is_refused_in_the_readers_language(duty: Ids, command: 
     quoted = re.sub(r"`[^`]*`|'[^']*'", "", said)
     english = {"is", "the", "write", "no", "needed", "closed", "there", "must", "has", "value", "and", "or", "of"}
     assert not english & set(re.findall("[a-z]+", quoted)), said
+
+
+SHARED_PHONE = """groups:
+- name: g
+  rules:
+  - alert: group
+    expr: {kind: linked, events: [claimed], over: [device_id], users: 4, at_least: 4, window: 1d}
+    action: {do: revoke_coupons}
+  - alert: one_phone
+    expr: {kind: concentration, events: [claimed], of: device_id, by: [campaign_id], top: 1, share: 0.5, at_least: 5,
+           window: 1d}
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("rule", ["group", "one_phone"])
+def test_behind_an_alert_are_all_that_the_rule_found_and_no_others(home: Path, rule: str) -> None:
+    """Seven people on one phone, and six on their own. Else `act` revokes one coupon of the seven, or those of
+    bystanders; and once the alert is closed, other ones than before."""
+    Path("rules.yaml").write_text(SHARED_PHONE, encoding="utf-8")
+    devices = [*["phone"] * 7, *(f"d-{n}" for n in range(6))]
+    claims = [
+        coupon_event("claimed", f"e-{n}", coupon_id=f"c-{n}", user_id=f"u-{n}", device_id=device, campaign_id="k",
+                     occurred_at=f"2026-11-11T10:{3 * n:02}:00Z")
+        for n, device in enumerate(devices)
+    ]  # fmt: skip
+    late = coupon_event("claimed", "e-99", coupon_id="c-99", user_id="u-99", occurred_at="2026-11-11T11:40:00Z")
+    done("init")
+    done("publish", "-", stdin=ndjson([*claims, late]))
+    done("consume", "--alert-rules", "rules.yaml")
+    [alert] = [r["alert_id"] for r in done("alerts", "list", "--rule", rule, "-o", "json").json]
+    for _ in range(2):
+        row = shown(alert)
+        assert (row["coupons"], {one["coupon_id"] for one in row["coupon_list"]}) == (7, {f"c-{n}" for n in range(7)})
+        ledger("alerts", "resolve", alert, "--true", "--by", "mei", "--why", "one phone")
+        done("consume", "--alert-rules", "rules.yaml")
+    assert row["status"] == "resolved"

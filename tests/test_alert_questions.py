@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from coupon_ledger.ledger.alert_commands import Acknowledge, Command, NotDelivered, Note, Resolve
 from coupon_ledger.ledger.alert_events import event
+from coupon_ledger.ledger.alert_evidence import values_in
 from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.errors import UnknownAlert, WrongQuestion
 from coupon_ledger.projections.alerts.rules_file import load
@@ -363,5 +364,5 @@ def test_a_text_names_what_the_evaluation_measured() -> None:
 def test_behind_violations_are_all_that_stand(evidence: dict[str, Any], until: int) -> None:
     """An alert fires as of its first violation. Else `act` leaves the later ones alone."""
     [rule] = [rule for rule in load(None).rule_set.rules if rule.name == "double_use"]
-    alert = cast("Alert", SimpleNamespace(since=FIRED, at=FIRED, evidence=evidence))
-    assert held_until(alert, rule, None) == datetime(2026, 12, 1, until)
+    alert = cast("Alert", SimpleNamespace(since=FIRED, at=FIRED))
+    assert held_until(alert, rule, None, values_in(evidence)) == datetime(2026, 12, 1, until)

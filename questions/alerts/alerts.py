@@ -11,6 +11,7 @@ from typing import Any, Final
 import polars as pl
 
 from coupon_ledger.ledger.alert_events import AlertEvent
+from coupon_ledger.ledger.alert_evidence import values_in
 from coupon_ledger.ledger.alert_silences import Matcher
 from coupon_ledger.ledger.alert_state import Alert, rank
 from coupon_ledger.ledger.errors import CommandRefused, WrongQuestion
@@ -309,15 +310,15 @@ def alert(reading: Reading, parameters: OneAlert) -> pl.DataFrame:
     known = lives(reading, parameters)
     found = known.one(parameters.alert)
     rule, episode = rule_of(reading, found), episode_of(reading, found.alert_id)
-    scope = behind.scope_of(found, rule, episode)
     evidence = evidence_of(known.events[found.alert_id])
+    scope = behind.scope_of(found, rule, episode, evidence)
     cases = Cases(known)
     row = _row(found, known, cases) | {
         "resolved_by": found.resolved_by,
         "threshold": episode["threshold"] if episode else _number(evidence.get("threshold")),
         "peak": episode["peak"] if episode else found.magnitude,
         "times_true": episode["times"] if episode else None,
-        "last_true_at": behind.held_until(found, rule, episode),
+        "last_true_at": behind.held_until(found, rule, episode, values_in(evidence)),
         "window_seconds": scope.window.total_seconds() if scope and scope.since else None,
         "problem": found.problem,
         "evidence": _json(evidence),
@@ -380,8 +381,10 @@ def _behind(reading: Reading, scope: behind.Scope | None, limit: int) -> tuple[d
 def coupons_behind(reading: Reading, parameters: OneAlert) -> list[int] | None:
     """The hashes of the coupons behind an alert; None if they follow from the violations, which only all tables of the
     past together tell."""
-    found = lives(reading, parameters).one(parameters.alert)
-    scope = behind.scope_of(found, rule_of(reading, found), episode_of(reading, found.alert_id))
+    known = lives(reading, parameters)
+    found = known.one(parameters.alert)
+    rule, episode = rule_of(reading, found), episode_of(reading, found.alert_id)
+    scope = behind.scope_of(found, rule, episode, evidence_of(known.events[found.alert_id]))
     if scope is None or scope.query != "behind_events":
         return [] if scope is None else None
     with behind.held(reading, scope):

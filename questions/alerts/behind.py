@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from coupon_ledger.ledger.alert_evidence import values_in
 from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import COUPON
@@ -29,7 +30,7 @@ FIELDS: Final = (
 )
 """Fields of events by which those behind an alert are found."""
 _ALSO: Final = {"campaign": "campaign_id", "coupon": "coupon_id", "user": "user_id", "order": "order_id"}
-_LISTED: Final = {"coupon_ids": "coupon_id", "user_ids": "user_id", "order_ids": "order_id"}
+_LISTED: Final = {"coupon_ids": "coupon_id", "user_ids": "user_id", "order_ids": "order_id", "first_users": "user_id"}
 """Names in an alert's evidence under which the ids of those behind it are listed."""
 _OF_METRIC: Final = {"discount": "used", "claim_rate": "claimed", "use_rate": "used", "return_rate": "returned"}
 _DAY: Final = timedelta(days=1)
@@ -61,17 +62,21 @@ NOTHING: Final = Scope(
 """The scope of an alert that is about no events of coupons."""
 
 
-def scope_of(alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None) -> Scope | None:
+def scope_of(
+    alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None, evidence: Mapping[str, Any]
+) -> Scope | None:
     """Where the events behind the alert are found; None if there are none. `rule`: the version that the alert is of;
-    None if it is not known. `episode`: the row of `alert_episodes`; None for rules that are asked."""
+    None if it is not known. `episode`: the row of `alert_episodes`; None for rules that are asked. `evidence`: what was
+    found when the alert was told last (`evidence_of`); a closed alert's state has none."""
     opened: datetime = episode["opened_at"] if episode else naive(alert.since)
-    until = held_until(alert, rule, episode)
+    values = values_in(evidence)
+    until = held_until(alert, rule, episode, values)
     if rule is not None and isinstance(rule.expr, Violations):
         window = rule.expr.window
         since = None if window is None else opened - window
         return Scope("behind_violations", _of_violations(alert, rule.expr), opened, window or _DAY, since, until)
     event_types, window = _counted(rule)
-    fields = _fields(alert, rule)
+    fields = _fields(alert, rule, values)
     if not any(fields.values()) or event_types == ():
         return None
     given: dict[str, Any] = {
@@ -87,18 +92,19 @@ def scope_of(alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None)
     return Scope("behind_events", given, opened, window, opened - window, until)
 
 
-def held_until(alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None) -> datetime:
+def held_until(
+    alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None, values: Mapping[str, Any]
+) -> datetime:
     """The last instant at which the alert's condition is known to have held (naive UTC). An alert of violations fires
-    as of the first one; its evidence has the last one."""
+    as of the first one; its evidence has the last one. `values`: those of the evidence, by name."""
     if episode is not None:
         until: datetime = episode["last_true_at"]
         return until
     known = max(naive(alert.since), naive(alert.at))
-    details = alert.evidence.get("details")
-    if rule is None or not isinstance(rule.expr, Violations) or not isinstance(details, dict):
+    if rule is None or not isinstance(rule.expr, Violations):
         return known
     try:
-        return max(known, naive(datetime.fromisoformat(details["last"])))
+        return max(known, naive(datetime.fromisoformat(values["last"])))
     except (KeyError, TypeError, ValueError):  # of an earlier version
         return known
 
@@ -124,7 +130,7 @@ def _counted(rule: Rule | None) -> tuple[tuple[str, ...] | None, timedelta | Non
     return (), None
 
 
-def _fields(alert: Alert, rule: Rule | None) -> dict[str, list[str] | None]:
+def _fields(alert: Alert, rule: Rule | None, values: Mapping[str, Any]) -> dict[str, list[str] | None]:
     """By field, the values that the events behind the alert may have."""
     allowed: dict[str, list[str] | None] = dict.fromkeys(FIELDS)
     if rule is not None and isinstance(rule.expr, Velocity):
@@ -134,10 +140,10 @@ def _fields(alert: Alert, rule: Rule | None) -> dict[str, list[str] | None]:
         if field in allowed:
             allowed[field] = [value]
     if rule is not None and isinstance(rule.expr, Concentration):
-        allowed[rule.expr.of] = _names(alert.evidence.get("top")) or allowed.get(rule.expr.of)
+        allowed[rule.expr.of] = _names(values.get("top")) or allowed.get(rule.expr.of)
     if rule is None or isinstance(rule.expr, Linked):
         for name, field in _LISTED.items():
-            allowed[field] = _names(alert.evidence.get(name)) or allowed[field]
+            allowed[field] = _names(values.get(name)) or allowed[field]
     return {name: allowed[name] for name in FIELDS}
 
 

@@ -34,7 +34,8 @@ def _of(reading: Reading, one: dict[str, Any]) -> Mapping[str, list[str]]:
         details = json.loads(one.get("details") or "{}")
     except (KeyError, TypeError, ValueError) as error:
         raise WrongQuestion(f"alerts: {error}; give each as `alert-backtest` says it, and its rule") from error
-    scope = behind.scope_of(_alert(rule, key, opened, last, details), rule, {"opened_at": opened, "last_true_at": last})
+    episode = {"opened_at": opened, "last_true_at": last}
+    scope = behind.scope_of(_alert(rule, key, opened, last), rule, episode, details)
     if scope is None:
         return {}
     with behind.held(reading, scope):
@@ -49,7 +50,7 @@ def _of(reading: Reading, one: dict[str, Any]) -> Mapping[str, list[str]]:
         }
 
 
-def _alert(rule: Rule, key: Mapping[str, str], opened: datetime, last: datetime, details: Mapping[str, Any]) -> Alert:
+def _alert(rule: Rule, key: Mapping[str, str], opened: datetime, last: datetime) -> Alert:
     since = opened.replace(tzinfo=UTC)
     return Alert(
         alert_id="",
@@ -62,5 +63,4 @@ def _alert(rule: Rule, key: Mapping[str, str], opened: datetime, last: datetime,
         since=since,
         at=last.replace(tzinfo=UTC),
         opened_at=since,
-        evidence=details,
     )
