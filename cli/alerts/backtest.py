@@ -74,10 +74,10 @@ def backtest(
     coupon-ledger alerts backtest --rules rules.yaml --differences
     coupon-ledger alerts backtest --labels labels.ndjson --faults
     """
-    if window["from"] and window["to"] and window["to"] < window["from"]:
-        raise click.UsageError("--to is before --from; a period ends after it begins")
     from coupon_ledger.questions.backtest import comparison
 
+    if window["from"] and window["to"] and window["to"] < window["from"]:
+        raise click.UsageError("--to is before --from; a period ends after it begins")
     known = comparison.read_faults(labels) if labels else []
     period = {"since": window["from"], "until": window["to"], "clock": window["clock"]}
     rules = _rules(settings, file, names)
@@ -151,11 +151,11 @@ def _swept(
     trial: Trial, rules: Sequence[Rule], sweep: str, days: float, faults: Sequence[Fault]
 ) -> list[dict[str, Any]]:
     """One row per value of the field."""
+    from coupon_ledger.questions.backtest.comparison import by_rule
+
     variants = list(_variants(rules, sweep))
     field = sweep.partition("=")[0].rpartition(".")[2]
     trial.say_limits([variants[0][1]])
-    from coupon_ledger.questions.backtest.comparison import by_rule
-
     rows: list[dict[str, Any]] = []
     for value, rule in variants:
         [row] = by_rule(trial.alerts([rule]), [], days, faults, {rule.name: rule.condition})

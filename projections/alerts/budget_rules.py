@@ -68,7 +68,7 @@ class BudgetRules(Stored):
         if not self._rules:
             return
         terms = _terms(reading, piece.place(len(piece) - 1).recorded_at)
-        priced = replace(piece, events=_with_returns_priced(reading, piece.events))
+        priced = replace(piece, events=_with_returns_priced(reading, piece.events), _computed={})
         for rule in self._rules:
             rule.see(priced, terms)
 

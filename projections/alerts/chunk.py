@@ -30,7 +30,8 @@ EPOCH: Final = datetime(1970, 1, 1)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _AT_ONCE: Final = 200_000
 _POSITION: Final = ("recorded_at", "log_partition", "log_offset")
-_SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
+SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number by which hashes are multiplied before they are mixed."""
 ALWAYS: Final = ("key_hash", "event_id", "type", "occurred_at", *_POSITION)
 CAMPAIGN_OF: Final = "campaign_id"
 
@@ -97,7 +98,7 @@ class Released:
             else:
                 parts = [self.hashed((name,)) for name in columns]
                 with np.errstate(over="ignore"):
-                    mixed = reduce(lambda a, b: a * _SPREAD ^ b, (hashes for hashes, _ in parts))
+                    mixed = reduce(lambda a, b: a * SPREAD ^ b, (hashes for hashes, _ in parts))
                 self._hashes[columns] = mixed, reduce(np.logical_and, (known for _, known in parts))
         return self._hashes[columns]
 

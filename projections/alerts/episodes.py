@@ -51,6 +51,7 @@ SCHEMA: Final[dict[str, PolarsDataType]] = {
 class Episode:
     """One episode. Instants are microseconds of the topic's clock. See `schema.sql`."""
 
+    identity: str
     key: Key
     opened_at: int
     place: Place
@@ -62,7 +63,6 @@ class Episode:
     fired_at: int | None = None
     closed_at: int | None = None
     details: Mapping[str, Any] | None = None
-    identity: str = ""
 
 
 class Touched(Cache):
@@ -122,7 +122,8 @@ class Episodes:
             self._close(episode)
             episode = None
         if episode is None:
-            episode = self._open[key] = Episode(key, clock, place, clock, value, value, threshold)
+            identity = self._id(key, clock, place)
+            episode = self._open[key] = Episode(identity, key, clock, place, clock, value, value, threshold)
         else:
             episode.last_true_at = max(episode.last_true_at, clock)
             episode.peak = min(episode.peak, value) if less_is_worse else max(episode.peak, value)
@@ -131,7 +132,7 @@ class Episodes:
             episode.details = details
         if episode.fired_at is None and clock >= episode.opened_at + self._hold:
             episode.fired_at, episode.value = clock, value
-        self._changed[self._id(episode)] = episode
+        self._changed[episode.identity] = episode
 
     def advance(self, clock: int) -> None:
         """Close the episodes that are over at `clock`."""
@@ -140,19 +141,19 @@ class Episodes:
 
     def _close(self, episode: Episode) -> None:
         del self._open[episode.key]
-        identity = self._id(episode)
         if episode.fired_at is None:
-            self._changed.pop(identity, None)
-            self._dropped.add(identity)
+            self._changed.pop(episode.identity, None)
+            self._dropped.add(episode.identity)
         else:
             episode.closed_at = episode.last_true_at + self._keep
-            self._changed[identity] = episode
+            self._changed[episode.identity] = episode
 
     def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Go on with these rows of the table, which are not closed."""
         for row in rows:
             key: Key = tuple((field, value) for field, value in json.loads(row["key"]).items())
             self._open[key] = Episode(
+                row["episode_id"],
                 key,
                 micros(row["opened_at"]),
                 Place(row["opened_recorded_at"], row["log_partition"], row["log_offset"]),
@@ -168,27 +169,21 @@ class Episodes:
 
     def changed(self) -> tuple[list[dict[str, Any]], set[str]]:
         """The rows to write, and the ids of all rows to delete before."""
-        rows = [self._row(identity, episode) for identity, episode in self._changed.items()]
+        rows = [self._row(episode) for episode in self._changed.values()]
         gone = self._dropped | self._changed.keys()
         self._changed, self._dropped = {}, set()
         return rows, gone
 
-    def _id(self, episode: Episode) -> str:
-        if not episode.identity:
-            episode.identity = self._computed_id(episode)
-        return episode.identity
-
-    def _computed_id(self, episode: Episode) -> str:
-        place = episode.place
+    def _id(self, key: Key, opened_at: int, place: Place) -> str:
         # One event can pass several ticks, at which different episodes of a key open.
-        position = (self._topic, str(place.partition), str(place.offset), str(episode.opened_at))
-        parts = (self.rule.name, text_of(episode.key), *position)
+        position = (self._topic, str(place.partition), str(place.offset), str(opened_at))
+        parts = (self.rule.name, text_of(key), *position)
         return sha256("\x1f".join(parts).encode()).hexdigest()[:20]
 
-    def _row(self, identity: str, episode: Episode) -> dict[str, Any]:
+    def _row(self, episode: Episode) -> dict[str, Any]:
         details = episode.details
         return {
-            "episode_id": identity,
+            "episode_id": episode.identity,
             "rule": self.rule.name,
             "rule_version": self.rule.version,
             "key": text_of(episode.key),

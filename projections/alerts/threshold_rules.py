@@ -159,7 +159,10 @@ class _ThresholdRule:
         known &= np.cumsum(known, axis=0) <= odd
         in_order = np.argsort(np.where(known, values, np.inf), axis=0, kind="stable")
         middle = np.take_along_axis(in_order, (np.maximum(odd, 0) // 2)[None], axis=0)
-        of, per = (np.take_along_axis(np.stack(sums), middle, axis=0)[0] for sums in _both(earlier))
+        of, per = (
+            np.take_along_axis(np.stack(sums), middle, axis=0)[0]
+            for sums in ([one.of for one in earlier], [one.per for one in earlier])
+        )
         return _Sums(np.where(many > 0, of, 0.0), np.where(many > 0, per, 0.0))
 
     def _expected(self, piece: Released, closed: Sequence[Closed], before: _Sums) -> Floats:
@@ -202,10 +205,6 @@ class _Sums(NamedTuple):
 
     of: Floats
     per: Floats
-
-
-def _both(windows: Sequence[Windows]) -> tuple[list[Floats], list[Floats]]:
-    return [one.of for one in windows], [one.per for one in windows]
 
 
 def _targets(reading: Reading, metric: str, until: datetime) -> Terms:

@@ -16,7 +16,7 @@ import polars as pl
 
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.alerts.campaigns import with_campaigns
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, Int64, Mask, Place, Released, UInt64, instant
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, SPREAD, Int64, Mask, Place, Released, UInt64, instant
 from coupon_ledger.projections.alerts.counters import Counters
 from coupon_ledger.projections.alerts.episodes import Episodes, Key, micros_of
 from coupon_ledger.projections.alerts.evaluator import Remade
@@ -29,7 +29,6 @@ from coupon_ledger.projections.live.journal import JOURNAL
 _KEPT: Final = 20_000
 """Number of keys of a rule whose exact windows are kept in memory."""
 _AT_ONCE: Final = 5_000
-_SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class VelocityRules(Remade):
@@ -83,10 +82,10 @@ class _Stream:
 
     @property
     def longest(self) -> int:
-        return self._longest + (self._preceded.within if self._preceded else 0)
+        return self._longest_window + (self._preceded.within if self._preceded else 0)
 
     @property
-    def _longest(self) -> int:
+    def _longest_window(self) -> int:
         return max(window for window, _ in self._classes)
 
     def warm_up(self, earlier: Released) -> None:
@@ -98,7 +97,7 @@ class _Stream:
         """The rows of the events that belong to this stream."""
         mask = piece.of_types(self._types) & piece.hashed(self._by)[1]
         if self._preceded is not None:
-            mask = mask & self._preceded.see(piece, self._longest)
+            mask = mask & self._preceded.see(piece, self._longest_window)
         return np.flatnonzero(mask)
 
     def see(self, reading: Reading, piece: Released) -> None:
@@ -114,12 +113,12 @@ class _Stream:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """The keys of a piece. `rows`: the rows of all events, by key, and per key in order; per key, the `first` of its
-    rows and their number."""
+    """The keys of a piece. `rows`: the rows of all events, by key, and per key in order; `key_of`: per row, the place
+    of its key. Per key, its hash and the number of its rows."""
 
-    hashes: UInt64
     rows: Int64
-    first: Int64
+    key_of: Int64
+    hashes: UInt64
     number: Int64
 
     @classmethod
@@ -128,27 +127,27 @@ class _Keys:
         order = np.argsort(hashes, kind="stable")
         rows, hashes = rows[order], hashes[order]
         first = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]][: len(rows)])
-        return cls(hashes[first], rows, first, np.diff(np.r_[first, len(rows)]))
+        number = np.diff(np.r_[first, len(rows)])
+        return cls(rows, np.repeat(np.arange(len(first)), number), hashes[first], number)
 
     def counted(self, piece: Released, by: tuple[str, ...], field_counted: str | None, window: int) -> _Counted:
         """What a rule counts: all events; or, if it counts the values of a field, one event per key, value and
         generation of the counters."""
-        hashes = np.repeat(self.hashes, self.number)
         if field_counted is None:
-            return _Counted(self.rows, hashes, None, self.number)
+            return _Counted(self.rows, self.hashes[self.key_of], None, self.number)
         of_pairs, with_value = piece.hashed((*by, field_counted))
         pairs, known = of_pairs[self.rows], with_value[self.rows]
         generation = (piece.at[self.rows] // window).astype(np.uint64)
         with np.errstate(over="ignore"):
-            once = np.unique((pairs ^ generation * _SPREAD)[known], return_index=True)[1]
+            once = np.unique((pairs ^ generation * SPREAD)[known], return_index=True)[1]
         chosen = np.flatnonzero(known)[once]
-        key = np.repeat(np.arange(len(self.first)), self.number)
-        number = np.bincount(key[chosen], minlength=len(self.first))
-        return _Counted(self.rows[chosen], hashes[chosen], pairs[chosen], number)
+        key = self.key_of[chosen]
+        number = np.bincount(key, minlength=len(self.hashes))
+        return _Counted(self.rows[chosen], self.hashes[key], pairs[chosen], number)
 
     def of(self, mask: Mask) -> Int64:
         """The rows of the events whose key `mask` selects, in the order of the piece."""
-        return np.sort(self.rows[np.repeat(mask, self.number)])
+        return np.sort(self.rows[mask[self.key_of]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +195,15 @@ class _Class:
     def _most(self, piece: Released, keys: _Keys, wanted: Mask) -> Int64:
         """Per key, the highest number of its events in the piece that lie within one window; 0 for keys that are not
         `wanted`."""
-        chosen = np.repeat(wanted, keys.number)
-        at, key = piece.at[keys.rows[chosen]], np.repeat(np.arange(len(keys.first)), keys.number)[chosen]
+        chosen = wanted[keys.key_of]
+        at, key = piece.at[keys.rows[chosen]], keys.key_of[chosen]
         order = np.lexsort((at, key))
         at, key = at[order], key[order]
         # One line of time with the keys far apart, so that one search counts for all keys.
         apart = int(at.max() - at.min()) + self.counters.window + 1
         line = key * apart + (at - at.min())
         within = np.arange(len(line)) + 1 - np.searchsorted(line, line - self.counters.window, side="right")
-        most = np.zeros(len(keys.first), dtype=np.int64)
+        most = np.zeros(len(keys.hashes), dtype=np.int64)
         np.maximum.at(most, key, within)
         return most
 

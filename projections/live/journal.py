@@ -47,6 +47,12 @@ def columns(topic: str) -> tuple[str, ...]:
     return ("key_hash", *wire_fields(topic), *POSITION)
 
 
+MOMENTS: Final = " UNION ALL ".join(
+    f"SELECT recorded_at, least(occurred_at, recorded_at) AS moment FROM {journal}" for journal in JOURNAL.values()
+)
+"""A query for the events of all topics: when each was recorded, and its instant by the earlier of both clocks."""
+
+
 def happened(topic: str) -> str:
     """A query for the events of the topic whose min(`occurred_at`, `recorded_at`) is at or after `$start` and before
     `$end`. In two parts, of which each finds its blocks of the journal, so that time does not grow with history."""

@@ -37,8 +37,8 @@ _PLAN: Final[dict[str, Any]] = {
 
 
 def event_span(reading: Reading, of: Period) -> pl.DataFrame:
-    """When the first and the last event of a coupon or an order happened, and how many events there are in the period,
-    by either of their clocks: one row."""
+    """When the first and the last event of a coupon or an order happened, and how many events there are in the period
+    by the data's clock, which alerts go by: one row."""
     return reading.frame(sql(__package__, "event_span"), of.bound)
 
 

@@ -26,7 +26,7 @@ from coupon_ledger.projections.connection import Cursor, Reading, sql
 from coupon_ledger.projections.database import create_database, open_database
 from coupon_ledger.projections.live import cross
 from coupon_ledger.projections.live.apply import fold_in, prepare
-from coupon_ledger.projections.live.journal import CONFLICTS, JOURNAL, columns
+from coupon_ledger.projections.live.journal import CONFLICTS, JOURNAL, MOMENTS, columns
 from coupon_ledger.projections.store import Store
 
 MOST: Final = 60
@@ -69,7 +69,7 @@ class State:
 
 def span(reading: Reading) -> tuple[datetime, datetime] | None:
     """The first and the last instant that the data's clock has had; None before the first event."""
-    [(first, last)] = reading.rows(sql(__package__, "clock_span"))
+    [(first, last)] = reading.rows(sql(__package__, "clock_span").format(moments=MOMENTS))
     return None if first is None else (first, last)
 
 
@@ -128,7 +128,7 @@ def _ends(reading: Reading, at: Sequence[datetime]) -> list[tuple[datetime, date
     """Each instant with the `recorded_at` of the first event by which the clock passes it."""
     frame = pl.DataFrame({"moment": pl.Series(at, dtype=pl.Datetime("us"))})
     with reading.given(instants=frame):
-        beyond = reading.frame(sql(__package__, "recorded_beyond"))
+        beyond = reading.frame(sql(__package__, "recorded_beyond").format(moments=MOMENTS))
     joined = frame.join(beyond, on="moment", how="left").sort("moment", descending=True)
     ends = joined.with_columns(pl.col("recorded_at").fill_null(_FOREVER).cum_min()).sort("moment")
     return list(ends.select("moment", "recorded_at").iter_rows())
@@ -146,12 +146,8 @@ def _piece(reading: Reading, topic: str, after: datetime, end: datetime) -> pl.D
 
 def _clock(reading: Reading, after: datetime, end: datetime) -> datetime | None:
     """The latest instant, by the earlier of both clocks, of the events recorded from `after` on and before `end`."""
-    parts = " UNION ALL ".join(
-        f"SELECT max(least(occurred_at, recorded_at)) AS moment FROM {journal}"
-        " WHERE recorded_at >= $after AND recorded_at < $end"
-        for journal in JOURNAL.values()
-    )
-    latest: datetime | None = reading.frame(f"SELECT max(moment) FROM ({parts})", {"after": after, "end": end}).item()
+    query = f"SELECT max(moment) FROM ({MOMENTS}) WHERE recorded_at >= $after AND recorded_at < $end"
+    latest: datetime | None = reading.frame(query, {"after": after, "end": end}).item()
     return latest
 
 

@@ -16,6 +16,7 @@ import polars as pl
 from coupon_ledger.ledger.rules import DATA
 from coupon_ledger.projections.alerts.rules import Rule, Violations
 from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.live.journal import MOMENTS
 from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.questions.alerts.standing import Standing
 from coupon_ledger.questions.alerts.violations import SHOWN, combined, money_once
@@ -54,7 +55,7 @@ def _with_clock(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
     with reading.given(faults=faults):
         recorded = reading.frame(sql(__package__, "recorded_by"))
     with reading.given(needed=recorded.select(until="recorded_at").unique()):
-        clocks = reading.frame(sql(__package__, "clocks_at"))
+        clocks = reading.frame(sql(__package__, "clocks_at").format(moments=MOMENTS))
     clocks = clocks.sort("until").with_columns(pl.col("clock").cum_max())
     known = recorded.join(clocks, left_on="recorded_at", right_on="until").select("row", recorded_clock="clock")
     return rows.join(known.cast({"row": pl.UInt32}), on="row", how="left", maintain_order="left").drop("row")
