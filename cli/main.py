@@ -112,7 +112,7 @@ class Commands(click.Group):
             raise ReaderGone from error  # click would end with exit code 1
         except (LedgerError, click.ClickException):
             with contextlib.suppress(LedgerError):
-                view()  # so that the error is told in the reader's language
+                view()  # so that the error is in the reader's language
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

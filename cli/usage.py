@@ -1,4 +1,4 @@
-"""Wrong usage of a command, told in the reader's language."""
+"""Errors about how a command is used, in the reader's language."""
 
 from __future__ import annotations
 

@@ -264,8 +264,8 @@ def _sentences(alert: Alert, plan: Plan, taken: bool) -> Iterator[str]:
 
 def _take(here: Desk, alert: Alert, plan: Plan, done: Done) -> None:
     """Append the action to the alert's life first, then its events. If this is interrupted between the two, taking the
-    action again appends the same events. So does everybody who takes it at the same moment: the events are those of
-    whoever was recorded first."""
+    action again appends the same events. If several operators take it at the same moment, each appends the events of
+    the one who was recorded first."""
     fresh = plan.fresh
     if fresh:
         _record(here, alert, plan.action, {**plan.effect, "events": len(fresh)}, done)
@@ -277,7 +277,7 @@ def _take(here: Desk, alert: Alert, plan: Plan, done: Done) -> None:
 
 
 def _first_since(here: Desk, alert: Alert, plan: Plan) -> Done:
-    """The first such action on the alert since this command read the log: its own, or that of somebody else."""
+    """The first such action on the alert since this command read the log: its own or that of another operator."""
     from coupon_ledger.ledger.alert_events import read
 
     known = {event.event_id for event in here.recorded}

@@ -66,8 +66,8 @@ def _bad_references(
         if bad:
             fields[field] = tuple(name for name in wanted if name not in bad)
             if entry is not None and entry.changed:
-                told = [name for name in bad if field != "inhibited_by" or name == own or name not in named]
-                _report_names(field, told, known, entry, report)
+                reported = [name for name in bad if field != "inhibited_by" or name == own or name not in named]
+                _report_names(field, reported, known, entry, report)
     if rule.action is not None and rule.action.channel not in (None, *channels):
         fields["action"] = None
         if entry is not None:

@@ -1,4 +1,4 @@
-"""The rest of a rule that the models refuse: what is good in it, so that its other mistakes are told at once too."""
+"""Keeps what is valid in a rule that the models refuse, so that its other mistakes are reported too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _ROUNDS: Final = 4
-"""A mistake that hides others is told in one round, the others in the next ones."""
+"""How often a rule is validated: mistakes that an earlier one hides show in the next round."""
 _STAND_IN: Final = {"kind": "reconciliation"}
 _NAMING: Final = frozenset({"by", "key", "of", "metric", "share"})
 """Fields of expressions that decide which fields alerts have, and in which unit they are measured."""
@@ -26,7 +26,7 @@ _JUDGED: Final = frozenset({"expr", "hold", "keep", "every"})
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What is good in a rule that is left out. `rule`: with a stand-in in place of a bad expression. `fields`: the
+    """What is valid in a rule that is left out. `rule`: with a stand-in in place of a bad expression. `fields`: the
     fields that its texts may name; None if its expression does not say. `unit`: how its values are written."""
 
     rule: Rule
@@ -34,16 +34,16 @@ class Rest:
     unit: str | None
 
 
-def rest_of(data: Mapping[str, Any], told: Callable[[ValidationError], None]) -> Rest | None:
-    """What is good in a rule. `data`: the fields of a `Rule`. `told` is called with every error of the models that is
-    not due to an earlier one. None if nothing can be said of it."""
+def rest_of(data: Mapping[str, Any], report: Callable[[ValidationError], None]) -> Rest | None:
+    """What is valid in a rule. `data`: the fields of a `Rule`. `report` is called with every error of the models that
+    is not due to an earlier one. None if nothing can be said of it."""
     good = dict(data)
     bad_expr: set[str] | None = None
     for _ in range(_ROUNDS):
         try:
             rule = Rule.model_validate(good)
         except ValidationError as error:
-            told(error)
+            report(error)
             found = error.errors()
             if any(details["loc"][:1] == ("expr",) for details in found):
                 bad_expr = {str(d["loc"][2]) for d in found if d["loc"][:1] == ("expr",) and len(d["loc"]) > 2}

@@ -216,11 +216,11 @@ class _Reading:
         return rules, entries
 
     def _rule(self, entry: Entry) -> Rule | None:
-        """The rule; None if it is left out. Then what else is wrong with it is told all the same."""
+        """The rule; None if it is left out. Its other mistakes are reported all the same."""
         data = entry.data()
         found = [self._with_plan(entry, data), self._with_proof(entry, data)]
         rule: Rule | None = None
-        with suppress(ValidationError):  # told below, with all others
+        with suppress(ValidationError):  # reported below, with all others
             rule = Rule.model_validate(data)
             found.append(self._query_fits(entry, rule))
         if rule is not None and all(found) and not entry.node.has_flaw():

@@ -66,8 +66,8 @@ def scope_of(
     alert: Alert, rule: Rule | None, episode: Mapping[str, Any] | None, evidence: Mapping[str, Any]
 ) -> Scope | None:
     """Where the events behind the alert are found; None if there are none. `rule`: the version that the alert is of;
-    None if it is not known. `episode`: the row of `alert_episodes`; None for rules that are asked. `evidence`: what was
-    found when the alert was told last (`evidence_of`); a closed alert's state has none."""
+    None if it is not known. `episode`: the row of `alert_episodes`; None for rules that are asked. `evidence`: that of
+    its last event with some (`evidence_of`); a closed alert's state has none."""
     opened: datetime = episode["opened_at"] if episode else naive(alert.since)
     values = values_in(evidence)
     until = held_until(alert, rule, episode, values)

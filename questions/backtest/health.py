@@ -1,4 +1,4 @@
-"""Rules of kind `health` on the past: those that can be told from when events and dead letters were recorded.
+"""Rules of kind `health` on the past: those that follow from when events and dead letters were recorded.
 
 Their clock is the wall clock, so an instant of the past is one of recording. Live they are asked now and then; here
 they are judged at every second.
