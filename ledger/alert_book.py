@@ -13,6 +13,7 @@ from typing import Final
 from coupon_ledger.ledger.alert_commands import Command, Condition, Terms, Tick
 from coupon_ledger.ledger.alert_events import AlertEvent
 from coupon_ledger.ledger.alert_life import decide
+from coupon_ledger.ledger.alert_missed import About, Missed, ReportMissed, about_of, decide_missed, evolve_missed
 from coupon_ledger.ledger.alert_silences import (
     Silence,
     SilenceState,
@@ -29,14 +30,16 @@ _DAY: Final = timedelta(days=1)
 class AlertBook:
     """The state of every alert and silence.
 
-    `alerts`: by alert_id. `current`: by fingerprint, the id of its latest alert. `silences`: by silence_id. A book is
-    changed by `fold` alone; `decide` and `tick` only say which events follow.
+    `alerts`: by alert_id. `current`: by fingerprint, the id of its latest alert. `silences`: by silence_id. `missed`:
+    what rules missed, by what it is about. A book is changed by `fold` alone; `decide` and `tick` only say which events
+    follow.
     """
 
     def __init__(self, events: Iterable[AlertEvent] = ()) -> None:
         self.alerts: dict[str, Alert] = {}
         self.current: dict[str, str] = {}
         self.silences: dict[str, SilenceState] = {}
+        self.missed: dict[About, Missed] = {}
         self._live: dict[str, None] = {}
         self._closed: dict[str, None] = {}
         for event in events:
@@ -49,6 +52,9 @@ class AlertBook:
                 self.silences[event.silence_id] = silence
         elif event.alert_id is not None and event.fingerprint is not None:
             self._fold_alert(event.fingerprint, event.alert_id, event)
+        elif event.type == "missed" and (missed := evolve_missed(event)) is not None:
+            about = about_of(event)
+            self.missed[about] = missed.after(self.missed.get(about))
 
     def _fold_alert(self, fingerprint: str, alert_id: str, event: AlertEvent) -> None:
         known = self.alerts.get(alert_id)
@@ -63,10 +69,12 @@ class AlertBook:
         _put(self._live, alert_id, alert.is_open or (is_current and alert.flapping_since is not None))
         _put(self._closed, alert_id, alert.phase == "resolved")
 
-    def decide(self, command: Command | Silence | Unsilence) -> list[AlertEvent]:
-        """The events that follow from a command about an alert or silence. Raises the errors of `alert_life.decide`."""
+    def decide(self, command: Command | Silence | Unsilence | ReportMissed) -> list[AlertEvent]:
+        """The events that follow from a command. Raises the errors of `alert_life.decide` and `decide_missed`."""
         if isinstance(command, Silence | Unsilence):
             return decide_silence(command, self.silences.get(command.silence_id))
+        if isinstance(command, ReportMissed):
+            return decide_missed(command, self.missed.get(command.about), self.alerts.values())
         if isinstance(command, Tick):
             raise TypeError("time passes for all alerts: call `tick`")
         if isinstance(command, Condition):

@@ -1,4 +1,4 @@
-"""Events of `coupon.alerts`: the life of alerts, silences, and what asked rules found.
+"""Events of `coupon.alerts`: the life of alerts, silences, what asked rules found, and what rules missed.
 
 `alert_life.py` decides which events follow from what happened. This module makes, encodes and reads them. Events with
 the same `event_id` are one event: whoever folds them counts it once.
@@ -56,6 +56,7 @@ TYPES: Final[Mapping[str, str]] = {
     "silenced": "messages about alerts that match are held back from now on",
     "unsilenced": "a silence ended: its time was over, or an operator ended it",
     "observed": "an asked rule was evaluated: what it found",
+    "missed": "an operator reports what the rule should have told and did not, or withdraws such a report",
 }
 """By type, what happened. An event that a newer ledger wrote may have another type."""
 OUTCOMES: Final = ("true", "false", "unknown")
@@ -118,8 +119,8 @@ class AlertEvent(BaseModel):
 
     @property
     def key(self) -> str:
-        """The key of the event's record: the alert's fingerprint, or the silence, or the rule that was asked. So all
-        that concerns one of them is in one partition, in order."""
+        """The key of the event's record: the alert's fingerprint, or the silence, or the rule that was asked or that
+        missed something. So all that concerns one of them is in one partition, in order."""
         if self.fingerprint is not None:
             return self.fingerprint
         return f"silence:{self.silence_id}" if self.silence_id is not None else f"rule:{self.rule}"

@@ -440,7 +440,7 @@ def test_a_list_of_the_evening_is_empty_without_alerts(home: Path) -> None:
     assert done("alerts", "list").out == "no alert is open; --state all also shows closed ones\n"
     assert done("alerts", "list", "--lang", "zh").out == "没有未关闭的告警；--state all 也显示已关闭的\n"
     assert done("alerts", "silences").out == "nothing is silenced\n"
-    assert done("alerts", "stats").out == "no alert fired in this period\n"
+    assert done("alerts", "stats").out == "no alert fired in this period, and nothing was reported as missed\n"
     assert done("alerts", "list", "-o", "json").json == []
 
 

@@ -28,7 +28,7 @@ from coupon_ledger.questions.alerts.behind import NOTHING, before, held_until
 from coupon_ledger.questions.alerts.lives import id_of
 from coupon_ledger.questions.local import Local
 from coupon_ledger.reports.alerts import values_of
-from tests.alert_world import FARM, begin, book_of, consume, fire, publish, store_events, tell
+from tests.alert_world import EVENING, FARM, begin, book_of, consume, fire, publish, store_events, tell
 from tests.command_line import DATABASE, coupon_event
 from tests.examples import examples
 from tests.folding import Row, scratch_store
@@ -96,12 +96,15 @@ def test_open_alerts_come_first_by_severity_and_closed_ones_only_when_asked_for(
         ({"key": "campaign_id=k-*"}, {"mass_claims"}),
         ({"text": "店员"}, {"device_farm"}),
         ({"text": "MASS"}, {"mass_claims"}),
-        ({"until": FIRED}, set()),
-        ({"since": FIRED}, {"mass_claims", "device_farm", "two_claims"}),
+        ({"until": EVENING - timedelta(days=30)}, set()),
+        ({"until": FIRED}, {"mass_claims", "device_farm", "two_claims"}),
+        ({"since": EVENING - timedelta(days=30)}, {"mass_claims", "device_farm", "two_claims"}),
+        ({"since": FIRED}, set()),
     ],
 )
 def test_filters_choose_alerts(local: Local, chosen: dict[str, Any], rules: set[str]) -> None:
-    """Else whoever looks for what concerns them reads everything."""
+    """Else whoever looks for what concerns them reads everything. Periods go by the data's clock: the alerts here are
+    of an evening that was consumed weeks later, at `FIRED`."""
     assert {row["rule"] for row in rows(local, "alerts", state="all", **chosen)} == rules
 
 
@@ -109,6 +112,16 @@ def test_a_matcher_that_is_none_is_refused(local: Local) -> None:
     """Else an empty list says that nothing is wrong with the campaign."""
     with pytest.raises(WrongQuestion, match="label=value"):
         rows(local, "alerts", key="=8")
+
+
+def test_a_day_is_one_of_the_zone_in_which_the_alerts_began(local: Local) -> None:
+    """Else the alerts of the sale's first eight hours stand with the day before."""
+    days = {
+        zone: {g["grouped_by"] for g in rows(local, "alert-groups", by="day", state="all", zone=zone)}
+        for zone in ("UTC", "Asia/Shanghai", "Pacific/Kiritimati")
+    }
+    assert days["UTC"] == days["Asia/Shanghai"] == {"2026-11-11"}
+    assert days["Pacific/Kiritimati"] == {"2026-11-12"}
 
 
 def test_groups_count_alerts_and_their_money(local: Local) -> None:
@@ -227,7 +240,7 @@ def test_statistics_follow_what_operators_said(local: Local) -> None:
 
 def test_statistics_of_a_period_leave_out_other_alerts_but_show_the_trend(local: Local) -> None:
     """Else the month's figures are those of the year."""
-    later = FIRED + timedelta(days=10)
+    later = EVENING + timedelta(days=10)
     stats = {r["rule"]: r for r in rows(local, "alert-stats", since=later, until=later + timedelta(days=10))}
     assert {r["alerts_before"] for r in stats.values()} == {1} and {r["alerts"] for r in stats.values()} == {0}
     assert stats["device_farm"]["precision_before_rate"] == 1.0

@@ -8,6 +8,7 @@ from coupon_ledger.cli.alerts.acting import act
 from coupon_ledger.cli.alerts.backtest import backtest
 from coupon_ledger.cli.alerts.handling import ack, assign, note, resolve, silence, unsilence
 from coupon_ledger.cli.alerts.listing import history, list_alerts, silences, stats
+from coupon_ledger.cli.alerts.missing import missed
 from coupon_ledger.cli.alerts.rules import rules
 from coupon_ledger.cli.alerts.showing import show
 from coupon_ledger.cli.alerts.testing import test
@@ -36,6 +37,7 @@ for command in (
     note,
     assign,
     resolve,
+    missed,
     act,
     silence,
     unsilence,

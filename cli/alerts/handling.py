@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from coupon_ledger.ledger.alert_book import AlertBook
     from coupon_ledger.ledger.alert_commands import Command
     from coupon_ledger.ledger.alert_events import AlertEvent
+    from coupon_ledger.ledger.alert_missed import ReportMissed
     from coupon_ledger.ledger.alert_silences import Silence, SilenceState, Unsilence
     from coupon_ledger.ledger.alert_state import Alert
     from coupon_ledger.ledger.log import EventLog
@@ -57,7 +58,7 @@ class Desk:
         found = [s for i, s in self.book.silences.items() if i == beginning or (beginning and i.startswith(beginning))]
         return found[0] if len(found) == 1 else self.book.silences.get(beginning)
 
-    def do(self, command: Command | Silence | Unsilence) -> list[AlertEvent]:
+    def do(self, command: Command | Silence | Unsilence | ReportMissed) -> list[AlertEvent]:
         """Decide and append. Returns the events that were appended; none if the command says nothing new. Raises
         `CommandRefused` if a text of it is too long."""
         _check_lengths(command)
@@ -99,7 +100,7 @@ def desk(settings: Settings) -> Iterator[Desk]:
         yield Desk(log, AlertBook(recorded), recorded)
 
 
-def _said(events: list[AlertEvent], output: str, *sentences: str) -> None:
+def say_what_happened(events: list[AlertEvent], output: str, *sentences: str) -> None:
     """Print what happened: sentences for people, the appended events for machines."""
     if output == "table":
         for sentence in sentences:
@@ -149,7 +150,7 @@ def ack(
     else:
         then = say("messages about it stop until {until:instant}; if it is not settled by then, people are told again",
                    until=_second(ends))  # fmt: skip
-    _said(events, output, taken, then)
+    say_what_happened(events, output, taken, then)
 
 
 @click.command()
@@ -171,7 +172,9 @@ def note(alert: str, text: str, operator: str | None, why: str | None, settings:
     with desk(settings) as here:
         known = here.alert(alert)
         events = here.do(alert_commands.Note(alert_id=known.alert_id, operator=who, now=now(), note=words))
-    _said(events, output, say("noted beside alert {alert} ({rule}: {key}), by {who}", who=who, **_named(known)))
+    say_what_happened(
+        events, output, say("noted beside alert {alert} ({rule}: {key}), by {who}", who=who, **_named(known))
+    )
 
 
 @click.command()
@@ -195,7 +198,7 @@ def assign(alert: str, person: str, operator: str | None, why: str | None, setti
     with desk(settings) as here:
         known = here.alert(alert)
         events = here.do(Assign(alert_id=known.alert_id, operator=who, now=now(), assignee=person.strip(), note=why))
-    _said(
+    say_what_happened(
         events,
         output,
         say("{person} looks after alert {alert} ({rule}: {key}) from now on", person=person.strip(), **_named(known)),
@@ -245,7 +248,7 @@ def resolve(
     if outcome is None:
         raise Misused(Note("say whether the alert was right: --true, --false or --unknown", {}))
     who = operator_name(operator)
-    minor, currency = (None, None) if saved is None else _minor(*saved)
+    minor, currency = (None, None) if saved is None else minor_units("--saved", *saved)
     with desk(settings) as here:
         known = here.alert(alert)
         command = Resolve(alert_id=known.alert_id, operator=who, now=now(), outcome=outcome,  # type: ignore[arg-type]
@@ -253,7 +256,7 @@ def resolve(
         says_more = (outcome, None, None) != (known.outcome, minor, why)
         events = here.do(command) if says_more or known.phase != "resolved" else []
         after = here.book.alerts[known.alert_id]
-    _said(events, output, *_resolved(known, after, events))
+    say_what_happened(events, output, *_resolved(known, after, events))
 
 
 def _resolved(before: Alert, after: Alert, events: list[AlertEvent]) -> Iterator[str]:
@@ -279,22 +282,28 @@ def _resolved(before: Alert, after: Alert, events: list[AlertEvent]) -> Iterator
               " rule is", rule=before.rule)  # fmt: skip
 
 
-def _minor(amount: str, currency: str) -> tuple[int, str]:
-    """The amount in minor units, and the currency. Raises `Misused`."""
+def minor_units(option: str, amount: str, currency: str) -> tuple[int, str]:
+    """The amount in minor units, and the currency. Raises `Misused`, naming the option."""
     from coupon_ledger.ledger.amounts import decimals
 
     code = currency.upper()
     digits = decimals(code)
-    given: dict[str, Any] = {"amount": repr(amount), "currency": repr(currency), "code": code, "digits": digits}
+    given: dict[str, Any] = {
+        "option": option,
+        "amount": repr(amount),
+        "currency": repr(currency),
+        "code": code,
+        "digits": digits,
+    }
     if digits is None:
-        raise Misused(Note("--saved: no currency {currency}; write its ISO 4217 code, such as 120.50 CNY", given))
+        raise Misused(Note("{option}: no currency {currency}; write its ISO 4217 code, such as 120.50 CNY", given))
     try:
         minor = Decimal(amount).scaleb(digits)
         whole = int(minor)
     except (InvalidOperation, ValueError, OverflowError):
-        raise Misused(Note("--saved: {amount} is no amount; write one such as 120.50 {code}", given)) from None
+        raise Misused(Note("{option}: {amount} is no amount; write one such as 120.50 {code}", given)) from None
     if whole != minor or not 0 <= whole <= _MOST_MINOR:
-        raise Misused(Note("--saved: {amount} must be from 0 up, with at most {digits} decimals in {code}", given))
+        raise Misused(Note("{option}: {amount} must be from 0 up, with at most {digits} decimals in {code}", given))
     return whole, code
 
 
@@ -344,7 +353,7 @@ def silence(
         events = here.do(made)
         matched = [one for one in here.book.open_alerts() if here.book.silences[made.silence_id].matches(one)]
         known_rules = {one.rule for one in here.book.alerts.values()}
-    _said(
+    say_what_happened(
         events,
         output,
         say("silence {silence}: messages about {matchers} are held back until {until:instant}",
@@ -379,7 +388,7 @@ def unsilence(silence_id: str, operator: str | None, why: str | None, settings: 
         ended = known.silence_id if known else silence_id
         events = here.do(Unsilence(silence_id=ended, operator=who, now=at, note=why))
         freed = [one for one in here.book.open_alerts() if known is not None and known.matches(one)]
-    _said(
+    say_what_happened(
         events,
         output,
         say("silence {silence} has ended", silence=ended),

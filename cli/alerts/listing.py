@@ -73,7 +73,7 @@ def list_alerts(by: str | None, limit: int | None, settings: Settings, output: s
     """
     filters |= _judged_now(filters)
     if by is not None:
-        with answered(settings, output, "alert-groups", by=by, **filters) as answer:
+        with answered(settings, output, "alert-groups", by=by, zone=view().zone, **filters) as answer:
             groups = list(rows_of(answer))[:limit]
             if output == "table":
                 print_rows((_group_for_people(group, by) for group in groups), output)
@@ -199,7 +199,12 @@ _SAID: Final = (
 
 def in_words_of(row: Row) -> str | None:
     """What an event of an alert says, on one line."""
-    values = to_the_second({name: row[name] for name in _SAID if row[name] is not None})
+    said = {name: row[name] for name in _SAID}
+    if row["type"] == "missed":
+        counts = row["outcome"] == "true"
+        key = None if row["key"] is None else key_in_words(json.loads(row["key"]))
+        said = {"key": key, "since": row["data_at"], **said, "outcome": None if counts else row["outcome"]}
+    values = to_the_second({name: value for name, value in said.items() if value is not None})
     if values.get("reason") == "operator":
         del values["reason"]  # who it was is a column of its own
     currency = {"currency": row["currency"]}
@@ -251,10 +256,11 @@ def stats(
 ) -> None:
     """Show how good each rule was: how often it fired, whether it was right, how soon, and the money.
 
-    Precision is the share of right alerts among those that operators judged with `alerts resolve`. Delays count from
-    the moment at which the log recorded the event that opened the alert. Caught: the money at stake in alerts that were
-    right; saved: as operators say. The trend is against the period before, which is as long. A rule of which less than
-    half of at least three judged alerts were right is named.
+    Precision is the share of right alerts among those that operators judged with `alerts resolve`. Recall: of what was
+    really wrong, the share that the rule told, as far as `alerts missed` reports the rest. Delays count from the moment
+    at which the log recorded the event that opened the alert. Caught: the money at stake in alerts that were right;
+    saved: as operators say. The trend is against the period before, which is as long. A rule of which less than half of
+    at least three judged alerts were right is named.
 
     \b
     coupon-ledger alerts stats
@@ -268,7 +274,7 @@ def stats(
             print_rows(rows, output)
             return
         if not rows:
-            click.echo(say("no alert fired in this period"))
+            click.echo(say("no alert fired in this period, and nothing was reported as missed"))
             return
         period = to_the_second({name: rows[0][name] for name in ("since", "until")})
         click.echo(say("alerts opened from {since:instant} until {until:instant}", **period))
@@ -280,14 +286,17 @@ def stats(
 
 
 def _judgements(row: Row) -> Row:
-    names = "rule alerts true_alerts false_alerts unknown_alerts unjudged_alerts open_alerts precision_rate".split()
+    names = (
+        "rule alerts true_alerts false_alerts unknown_alerts unjudged_alerts open_alerts missed_alerts precision_rate"
+        " recall_rate"
+    ).split()
     return {name: row[name] for name in names}
 
 
 def _delays_and_money(row: Row) -> Row:
     names = (
         "rule fired_p50_seconds fired_p90_seconds taken_p50_seconds taken_p90_seconds alerts_per_day alerts_before"
-        " precision_before_rate caught_minor saved_minor currency"
+        " precision_before_rate caught_minor missed_minor saved_minor currency"
     )
     return {name: row[name] for name in names.split()}
 

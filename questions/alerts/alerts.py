@@ -31,6 +31,7 @@ from coupon_ledger.questions.alerts.parameters import (
     OneAlert,
     Silences,
 )
+from coupon_ledger.questions.metrics.periods import Zone
 
 _INSTANT: Final = pl.Datetime("us")
 ALERT: Final[dict[str, Any]] = {
@@ -92,36 +93,36 @@ _GROUPS: Final[dict[str, Any]] = {
     "last_at": _INSTANT,
     "rules": pl.String,
 }
-_OWN: Final[Mapping[str, Callable[[Alert, Lives], str | None]]] = {
-    "rule": lambda alert, _: alert.rule,
-    "severity": lambda alert, _: alert.severity,
-    "status": lambda alert, known: known.status(alert),
-    "assignee": lambda alert, _: alert.assignee,
-    "day": lambda alert, _: alert.opened_at.date().isoformat(),
+_OWN: Final[Mapping[str, Callable[[Alert, Lives, Zone], str | None]]] = {
+    "rule": lambda alert, *_: alert.rule,
+    "severity": lambda alert, *_: alert.severity,
+    "status": lambda alert, known, _: known.status(alert),
+    "assignee": lambda alert, *_: alert.assignee,
+    "day": lambda alert, _, zone: zone.local(naive(alert.since)).date().isoformat(),
 }
 
 
 def alert_groups(reading: Reading, parameters: AlertGroups) -> pl.DataFrame:
-    """How many alerts match per rule, severity, status, owner, day (in UTC), case or value of a key: one row per group
-    and currency of the money at stake; alerts without money count with the first currency. `grouped_by`: null for
+    """How many alerts match per rule, severity, status, owner, day (in the zone), case or value of a key: one row per
+    group and currency of the money at stake; alerts without money count with the first currency. `grouped_by`: null for
     alerts without such a value. `severity`: that of the most severe alert. `first_at`, `last_at`: when the first and
-    the last one were opened, by the wall clock. `rules`: those that raised them, the most alerts first. Several alerts
+    the last one began, by the data's clock. `rules`: those that raised them, the most alerts first. Several alerts
     may be about the same coupons, so their money may count several times. Alerts of a case are, so the money of a case
     is that of the alert with most, not the sum.
 
-    Raises `WrongQuestion` if no alert has such a value.
+    Raises `WrongQuestion` if no alert has such a value, or the zone is unknown.
     """
-    known = lives(reading, parameters)
-    of = _OWN.get(parameters.by) or (lambda alert, _: alert.labels.get(parameters.by))
+    known, zone = lives(reading, parameters), Zone(parameters.zone)
+    of = _OWN.get(parameters.by) or (lambda alert, *_: alert.labels.get(parameters.by))
     total = _sum
     if parameters.by == "case":
         cases, total = Cases(known), _most
-        of = lambda alert, _: cases.case_id(alert.alert_id)  # noqa: E731
+        of = lambda alert, *_: cases.case_id(alert.alert_id)  # noqa: E731
     chosen = list(_chosen(known, parameters))
     _check_group(parameters.by, chosen)
     named: dict[str | None, list[Alert]] = {}
     for alert in chosen:
-        named.setdefault(of(alert, known), []).append(alert)
+        named.setdefault(of(alert, known, zone), []).append(alert)
     groups = {(name, currency): some for name, group in named.items() for currency, some in _by_currency(group)}
     rows = [
         (
@@ -131,8 +132,8 @@ def alert_groups(reading: Reading, parameters: AlertGroups) -> pl.DataFrame:
             max((alert.severity for alert in group), key=rank),
             total(alert.money_minor for alert in group),
             currency,
-            naive(min(alert.opened_at for alert in group)),
-            naive(max(alert.opened_at for alert in group)),
+            naive(min(alert.since for alert in group)),
+            naive(max(alert.since for alert in group)),
             ", ".join(rule for rule, _ in Counter(alert.rule for alert in group).most_common()),
         )
         for (name, currency), group in groups.items()
@@ -182,8 +183,8 @@ def _chosen(known: Lives, wanted: AlertFilter) -> Iterator[Alert]:
             and (wanted.severity is None or rank(alert.severity) >= rank(wanted.severity))
             and (wanted.assignee is None or alert.assignee == wanted.assignee)
             and of_key(alert)
-            and (wanted.since is None or naive(alert.opened_at) >= wanted.since)
-            and (wanted.until is None or naive(alert.opened_at) < wanted.until)
+            and (wanted.since is None or naive(alert.since) >= wanted.since)
+            and (wanted.until is None or naive(alert.since) < wanted.until)
             and (wanted.text is None or _mentions(alert, known, wanted.text.casefold()))
         ):
             yield alert
@@ -434,13 +435,15 @@ _HISTORY: Final[dict[str, Any]] = {
     "alert_id": pl.String,
     "silence_id": pl.String,
     "rule": pl.String,
+    "key": pl.String,
     **LIFE,
     "details": pl.String,
 }
 
 
 def alert_history(reading: Reading, parameters: AlertHistory) -> pl.DataFrame:
-    """What happened to one alert, or to all alerts and silences: one row per event, in the order of recording."""
+    """What happened to one alert, or to all alerts and silences, and what rules missed: one row per event, in the order
+    of recording. `key`: what the alert, or what was missed, is about; null for silences."""
     known = lives(reading, parameters)
     if parameters.alert is not None:
         events: Iterable[AlertEvent] = known.events[known.one(parameters.alert).alert_id]
@@ -448,7 +451,7 @@ def alert_history(reading: Reading, parameters: AlertHistory) -> pl.DataFrame:
         events = known.all
     rows = [
         {**life_of(event), "alert_id": event.alert_id, "silence_id": event.silence_id, "rule": event.rule,
-         "details": _json(event.details) if event.details else None}
+         "key": _key_of(event, known), "details": _json(event.details) if event.details else None}
         for event in events
         if (parameters.type is None or event.type == parameters.type)
         and (parameters.operator is None or event.operator == parameters.operator)
@@ -456,6 +459,12 @@ def alert_history(reading: Reading, parameters: AlertHistory) -> pl.DataFrame:
     ]  # fmt: skip
     first = 0 if parameters.limit is None else max(0, len(rows) - parameters.limit)
     return pl.DataFrame(rows[first:], schema=_HISTORY, orient="row")
+
+
+def _key_of(event: AlertEvent, known: Lives) -> str | None:
+    alert = known.book.alerts.get(event.alert_id or "")
+    labels = event.labels if alert is None else alert.labels
+    return None if event.silence_id is not None or not labels else _json(labels)
 
 
 def _within(at: datetime | None, since: datetime | None, until: datetime | None) -> bool:

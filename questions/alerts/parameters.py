@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from coupon_ledger.questions.parameters import Bounds, Instant, Limit, OfPast, Parameters
+from coupon_ledger.questions.parameters import DEFAULT_ZONE, Bounds, Instant, Limit, OfPast, Parameters, Zone
 
 STATES = (
     *("open", "closed", "all"),
@@ -37,8 +37,8 @@ class AlertFilter(OfPast):
     key: Annotated[
         str | None, "Only alerts about this: a value of the key, or name=value with * for any characters."
     ] = None
-    since: Annotated[Instant | None, "Only alerts that were raised at or after this instant, by the wall clock."] = None
-    until: Annotated[Instant | None, "Only alerts that were raised before this instant, by the wall clock."] = None
+    since: Annotated[Instant | None, "Only alerts that began at or after this instant, by the data's clock."] = None
+    until: Annotated[Instant | None, "Only alerts that began before this instant, by the data's clock."] = None
     text: Annotated[str | None, "Only alerts with this text in their rule, key, owner, or notes."] = None
     now: _AsOf = None
 
@@ -50,9 +50,10 @@ class Alerts(AlertFilter):
 class AlertGroups(AlertFilter):
     by: Annotated[
         str,
-        "Group by rule, severity, status, assignee, day (in UTC), case (alerts about the same coupons, users or devices"
-        " at the same time), or a name in the alerts' keys such as campaign.",
+        "Group by rule, severity, status, assignee, day, case (alerts about the same coupons, users or devices at the"
+        " same time), or a name in the alerts' keys such as campaign.",
     ] = "rule"
+    zone: Zone = DEFAULT_ZONE
 
 
 class OneAlert(OfPast):
@@ -90,11 +91,11 @@ class AlertRules(Parameters):
 class AlertStats(OfPast):
     rule: Annotated[str | None, "Only this rule."] = None
     since: Annotated[
-        Instant | None, "Only alerts that were raised at or after this instant, by the wall clock. [default: 30 days"
-        " before the end]",
+        Instant | None, "Only alerts that began at or after this instant, by the data's clock. [default: 30 days before"
+        " the end]",
     ] = None  # fmt: skip
     until: Annotated[
-        Instant | None, "Only alerts that were raised before this instant, by the wall clock. [default: the end of the"
+        Instant | None, "Only alerts that began before this instant, by the data's clock. [default: the end of the"
         " data]",
     ] = None  # fmt: skip
     now: _AsOf = None

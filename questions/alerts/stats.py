@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from statistics import quantiles
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import polars as pl
 
+from coupon_ledger.ledger.alert_missed import Missed
 from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.projections.connection import Reading, sql
-from coupon_ledger.questions.alerts.lives import Lives, lives
+from coupon_ledger.projections.live.journal import MOMENTS
+from coupon_ledger.questions.alerts.lives import Lives, lives, naive
 from coupon_ledger.questions.alerts.parameters import AlertStats
 
 PERIOD: Final = timedelta(days=30)
@@ -19,6 +22,7 @@ POOR: Final = 0.5
 """A rule of which less than this share of the judged alerts was right is poor."""
 JUDGED: Final = 3
 """So many alerts must be judged before a rule is called poor."""
+_Found = TypeVar("_Found", Alert, Missed)
 _STATS: Final[dict[str, Any]] = {
     "rule": pl.String,
     "alerts": pl.Int64,
@@ -28,7 +32,9 @@ _STATS: Final[dict[str, Any]] = {
     "unknown_alerts": pl.Int64,
     "open_alerts": pl.Int64,
     "unjudged_alerts": pl.Int64,
+    "missed_alerts": pl.Int64,
     "precision_rate": pl.Float64,
+    "recall_rate": pl.Float64,
     "poor": pl.Boolean,
     "fired_p50_seconds": pl.Float64,
     "fired_p90_seconds": pl.Float64,
@@ -36,6 +42,7 @@ _STATS: Final[dict[str, Any]] = {
     "taken_p90_seconds": pl.Float64,
     "currency": pl.String,
     "caught_minor": pl.Int64,
+    "missed_minor": pl.Int64,
     "saved_minor": pl.Int64,
     "alerts_before": pl.Int64,
     "precision_before_rate": pl.Float64,
@@ -45,50 +52,73 @@ _STATS: Final[dict[str, Any]] = {
 
 
 def alert_stats(reading: Reading, parameters: AlertStats) -> pl.DataFrame:
-    """How good each rule was: one row per rule, of the alerts that were raised in the period.
+    """How good each rule was: one row per rule, of the alerts that began in the period, by the data's clock.
 
-    `true_alerts`, `false_alerts`, `unknown_alerts`: what operators said. `open_alerts`: still open. `unjudged_alerts`:
-    closed, and nobody said whether they were right. `precision_rate`: true / (true + false). `poor`: at least `JUDGED`
+    `true_alerts`, `false_alerts`, `unknown_alerts`: what operators said. `open_alerts`: still open.
+    `unjudged_alerts`: closed, and nobody said whether they were right. `missed_alerts`: what the rule should have
+    told and did not, as operators reported. `precision_rate`: true / (true + false). `recall_rate`: true / (true +
+    missed); null if neither was said. `alerts_per_day`: of the days that have data. `poor`: at least `JUDGED`
     alerts are judged, and the precision is below `POOR`. `fired_…`, `taken_…`: from the moment at which the log
     recorded the event that opened the alert until it fired and until somebody acknowledged it, median and 90th
-    percentile. `caught_minor`: the money at stake in alerts that were right; `saved_minor`: what operators say was
-    saved. Both are null if a rule's alerts have several currencies. `…_before`: of the period before, which is as long.
+    percentile. `caught_minor`: the money at stake in alerts that were right; `missed_minor`: in what was missed;
+    `saved_minor`: as operators say. They are null if there are several currencies. `…_before`: of the period
+    before, which is as long.
     """
     known = lives(reading, parameters)
-    now = known.now.astimezone(UTC).replace(tzinfo=None)
-    until = parameters.until or min(now, datetime.max - timedelta(microseconds=1)) + timedelta(microseconds=1)
+    first, last = _clock_span(reading, known)
+    until = parameters.until or last + timedelta(microseconds=1)
+    upper = parameters.until or datetime.max  # alerts that follow from no event may be later than the data
     earliest = datetime.min + 2 * PERIOD  # before it there is no period to compare with
     since = parameters.since or max(max(until, earliest) - PERIOD, datetime.min + PERIOD)
     before = since - min(max(until - since, timedelta(0)), since - datetime.min)
     recorded = dict(reading.frame(sql(__package__, "fired")).rows())
-    of_rules: dict[str, list[Alert]] = {}
-    for alert in known.book.alerts.values():
-        opened = alert.opened_at.replace(tzinfo=None)
-        mine = parameters.rule is None or alert.rule == parameters.rule
-        if mine and alert.stood_at is not None and before <= opened < until:
-            of_rules.setdefault(alert.rule, []).append(alert)
-    rows = [_row(rule, alerts, known, recorded, (since, until)) for rule, alerts in sorted(of_rules.items())]
+    alerts = [alert for alert in known.book.alerts.values() if alert.stood_at is not None]
+    missed = [one for one in known.book.missed.values() if one.counts]
+    of_rules: dict[str, tuple[list[Alert], list[Missed]]] = defaultdict(lambda: ([], []))
+    for alert in _between(alerts, before, upper):
+        of_rules[alert.rule][0].append(alert)
+    for one in _between(missed, before, upper):
+        of_rules[one.rule][1].append(one)
+    rows = [
+        _row(rule, *found, known, recorded, (since, until), _days(max(since, first), until))
+        for rule, found in sorted(of_rules.items())
+        if parameters.rule in (None, rule)
+    ]
     return pl.DataFrame(rows, schema=_STATS, orient="row")
+
+
+def _between(found: Iterable[_Found], since: datetime, until: datetime) -> Iterator[_Found]:
+    return (one for one in found if since <= naive(one.since) < until)
+
+
+def _clock_span(reading: Reading, known: Lives) -> tuple[datetime, datetime]:
+    """The first and the last instant of the data's clock, not after now; without events, now."""
+    [(first, last)] = reading.rows(f"SELECT min(moment), max(moment) FROM ({MOMENTS})")
+    now = min(naive(known.now), datetime.max - timedelta(microseconds=1))
+    return min(now, first or now), min(now, last or now)
 
 
 def _row(
     rule: str,
     alerts: Iterable[Alert],
+    missed: Iterable[Missed],
     known: Lives,
     recorded: dict[str, datetime],
     period: tuple[datetime, datetime],
+    days: float,
 ) -> dict[str, Any]:
     since, until = period
     now: list[Alert] = []
     before: list[Alert] = []
     for alert in alerts:
-        (now if alert.opened_at.replace(tzinfo=None) >= since else before).append(alert)
-    days = max((until - since) / timedelta(days=1), 1e-9)
+        (now if naive(alert.since) >= since else before).append(alert)
+    reported = [one for one in missed if naive(one.since) >= since]
     said = {outcome: _said(now, outcome) for outcome in ("true", "false", "unknown")}
     still_open = sum(alert.is_open and alert.outcome is None for alert in now)
     precision = _precision(now)
     fired, taken = _delays(now, known, recorded)
-    currency = _only(alert.currency for alert in now if alert.money_minor is not None or alert.saved_minor is not None)
+    priced = [alert.currency for alert in now if alert.money_minor is not None or alert.saved_minor is not None]
+    currency = _only([*priced, *(one.currency for one in reported if one.money_minor is not None)])
     return {
         "rule": rule,
         "alerts": len(now),
@@ -98,7 +128,9 @@ def _row(
         "unknown_alerts": said["unknown"],
         "open_alerts": still_open,
         "unjudged_alerts": len(now) - still_open - sum(said.values()),
+        "missed_alerts": len(reported),
         "precision_rate": precision,
+        "recall_rate": _share(said["true"], len(reported)),
         "poor": precision is not None and precision < POOR and said["true"] + said["false"] >= JUDGED,
         "fired_p50_seconds": _quantile(fired, 50),
         "fired_p90_seconds": _quantile(fired, 90),
@@ -106,6 +138,7 @@ def _row(
         "taken_p90_seconds": _quantile(taken, 90),
         "currency": currency,
         "caught_minor": _sum(a.money_minor for a in now if a.outcome == "true") if currency else None,
+        "missed_minor": _sum(one.money_minor for one in reported) if currency else None,
         "saved_minor": _sum(a.saved_minor for a in now) if currency else None,
         "alerts_before": len(before),
         "precision_before_rate": _precision(before),
@@ -114,13 +147,20 @@ def _row(
     }
 
 
+def _days(since: datetime, until: datetime) -> float:
+    return max((until - since) / timedelta(days=1), 1e-9)
+
+
 def _said(alerts: Iterable[Alert], outcome: str) -> int:
     return sum(alert.outcome == outcome for alert in alerts)
 
 
 def _precision(alerts: Sequence[Alert]) -> float | None:
-    right, wrong = _said(alerts, "true"), _said(alerts, "false")
-    return right / (right + wrong) if right + wrong else None
+    return _share(_said(alerts, "true"), _said(alerts, "false"))
+
+
+def _share(some: int, others: int) -> float | None:
+    return some / (some + others) if some + others else None
 
 
 def _delays(alerts: Iterable[Alert], known: Lives, recorded: dict[str, datetime]) -> tuple[list[float], list[float]]:
