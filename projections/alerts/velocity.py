@@ -7,9 +7,9 @@ bound reaches a rule's threshold are counted exactly, event by event; their earl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ from coupon_ledger.projections.live.journal import JOURNAL
 
 _KEPT: Final = 20_000
 """Number of keys of a rule whose exact windows are kept in memory."""
-_AT_ONCE: Final = 5_000
+_AT_ONCE: Final = 20_000
 
 
 class VelocityRules(Remade):
@@ -69,12 +69,14 @@ class _Stream:
     def __init__(self, types: frozenset[str], by: tuple[str, ...], after: After | None) -> None:
         self._types = types
         self._by = by
+        self._after = after
         self._preceded = None if after is None else Preceded(after)
         self._classes: dict[tuple[int, str | None], _Class] = {}
 
     def add(self, rule: _VelocityRule) -> None:
-        of = self._classes.setdefault((rule.window, rule.field), _Class(Counters(rule.window), rule.field))
+        of = self._classes.setdefault((rule.window, rule.field), _Class(rule.field))
         of.rules.append(rule)
+        of.counters = Counters(rule.window, (rule.at_least for rule in of.rules))
 
     @property
     def columns(self) -> set[str]:
@@ -102,13 +104,32 @@ class _Stream:
 
     def see(self, reading: Reading, piece: Released) -> None:
         keys = _Keys.of_rows(piece, self._by, self._rows(piece))
-        for of in self._classes.values():
-            counted = keys.counted(piece, self._by, of.counts, of.counters.window)
+        counted = [keys.counted(piece, self._by, of.counts, of.counters.window) for of in self._classes.values()]
+        exact: list[_Exact] = []
+        for of, of_class in zip(self._classes.values(), counted, strict=True):
             if len(keys.rows):
-                of.see(reading, piece, keys, counted.number)
-            of.count(piece, counted)
-            for rule in of.rules:
-                rule.limit_memory()
+                exact += of.to_count(piece, keys, of_class.number)
+            of.count(piece, of_class)
+        self._load(reading, piece, exact)
+        for one in exact:
+            one.rule.see(piece, one)
+            one.rule.limit_memory()
+
+    def _load(self, reading: Reading, piece: Released, exact: Sequence[_Exact]) -> None:
+        """Add the events from before the piece, which the journal has, to the windows of keys that are new there. All
+        rules are asked for at once, since a query reads the events of the longest window, however few keys there
+        are."""
+        wanting = [one for one in exact if one.wanted]
+        if piece.before is None or not wanting:
+            return
+        longest = max(one.rule.window for one in wanting)
+        fields = sorted({name for one in wanting for name in one.rule.columns} - set(self._by))
+        keys = sorted({key for one in wanting for key in one.wanted})
+        for first in range(0, len(keys), _AT_ONCE):
+            some = pl.DataFrame(keys[first : first + _AT_ONCE], schema=dict.fromkeys(self._by, pl.String), orient="row")
+            found = earlier(reading, self._types, self._after, some, fields, piece.before - longest, piece.place(0))
+            for one in wanting:
+                one.rule.take(found, one.wanted, piece.before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,32 +186,28 @@ class _Counted:
 class _Class:
     """The rules of a stream that have the same window and count the same: events or the values of a field."""
 
-    counters: Counters
     counts: str | None
     rules: list[_VelocityRule] = field(default_factory=list)
+    counters: Counters = field(init=False)
 
     def count(self, piece: Released, counted: _Counted) -> None:
         """Count the events of a piece that was seen."""
         self.counters.add(counted.hashes, piece.at[counted.rows], int(piece.clock[-1]), counted.pairs)
 
-    def see(self, reading: Reading, piece: Released, keys: _Keys, number: Int64) -> None:
-        """Evaluate the rules on the events of a piece. `number`: how many of them count, per key."""
+    def to_count(self, piece: Released, keys: _Keys, number: Int64) -> Iterator[_Exact]:
+        """What the rules must count exactly in a piece. `number`: how many of its events count, per key."""
         carried = self.counters.bounds(keys.hashes)
         bound = carried + number
         least = min(rule.at_least for rule in self.rules)
         many = bound >= least
-        if not many.any():
-            for rule in self.rules:
-                rule.forget(keys.hashes)
-            return
-        if int(piece.clock[-1]) - int(piece.clock[0]) > self.counters.window:
+        if many.any() and int(piece.clock[-1]) - int(piece.clock[0]) > self.counters.window:
             bound = np.where(many, carried + np.minimum(self._most(piece, keys, many), number), bound)
         before = set(keys.hashes[many & (carried > 0)].tolist())
         for rule in self.rules:
             mask = bound >= rule.at_least
-            rule.forget(keys.hashes[~mask])
-            if mask.any():
-                rule.see(reading, piece, keys.of(mask), before)
+            rule.forget(keys.hashes, mask)
+            if mask.any() and (exact := rule.to_count(piece, keys.of(mask), before)) is not None:
+                yield exact
 
     def _most(self, piece: Released, keys: _Keys, wanted: Mask) -> Int64:
         """Per key, the highest number of its events in the piece that lie within one window; 0 for keys that are not
@@ -231,22 +248,36 @@ class _VelocityRule:
             return Run(self.at_least)
         return Values() if self._of.distinct else Events()
 
-    def see(self, reading: Reading, piece: Released, rows: Int64, before: Set[int]) -> None:
-        """Count these events, whose keys may reach the threshold, exactly. `before`: the hashes of the keys that may
-        have events before the piece."""
+    def to_count(self, piece: Released, rows: Int64, before: Set[int]) -> _Exact | None:
+        """Of these events, whose keys may reach the threshold, those that the rule counts. `before`: the hashes of the
+        keys that may have events before the piece."""
         for name, allowed in self._of.where.items():
             rows = rows[piece.events[name].gather(rows).is_in(list(allowed)).to_numpy()]
         if not len(rows):
-            return
+            return None
         keys = list(zip(*(piece.values(name, rows) for name in self._of.by), strict=True))
         hashes = piece.hashed(self._of.by)[0][rows].tolist()
         new = {key: key_hash for key, key_hash in zip(keys, hashes, strict=True) if key not in self._windows}
         for key, key_hash in new.items():
             self._windows[key] = self._fresh()
             self._hashes[key_hash] = key
-        self._load(reading, piece, [key for key, key_hash in new.items() if key_hash in before])
+        return _Exact(self, rows, keys, {key for key, key_hash in new.items() if key_hash in before})
+
+    def take(self, events: pl.DataFrame, wanted: Set[tuple[str, ...]], clock: int) -> None:
+        """Add earlier events to the windows of these keys. `events`: with `at`, in microseconds."""
+        counts = pl.col("at") > clock - self.window
+        for name, allowed in self._of.where.items():
+            counts &= pl.col(name).is_in(list(allowed))
+        value = pl.col(self.field) if self.field else pl.lit(None)
+        for *key, counted, at in events.filter(counts).select(*self._of.by, value.alias("value"), "at").iter_rows():
+            if (named := tuple(key)) in wanted:
+                self._windows[named].add(at, counted)
+
+    def see(self, piece: Released, exact: _Exact) -> None:
+        """Count these events exactly."""
+        rows = exact.rows
         values = piece.values(self.field, rows) if self.field else [None] * len(rows)
-        seen = zip(rows.tolist(), keys, values, piece.at[rows].tolist(), piece.clock[rows].tolist(), strict=True)
+        seen = zip(rows.tolist(), exact.keys, values, piece.at[rows].tolist(), piece.clock[rows].tolist(), strict=True)
         for row, key, value, at, clock in seen:
             after = clock - self.window
             if at <= after:
@@ -263,57 +294,63 @@ class _VelocityRule:
             self._windows.clear()
             self._hashes.clear()
 
-    def forget(self, hashes: UInt64) -> None:
-        """Forget the windows of these keys, which have events that are not added to them."""
-        if self._hashes:
-            known = np.fromiter(self._hashes, dtype=np.uint64)
-            for key_hash in known[np.isin(known, hashes)].tolist():
-                self._windows.pop(self._hashes.pop(key_hash), None)
+    def forget(self, hashes: UInt64, counted: Mask) -> None:
+        """Forget the windows of the keys of a piece that are not counted exactly, so that their events are not added.
+        `hashes`: of all keys, in order."""
+        known = np.fromiter(self._hashes, dtype=np.uint64, count=len(self._hashes))
+        place = np.minimum(np.searchsorted(hashes, known), len(hashes) - 1)
+        for key_hash in known[(hashes[place] == known) & ~counted[place]].tolist():
+            self._windows.pop(self._hashes.pop(key_hash), None)
 
     def _key(self, values: tuple[str, ...]) -> Key:
         return tuple(zip(self._of.by, values, strict=True))
 
-    def _load(self, reading: Reading, piece: Released, keys: list[tuple[str, ...]]) -> None:
-        """Add the events of these keys from before the piece, which the journal has, to their windows."""
-        if piece.before is None:
-            return
-        for first in range(0, len(keys), _AT_ONCE):
-            wanted = pl.DataFrame(
-                keys[first : first + _AT_ONCE], schema=dict.fromkeys(self._of.by, pl.String), orient="row"
-            )
-            for *values, value, at in earlier(reading, self._of, wanted, piece.before - self.window, piece.place(0)):
-                self._windows[tuple(values)].add(at, value)
+
+@dataclass(frozen=True, slots=True)
+class _Exact:
+    """What a rule must count exactly in a piece: rows and the key of each. `wanted`: the keys whose earlier events its
+    windows lack."""
+
+    rule: _VelocityRule
+    rows: Int64
+    keys: list[tuple[str, ...]]
+    wanted: set[tuple[str, ...]]
 
 
-def earlier(reading: Reading, of: Velocity, keys: pl.DataFrame, after: int, before: Place) -> Iterable[tuple[Any, ...]]:
-    """The events of these keys that count for a rule, were recorded before the event at `before`, and happened after
-    `after` (microseconds): the key's values, the value that is counted, and the instant in microseconds."""
-    field_counted = of.distinct or of.consecutive
-    named = ", ".join(f"e.{name}" for name in of.by)
+def earlier(
+    reading: Reading,
+    types: Set[str],
+    follows: After | None,
+    keys: pl.DataFrame,
+    fields: Sequence[str],
+    after: int,
+    before: Place,
+) -> pl.DataFrame:
+    """The events of these keys and types that were recorded before the event at `before`, and happened after `after`
+    (microseconds), and follow others as a rule says (`follows`): the key's values, the `fields`, and the instant `at`
+    in microseconds."""
     conditions = [
-        f"type IN ({_listed(of.events)})",
+        f"type IN ({_listed(sorted(types))})",
         "occurred_at > $after AND recorded_at > $after",
         "(recorded_at, log_partition, log_offset) < ($recorded_at, $partition, $offset)",
     ]
     events = f"SELECT * FROM {JOURNAL[COUPON]} WHERE {' AND '.join(conditions)}"
-    if CAMPAIGN_OF in (*of.by, *of.where, field_counted):
+    if CAMPAIGN_OF in (*keys.columns, *fields):
         events = with_campaigns(events)
-    where = [f"e.{name} IN ({_listed(values)})" for name, values in of.where.items()]
-    if of.after is not None:
-        where.append(f"EXISTS ({_preceding(of.after)})")
-    on = " AND ".join(f"k.{name} = e.{name}" for name in of.by)
-    value = f"e.{field_counted}" if field_counted else "NULL"
+    where = "true" if follows is None else f"EXISTS ({_preceding(follows)})"
+    on = " AND ".join(f"k.{name} = e.{name}" for name in keys.columns)
+    named = ", ".join(f"e.{name}" for name in (*keys.columns, *fields))
     with reading.given(wanted_keys=keys):
         return reading.frame(
-            f"SELECT {named}, {value} AS counted, epoch_us(least(e.occurred_at, e.recorded_at)) AS at"
-            f" FROM ({events}) e JOIN (SELECT * FROM wanted_keys) k ON {on} WHERE {' AND '.join(where) or 'true'}",
+            f"SELECT {named}, epoch_us(least(e.occurred_at, e.recorded_at)) AS at"
+            f" FROM ({events}) e JOIN (SELECT * FROM wanted_keys) k ON {on} WHERE {where}",
             {
                 "after": instant(after),
                 "recorded_at": before.recorded_at,
                 "partition": before.partition,
                 "offset": before.offset,
             },
-        ).rows()
+        )
 
 
 def _preceding(after: After) -> str:
