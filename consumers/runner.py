@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -21,7 +21,7 @@ from coupon_ledger.consumers import failing, log_identity, outbox
 from coupon_ledger.consumers.discards import note_discards
 from coupon_ledger.consumers.intake import Intake, Oddities, take_in
 from coupon_ledger.consumers.tuning import keep_small
-from coupon_ledger.ledger.errors import LogNotAnswering, LogTruncated, RegistryUnavailable
+from coupon_ledger.ledger.errors import LogError, LogNotAnswering, LogTruncated, RegistryUnavailable
 from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, TopicPartition
 from coupon_ledger.ledger.patient_log import Patience, PatientLog
 from coupon_ledger.ledger.progress import PhaseProgress, ignore
@@ -172,13 +172,13 @@ class Consumer:
                         paths(idle=True)
                     self._deliver(again=True)
                     continue
-                chunks, taken, ends = batch
+                chunks, taken, ends = batch.chunks, batch.taken, batch.ends
                 started = time.perf_counter()
                 before = dict(accounts)
                 self._store.share_cores(alone=taken.records < _SMALL_BATCH)
                 lag = sum(max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts)
                 log_ends = ends if self._follow else ends_at_start
-                beside = _Beside(complete, log_ends, last, lag)
+                beside = _Beside(complete, log_ends, batch.upcoming, last, lag)
                 try:
                     counts, clock = self._commit(chunks, taken, accounts, beside, started)
                 except failing.FAILURES as error:
@@ -239,7 +239,7 @@ class Consumer:
             moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
             positions = {p: account.next_offset for p, account in (accounts | moved).items()}
-            beside.complete.advance(_last_recorded(chunks), positions, beside.ends)
+            beside.complete.advance(_last_recorded(chunks), positions, beside.ends, beside.upcoming)
             beside.complete.save(self._store)
             kept.release(self._store, beside.complete.topics())
             beside.last.keep(chunks)
@@ -337,13 +337,15 @@ class _Beside:
     """What a commit writes besides rows and accounts (`complete`, `last`), and the values that it needs for this
     (`ends`, `lag`).
 
-    `complete`: up to when each partition has been read completely. `ends`: the ends of the log's partitions, looked up
-    after the batch was read; without `follow`, those at the start of the run. `last`: the last records that were
-    consumed. `lag`: how many records of the log were not folded before this batch.
+    `complete`: up to when each partition has been read completely. `ends`: the ends of the log's partitions, looked
+    up after the batch was read; without `follow`, those at the start of the run. `upcoming`: as in `_Batch`.
+    `last`: the last records that were consumed. `lag`: how many records of the log were not folded before this
+    batch.
     """
 
     complete: Completeness
     ends: Mapping[TopicPartition, int]
+    upcoming: Mapping[TopicPartition, datetime]
     last: LastRecords
     lag: int
 
@@ -366,9 +368,17 @@ class _Failed:
     error: BaseException
 
 
-_Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
-"""The chunks, their intake, and the end of every partition, looked up after the chunks were read. If the next offset of
-a partition equals its end, all its records that were recorded before these chunks have been read."""
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """`ends`: the end of every partition, looked up after the chunks were read. If the next offset of a partition
+    equals its end, all its records that were recorded before these chunks have been read. `upcoming`: when the next
+    record of a partition was recorded (naive UTC), where it is known; all that were recorded before it have been
+    read."""
+
+    chunks: list[Chunk]
+    taken: Intake
+    ends: dict[TopicPartition, int]
+    upcoming: dict[TopicPartition, datetime]
 
 
 class _Ends:
@@ -461,7 +471,7 @@ class _ReadAhead:
                 return
             if isinstance(item, _Failed):
                 raise item.error
-            behind = item[1].records >= min(_SMALL_BATCH, self._batch_size)
+            behind = item.taken.records >= min(_SMALL_BATCH, self._batch_size)
             if behind:
                 self._room.release()
             yield item
@@ -513,7 +523,17 @@ class _ReadAhead:
             self._reached("poll")
             taken = take_in(chunks)
             self._reached("decode")
-            yield chunks, taken, ends
+            yield _Batch(chunks, taken, ends, self._upcoming(chunks))
+
+    def _upcoming(self, chunks: Sequence[Chunk]) -> dict[TopicPartition, datetime]:
+        """When the next record was recorded of partitions with records to come that had none among these chunks."""
+        read = {TopicPartition(chunk.topic, chunk.partition) for chunk in chunks if len(chunk)}
+        waiting = {p: offset for p, offset in self._wanted().items() if p not in read}
+        try:
+            known = self._log.next_recorded(waiting) if waiting else {}
+        except LogError:
+            return {}  # the next read says what is wrong
+        return {p: checkpoints.naive_utc(at) for p, at in known.items()}
 
     def _wanted(self) -> dict[TopicPartition, int]:
         """The partitions to read from, each with its next offset. Without partitions that have reached the target."""

@@ -302,6 +302,9 @@ class ArchiveLog:
                 records[tp] = StoredRecord(int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0])
         return records
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        return {}
+
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
         """About `count` records of the partition `tp` whose events the archive stores decoded, from the offset `offset`
         on and before the offset `end`. None if no file has `offset`, or if the file there has no decoded events or was

@@ -80,6 +80,11 @@ class ContinuedLog:
         others = {tp: offset for tp, offset in positions.items() if tp not in archived}
         return {**self._archive.records_at(archived), **self._log.records_at(others)}
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        if any(offset < self._archived.get(tp, 0) for tp, offset in positions.items()):
+            return {}  # the archive is not read in the order of recording
+        return self._log.next_recorded(positions)
+
     def close(self) -> None:
         self._archive.close()
         self._log.close()

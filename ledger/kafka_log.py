@@ -588,6 +588,10 @@ class KafkaLog:
                 )
         return stored
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        with self._reading:
+            return {} if self._reader is None else self._reader.next_recorded(positions)
+
     def commit_group(self, positions: Mapping[TopicPartition, int], group: str) -> str | None:
         """Commit `positions` as the next offsets of the consumer group `group`. Only tools that show lag read them.
         Returns the reason if this fails, otherwise None."""

@@ -146,6 +146,15 @@ class Reader:
         chunks = [self._chunk(tp, counts.get(tp, 0)) for tp in self._buffers]
         return [chunk for chunk in chunks if chunk is not None]
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """As `LogReader.next_recorded`: of the partitions whose next record was fetched ahead."""
+        known = {tp: self._buffers[tp] for tp, offset in positions.items() if self._is_next(tp, offset)}
+        return {tp: int(buffered.batches[0].recorded_at[0]) for tp, buffered in known.items()}
+
+    def _is_next(self, tp: TopicPartition, offset: int) -> bool:
+        buffered = self._buffers.get(tp)
+        return buffered is not None and buffered.next_offset == offset and buffered.size > 0
+
     # --- fetching
 
     def _seek(self, positions: Mapping[TopicPartition, int]) -> None:

@@ -153,6 +153,11 @@ class LogReader(Protocol):
         left out."""
         ...
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """When the first record at or after each of these positions was recorded (µs since the epoch), by partition,
+        as far as the reader knows it without asking elsewhere. Those that it does not know are left out."""
+        ...
+
     def close(self) -> None: ...
 
 

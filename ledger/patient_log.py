@@ -110,6 +110,9 @@ class PatientLog:
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
         return self._answer(lambda: self._log.records_at(positions))
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        return self._log.next_recorded(positions)  # may be known while the log is away
+
     def close(self) -> None:
         self._log.close()
 

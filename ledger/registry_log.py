@@ -110,6 +110,9 @@ class RegistryLog:
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
         return self._log.records_at(positions)
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        return self._log.next_recorded(positions)
+
     def close(self) -> None:
         self._ids.close()
         self._log.close()

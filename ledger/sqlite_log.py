@@ -108,6 +108,9 @@ _READ: Final = (
 _RECORDED_AT: Final = (
     'SELECT recorded_at FROM records WHERE partition_id = ? AND "offset" <= ? ORDER BY "offset" DESC LIMIT 1'
 )
+_NEXT_RECORDED: Final = (
+    'SELECT recorded_at FROM records WHERE partition_id = ? AND "offset" >= ? ORDER BY "offset" LIMIT 1'
+)
 _RECORD: Final = 'SELECT recorded_at, key, value FROM records WHERE partition_id = ? AND "offset" = ?'
 
 _NO_ROOM: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
@@ -286,6 +289,16 @@ class SqliteLog:
             if row is not None
             for at, key, value in [row]
         }
+
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        with self._errors("read"), self._reading() as connection:
+            heads = self._heads(connection)
+            rows = {
+                tp: connection.execute(_NEXT_RECORDED, (heads[tp].partition_id, offset)).fetchone()
+                for tp, offset in positions.items()
+                if tp in heads
+            }
+        return {tp: min(max(row[0], FIRST_RECORDED_US), LAST_RECORDED_US) for tp, row in rows.items() if row}
 
     def examine(self) -> list[Finding]:
         """Check the log's file: whether its pages are intact, whether it has the triggers that protect records, and

@@ -77,6 +77,7 @@ def outside(
 
 _EPOCH: Final = datetime(1970, 1, 1)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_NOTHING: Final[Mapping[TopicPartition, datetime]] = {}
 _JOURNALS: Final = """
 SELECT '{topic}' AS topic, log_partition, max(recorded_at) AS recorded_at FROM {journal} GROUP BY log_partition
 """
@@ -97,15 +98,18 @@ class Completeness:
         recorded: Mapping[TopicPartition, datetime],
         positions: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
+        upcoming: Mapping[TopicPartition, datetime] = _NOTHING,
     ) -> None:
         """Update the instants after a batch was read. `recorded`: by partition, the latest `recorded_at` (naive UTC) in
         the batch. `positions`: by partition, the next offset after the batch. `ends`: by partition, the end of the log,
-        looked up after the batch was read."""
+        looked up after the batch was read. `upcoming`: by partition, when its next record was recorded, if that is
+        known: a topic with few events must not hold back what waits for it."""
         horizon = max((*self.complete_until.values(), *recorded.values()), default=_EPOCH)
         for partition, end in ends.items():
             at_end = positions.get(partition, 0) >= end
             # More records of the same instant may follow the last one.
-            reached = horizon if at_end else recorded.get(partition, _EPOCH) - _MICROSECOND
+            latest = max(recorded.get(partition, _EPOCH), upcoming.get(partition, _EPOCH))
+            reached = horizon if at_end else latest - _MICROSECOND
             self.complete_until[partition] = max(self.complete_until.get(partition, _EPOCH), reached)
 
     def topics(self) -> dict[str, datetime]:

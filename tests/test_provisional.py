@@ -16,7 +16,7 @@ from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
 from coupon_ledger.ledger.lifecycle import Delivery, fold
 from coupon_ledger.ledger.log import EventLog, TopicPartition
-from coupon_ledger.ledger.topics import COUPON, KEY_FIELD, ORDER
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
 from coupon_ledger.projections.checkpoints import Completeness
 from coupon_ledger.projections.store import Store
 from tests.examples import TIMES
@@ -166,3 +166,19 @@ def test_what_is_recorded_at_the_same_instant_may_still_wait() -> None:
     assert progress.complete_until[orders] < noon
     progress.advance({}, {coupons: 5, orders: 9}, {coupons: 5, orders: 9})
     assert progress.complete_until[orders] == noon
+
+
+def test_a_topic_with_few_events_holds_nothing_back() -> None:
+    """Else a campaign that ends with the sale keeps all alerts of a catch-up waiting until its end, and then a day of
+    them is judged in one transaction."""
+    coupons, campaigns = TopicPartition(COUPON, 0), TopicPartition(CAMPAIGN, 0)
+    morning, noon, night = (datetime(2026, 11, 11, hour) for hour in (8, 12, 23))
+    positions, ends = {coupons: 5, campaigns: 1}, {coupons: 9, campaigns: 2}
+    progress = Completeness()
+    progress.advance({coupons: morning, campaigns: morning}, positions, ends)
+    progress.advance({coupons: noon}, positions, ends)
+    assert progress.complete_until[campaigns] < morning, "nothing is known of its next record"
+    progress.advance({coupons: noon}, positions, ends, {campaigns: night})
+    assert noon < progress.complete_until[campaigns] < night
+    progress.advance({coupons: noon}, positions, ends, {campaigns: morning})
+    assert noon < progress.complete_until[campaigns], "it never goes back"

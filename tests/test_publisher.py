@@ -440,6 +440,9 @@ class FlakyLog:
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
         raise NotImplementedError
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        raise NotImplementedError
+
 
 def keys(log: FlakyLog) -> list[str]:
     return [record.key.decode() for record in log.held]

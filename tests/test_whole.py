@@ -84,6 +84,9 @@ class MemoryLog:
             p: StoredRecord(*row[1:]) for p, offset in positions.items() for row in self.records[p] if row[0] == offset
         }
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        return {}
+
     def close(self) -> None:
         pass
 

@@ -54,6 +54,9 @@ class Archived:
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
         return self._reader.records_at(positions)
 
+    def next_recorded(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        return self._reader.next_recorded(positions)
+
     def close(self) -> None:
         self._reader.close()
 
@@ -68,6 +71,8 @@ def backend(sqlite_log_settings: LogSettings) -> Backend:
 
 
 class TestArchiveLog(ReadingContract):
+    in_order_of_recording = False
+
     @pytest.fixture
     def log(self, backend: Backend, tmp_path: Path) -> Iterator[EventLog]:
         with opened(backend.settings, create=True) as log:
