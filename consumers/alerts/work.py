@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,8 +27,9 @@ from coupon_ledger.consumers.alerts.tail import Opening, Tail
 from coupon_ledger.consumers.alerts.telling import Channel, Messages, NoMessages, Telling
 from coupon_ledger.consumers.runner import Boundary, Committed
 from coupon_ledger.ledger.alert_commands import NotDelivered
-from coupon_ledger.ledger.alert_events import fingerprint_of, record_of
+from coupon_ledger.ledger.alert_events import AlertEvent, fingerprint_of, record_of
 from coupon_ledger.ledger.alert_problems import EVALUATION, FILE_RULE, RULES_FILE
+from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.errors import LedgerError, QueueUnusable, StoreError, UnknownAlert
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.topics import ALERTS
@@ -43,6 +44,8 @@ _RESTS: Final = 20.0
 _AGAIN_S: Final = 60.0
 _PATIENCE_S: Final = 60.0
 _DELIVERY_S: Final = 15.0
+_BEGINNINGS: Final = frozenset({"fired", "no_data", "error"})
+"""Events after which people must know of an alert."""
 _logger = logging.getLogger(__name__)
 
 
@@ -62,7 +65,9 @@ class AlertWork:
 
     `rules`: the rules file; None: the defaults. `reader`: opens the log for the thread that reads `coupon.alerts`; by
     default, that thread uses `log`, which must then stand two readers. `find`: evaluates the rules on the tables; None:
-    these are not evaluated. `messages`: closed by whoever made it. `figures`: for other threads, replaced as a whole.
+    these are not evaluated. `messages`: closed by whoever made it. `announce`: called in each round with the alerts
+    that have begun to stand since, mostly none, once that is in the log. `figures`: for other threads, replaced as a
+    whole.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class AlertWork:
         reader: Opening | None = None,
         find: Find | None = None,
         messages: Messages | None = None,
+        announce: Callable[[Sequence[Alert]], None] = lambda _: None,
         at_boundary: Boundary = lambda _: None,
     ) -> None:
         self.figures = Figures()
@@ -81,6 +87,7 @@ class AlertWork:
         self._log = log
         self._reader: Opening = reader or (lambda: nullcontext(log))
         self._file = RulesFile(rules)
+        self._announce = announce
         self._reached = at_boundary
         self._telling = Telling(messages or NoMessages())
         self._asked = Asked(store, find)
@@ -254,7 +261,8 @@ class AlertWork:
                 self._known.book.fold(event)
 
     def _flush(self) -> None:
-        """Append what was decided. It is durable before it is appended."""
+        """Append what was decided, and announce which alerts fired. It is durable before it is appended."""
+        made: list[AlertEvent] = []
         if self._known.made:
             made, self._known.made = self._known.made, []
             records, self._known.records = self._known.records, []
@@ -263,6 +271,14 @@ class AlertWork:
             self._reached("alerts decided")
             self._delivery()
             self._reached("alerts appended")
+        self._announce(self._begun(made))
+
+    def _begun(self, made: Iterable[AlertEvent]) -> list[Alert]:
+        """The alerts that people must know of since these events."""
+        alerts = self._known.book.alerts
+        named = dict.fromkeys(event.alert_id or "" for event in made if event.type in _BEGINNINGS)
+        firing = {event.alert_id for event in made if event.type == "fired"}
+        return [alerts[i] for i in named if i in alerts and (i in firing or alerts[i].fired_at is None)]
 
     # ── Rules on the tables ──────────────────────────────────────────────────────────────────────────────────
 
