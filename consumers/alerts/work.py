@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from coupon_ledger.consumers import outbox
-from coupon_ledger.consumers.alerts import automatic, book, conditions
+from coupon_ledger.consumers.alerts import book, conditions
 from coupon_ledger.consumers.alerts.asked import Asked, Find, Moment
+from coupon_ledger.consumers.alerts.automatic import Automatic
 from coupon_ledger.consumers.alerts.episodes import EpisodeWork
 from coupon_ledger.consumers.alerts.known import Clocks, Known
 from coupon_ledger.consumers.alerts.rules import Rules, RulesFile, problems_of, put_in_force
@@ -30,7 +31,7 @@ from coupon_ledger.ledger.alert_commands import NotDelivered
 from coupon_ledger.ledger.alert_events import AlertEvent, fingerprint_of, record_of
 from coupon_ledger.ledger.alert_problems import EVALUATION, FILE_RULE, RULES_FILE
 from coupon_ledger.ledger.alert_state import Alert
-from coupon_ledger.ledger.errors import LedgerError, QueueUnusable, StoreError, UnknownAlert
+from coupon_ledger.ledger.errors import LedgerError, QueueUnusable, StoreError
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.ledger.words import Note
@@ -95,8 +96,6 @@ class AlertWork:
         self._pause_until = 0.0
         self._problems: dict[str, Note] | None = None
         self._tail: Tail | None = None
-        self._left: set[str] = set()
-        """Alerts whose action could not be taken without asking."""
         self._lag = 0
         self._newest: float | None = None
 
@@ -132,6 +131,7 @@ class AlertWork:
         self._synced = False
         self._tick_at = 0.0
         self._use_rules()
+        self._automatic = Automatic(self._store, self._known)
         self._read_to = book.positions(self._store)
         self._tail = Tail(self._reader, self._read_to)
 
@@ -190,6 +190,8 @@ class AlertWork:
         self._tick(at_once=True)
         self._flush()
         self._store_own(deadline)
+        self._automatic.complete()
+        self._flush()
 
     def _store_own(self, deadline: float) -> None:
         """Wait until what was appended has come back, so that whoever asks the database next knows of it."""
@@ -221,6 +223,7 @@ class AlertWork:
             self._synced = True
             self._episodes.look_at_all(_now())
         if self._synced:
+            self._automatic.complete()
             self._episodes.look(_now())
             self._take_answer()
             started = time.monotonic()
@@ -259,11 +262,12 @@ class AlertWork:
             self._reached("events stored")
             for event in fresh:
                 self._known.book.fold(event)
+                self._automatic.see(event)
 
     def _flush(self) -> None:
         """Append what was decided, and announce which alerts fired. It is durable before it is appended."""
         made: list[AlertEvent] = []
-        if self._known.made:
+        if self._known.made or self._known.records:
             made, self._known.made = self._known.made, []
             records, self._known.records = self._known.records, []
             with self._store.transaction():
@@ -333,30 +337,12 @@ class AlertWork:
         known.clocks = Clocks.read(self._store)
         known.note(known.book.tick(now, known.clock_of, lambda a: conditions.terms_of(known.rule_of(a))))
         self._look_at_problems(now)
-        self._act(now)
+        self._automatic.take(now)
         self._tell(now, at_once=at_once)
         self._episodes.go_on(now)
         self._asked.start(known.rules.by_name.values(), self._moment(now))
         counts = Counter((alert.rule, alert.severity) for alert in known.book.open_alerts())
         self.figures = Figures(counts, known.clocks.until, self._telling.messages.channels())
-
-    def _act(self, now: datetime) -> None:
-        """Take the actions that rules take by themselves. One that cannot be taken is left to people."""
-        known = self._known
-        for alert in known.book.open_alerts():
-            action = automatic.due(alert, known.rule_of(alert), now)
-            if action is None or alert.alert_id in self._left:
-                continue
-            try:
-                act, records = automatic.taken(self._store, alert, action, now, known.clocks.data)
-            except UnknownAlert:  # it comes back from the log in a moment
-                continue
-            except LedgerError as error:
-                _logger.warning("alerts: alert %s: its action is left to people: %s", alert.alert_id[:8], error)
-                self._left.add(alert.alert_id)
-                continue
-            known.decide(act)
-            known.records += records
 
     def _tell(self, now: datetime, *, at_once: bool) -> None:
         known = self._known
