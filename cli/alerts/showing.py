@@ -32,6 +32,8 @@ _ABOVE: Final = frozenset(
     " currency seen file said".split()
 )
 """Names in the evidence of what is shown anyway: as the alert's own values, or as what is behind it."""
+_SAID_ABOVE: Final = frozenset({"failed", "error", "said"})
+"""Names in the details of what the first sentence says."""
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _MESSAGES: Final = ("notified", "not_notified")
 _COLUMNS: Final = {
@@ -146,7 +148,7 @@ def _print_evidence(row: Row) -> None:
     tables = {name: value for name, value in evidence.items() if _are_rows(value)}
     values = {name: _evident(value) for name, value in evidence.items() if name not in tables}
     values = {name: value for name, value in values.items() if value is not None}
-    if evidence:
+    if values or tables:
         click.echo("\n" + label_of_texts("evidence"))
     if values:
         print_fields(values)
@@ -163,7 +165,8 @@ def _are_rows(value: Any) -> bool:
 def _evident(value: Any) -> Any:
     """A value of the evidence for people: an instant in the reader's zone, to the second."""
     if isinstance(value, dict):
-        return figure_of(value)
+        shown = {name: one for name, one in value.items() if name not in _SAID_ABOVE}
+        return figure_of(shown) if shown else None
     if isinstance(value, list):
         return _pairs(value) if value else None
     if isinstance(value, str) and _INSTANT.fullmatch(value):

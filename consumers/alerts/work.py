@@ -315,8 +315,10 @@ class AlertWork:
     def _moment(self, now: datetime) -> Moment:
         lag_s = 0.0 if not self._lag or self._newest is None else max(0.0, time.time() - self._newest)
         dead = {name: c.failures for name, c in self._telling.messages.channels().items() if c.dead}
-        unwell = {a.rule: 1 for a in self._known.book.open_alerts() if a.labels == EVALUATION and a.phase == "error"}
-        return Moment(now, self._known.clocks.data, lag_s, self._lag, dead, unwell | self._asked.failures)
+        unwell = [a for a in self._known.book.open_alerts() if dict(a.labels) == EVALUATION and a.phase == "error"]
+        failing = dict.fromkeys((alert.rule for alert in unwell), 1) | self._asked.failures
+        problems = {a.rule: conditions.problem_of(a) for a in unwell} | self._asked.problems
+        return Moment(now, self._known.clocks.data, lag_s, self._lag, dead, failing, problems)
 
     def _look_at_problems(self, now: datetime) -> None:
         """What the rules file says wrong is an alert of the rule, until it is mended."""
