@@ -51,6 +51,8 @@ _SEVERITY: Final[Mapping[str, Severity]] = {
     "info": "info",
 }
 _MOST_ITEMS: Final = 20
+NO_CHANNEL: Final = note("no channel is known until the rules file is mended, so nobody is told of alerts")
+"""Channels are not stored, since they have secrets: after a start with a file that cannot be read, there are none."""
 _LANGUAGES: Final[tuple[Literal["en", "zh"], ...]] = ("en", "zh")
 
 
@@ -83,7 +85,8 @@ class Posting:
         elif self._channels or self._file.exists():
             queue = MessageQueue(self._file)
             self._opened = queue, Deliverer(queue, self._channels)
-        return [problem.note() for problem in problems]
+        unknown = [] if file.whole or self._channels else [NO_CHANNEL]
+        return [*unknown, *(problem.note() for problem in problems)]
 
     def channels(self) -> Mapping[str, How]:
         if self._opened is not None and time.monotonic() >= self._look_at:

@@ -98,7 +98,7 @@ def _of_file(row: Row, rule: Rule | None) -> Note:
     """What the rules file is wrong about, and what goes on meanwhile."""
     problem = said_in(_evidence(row), row["problem"])
     if row["rule"] == FILE_RULE:
-        return note("the rules file has a problem, and what it cannot say goes on as before: {problem}",
+        return note("the rules file has a problem: {problem}; rules that it does not say go on as before",
                     problem=problem)  # fmt: skip
     if rule is None:
         return note("the rules file is wrong about {rule}, which is not judged: {problem}", rule=row["rule"],
