@@ -75,6 +75,15 @@ def description(row: Row, stakes: Iterable[Row]) -> str | None:
     return None if rule is None or template is None else _rendered(template, rule, row, list(stakes))
 
 
+def unnamed(row: Row) -> str | None:
+    """That not all users of a linked group are known, if so: those are missing in every number and list."""
+    rule, users = rule_of(row), values_in(_evidence(row)).get("users")
+    if rule is None or rule.expr.kind != "linked" or not isinstance(users, int) or users <= (row["users"] or 0):
+        return None
+    return say("only {n:count} of the {all:count} users of this group can be named: the others are in none of these"
+               " numbers, and no action reaches them", n=row["users"] or 0, all=users)  # fmt: skip
+
+
 def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
     why = _why(_evidence(row), row["problem"]) or say("no reason is recorded")
     if key_of(row) == RULES_FILE:

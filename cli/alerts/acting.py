@@ -24,7 +24,7 @@ from coupon_ledger.ledger.errors import CommandRefused
 from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
-from coupon_ledger.reports.alerts import ACTIONS, key_in_words, key_of, rule_of
+from coupon_ledger.reports.alerts import ACTIONS, key_in_words, key_of, rule_of, unnamed
 from coupon_ledger.reports.labels import say
 from coupon_ledger.reports.text import Row
 
@@ -100,6 +100,9 @@ def act(
             print_row(_for_machines(plan, yes), output)
         else:
             _show(situation, plan)
+        missing = unnamed(situation.row)
+        if missing is not None:
+            warn("{words}", words=missing)
         first = _take(here, known, plan, done) if yes else None
         if output == "table":
             for sentence in _sentences(known, plan, yes):

@@ -18,7 +18,15 @@ from coupon_ledger.cli.options import output_option, past_options, settings_opti
 from coupon_ledger.cli.output import LIKE_ANY, Fit, print_frames, print_row
 from coupon_ledger.cli.tables import echo_wrapped, print_fields
 from coupon_ledger.ledger.settings import Settings
-from coupon_ledger.reports.alerts import description, key_in_words, key_of, what_happened, what_to_do, what_was_done
+from coupon_ledger.reports.alerts import (
+    description,
+    key_in_words,
+    key_of,
+    unnamed,
+    what_happened,
+    what_to_do,
+    what_was_done,
+)
 from coupon_ledger.reports.labels import figure, label_of_texts, say, word
 from coupon_ledger.reports.text import Row, printable
 from coupon_ledger.reports.view import View, showing
@@ -91,8 +99,8 @@ def _print(row: Row, lists: dict[str, pl.DataFrame]) -> None:
     for sentence in what_happened(row, stakes):
         echo_wrapped(sentence)
     more = description(row, stakes)
-    if more:
-        echo_wrapped(more)
+    for aside in filter(None, (more, unnamed(row))):
+        echo_wrapped(aside)
     click.echo("")
     print_fields(_fields(row))
     tables = {name: table.to_dicts() for name, table in lists.items()}
