@@ -25,6 +25,7 @@ from coupon_ledger.reports.view import view
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from coupon_ledger.cli.alerts.announcing import Announcer
     from coupon_ledger.consumers.alerts.work import AlertWork
     from coupon_ledger.consumers.intake import Oddities
     from coupon_ledger.consumers.runner import Committed
@@ -68,8 +69,9 @@ def consume(
     (docs/operations.md). With --sweep-every it also does what `expire` does, up to the data's clock.
 
     Alert rules are evaluated meanwhile: the defaults, or those of the setting alert-rules. What they find goes to the
-    topic coupon.alerts and, as messages, to the channels of the rules file, which is read again when it changes. With
-    --no-alerts, rules that are already in force are evaluated, and nobody is told.
+    topic coupon.alerts and, as messages, to the channels of the rules file, which is read again when it changes. Alerts
+    that fire are named on standard error; of many at once, most are only counted. With --no-alerts, rules that are
+    already in force are evaluated, and nobody is told.
 
     \b
     coupon-ledger consume
@@ -99,6 +101,7 @@ def _consume(
 
     check_for_batches(settings.batch_size)
     from coupon_ledger.api.endpoint import Endpoint
+    from coupon_ledger.cli.alerts.announcing import Announcer
     from coupon_ledger.consumers.intake import use_rules
     from coupon_ledger.consumers.log_identity import open_log_of
     from coupon_ledger.consumers.owner import Owner
@@ -108,6 +111,7 @@ def _consume(
     tune_process()
     store = open_database(settings.database)
     owner = posting = None
+    announcer = Announcer(log_format)
     with consuming() if log_format == "text" else nullcontext(lambda *_: None) as shown:
         try:
             log = open_log_of(settings.log, store)
@@ -119,7 +123,7 @@ def _consume(
                 grace=settings.grace,
                 follow=follow,
                 sweep_every=sweep_every,
-                alerts=_alert_work(store, log, posting, settings) if posting is not None else None,
+                alerts=_alert_work(store, log, posting, announcer, settings) if posting is not None else None,
                 progress=shown,
             )
             # Handle signals first: once the endpoint is open, others can find this process and stop it.
@@ -128,6 +132,7 @@ def _consume(
                 _logger.info("start", extra={**place, "follow": follow})
                 totals = _run(owner.run(), endpoint.committed, follow)
         finally:
+            announcer.close()
             (owner or store).close()
             if posting is not None:
                 posting.close()
@@ -143,7 +148,7 @@ def _posting(settings: Settings) -> Posting:
     return Posting(queue, folder=None if rules is None else rules.parent, language=view().lang, zone=view().zone)
 
 
-def _alert_work(store: Store, log: EventLog, posting: Posting, settings: Settings) -> AlertWork:
+def _alert_work(store: Store, log: EventLog, posting: Posting, announcer: Announcer, settings: Settings) -> AlertWork:
     from coupon_ledger.consumers.alerts.on_tables import OnTables
     from coupon_ledger.consumers.alerts.work import AlertWork
     from coupon_ledger.ledger.opening import open_log
@@ -156,6 +161,7 @@ def _alert_work(store: Store, log: EventLog, posting: Posting, settings: Setting
         reader=lambda: closing(open_log(settings.log)),
         find=OnTables(),
         messages=posting,
+        announce=announcer,
     )
 
 

@@ -23,7 +23,7 @@ from coupon_ledger.delivery.deliverer import Deliverer
 from coupon_ledger.delivery.messages import AlertMessage, Item, MessageKind
 from coupon_ledger.delivery.queue import ChannelState, Followed, MessageQueue
 from coupon_ledger.ledger.alert_evidence import values_in
-from coupon_ledger.ledger.alert_problems import FILE_RULE, RULES_FILE, said_of_file
+from coupon_ledger.ledger.alert_problems import FILE_RULE, RULES_FILE, said_in
 from coupon_ledger.ledger.alert_routing import Message
 from coupon_ledger.ledger.alert_state import Alert, rank
 from coupon_ledger.ledger.plain import instant
@@ -51,6 +51,8 @@ _SEVERITY: Final[Mapping[str, Severity]] = {
     "info": "info",
 }
 _MOST_ITEMS: Final = 20
+NO_CHANNEL: Final = note("no channel is known until the rules file is mended, so nobody is told of alerts")
+"""Channels are not stored, since they have secrets: after a start with a file that cannot be read, there are none."""
 _LANGUAGES: Final[tuple[Literal["en", "zh"], ...]] = ("en", "zh")
 
 
@@ -83,7 +85,8 @@ class Posting:
         elif self._channels or self._file.exists():
             queue = MessageQueue(self._file)
             self._opened = queue, Deliverer(queue, self._channels)
-        return [problem.note() for problem in problems]
+        unknown = [] if file.whole or self._channels else [NO_CHANNEL]
+        return [*unknown, *(problem.note() for problem in problems)]
 
     def channels(self) -> Mapping[str, How]:
         if self._opened is not None and time.monotonic() >= self._look_at:
@@ -185,20 +188,23 @@ def summary_of(alert: Alert, rule: Rule | None, zone: str = "UTC") -> dict[str, 
         aware = when if when.tzinfo else when.replace(tzinfo=UTC)
         return f"{aware.astimezone(at):%Y-%m-%d %H:%M}"
 
-    return {
-        lang: render(summary(rule, lang), rule, values, Reader(lang, written, personal=True)) for lang in _LANGUAGES
-    }
+    def said(lang: str) -> str:
+        error = said_in(values, values.get("error"))
+        own = {"error": Speaker(lang).say(error)} if isinstance(error, Note) else {}
+        return render(summary(rule, lang), rule, values | own, Reader(lang, written, personal=True))
+
+    return {lang: said(lang) for lang in _LANGUAGES}
 
 
 def _of_problem(alert: Alert) -> Note:
     if not is_problem(alert):
         return note("{rule}: {value}", rule=alert.rule, value=alert.value)
-    problem = said_of_file(alert.evidence, alert.problem)
+    problem = said_in(alert.evidence, alert.problem)
     if alert.rule == FILE_RULE:
         return note("the rules file has a problem: {problem}", problem=problem)
     if dict(alert.labels) == RULES_FILE:
         return note("the rules file is wrong about {rule}: {problem}", rule=alert.rule, problem=problem)
-    return note("rule {rule} cannot be evaluated: {problem}", rule=alert.rule, problem=alert.problem)
+    return note("rule {rule} cannot be evaluated: {problem}", rule=alert.rule, problem=problem)
 
 
 def values_of(alert: Alert, rule: Rule) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from coupon_ledger.ledger.alert_evidence import values_in
-from coupon_ledger.ledger.alert_problems import FILE_RULE, RULES_FILE, said_of_file
+from coupon_ledger.ledger.alert_problems import EVALUATION, FILE_RULE, RULES_FILE, said_in
 from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.reports.labels import label, say, text_of, word
@@ -75,8 +75,17 @@ def description(row: Row, stakes: Iterable[Row]) -> str | None:
     return None if rule is None or template is None else _rendered(template, rule, row, list(stakes))
 
 
+def unnamed(row: Row) -> str | None:
+    """That not all users of a linked group are known, if so: those are missing in every number and list."""
+    rule, users = rule_of(row), values_in(_evidence(row)).get("users")
+    if rule is None or rule.expr.kind != "linked" or not isinstance(users, int) or users <= (row["users"] or 0):
+        return None
+    return say("only {n:count} of the {all:count} users of this group can be named: the others are in none of these"
+               " numbers, and no action reaches them", n=row["users"] or 0, all=users)  # fmt: skip
+
+
 def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
-    why = printable(row["problem"] or say("no reason is recorded"))
+    why = _why(_evidence(row), row["problem"]) or say("no reason is recorded")
     if key_of(row) == RULES_FILE:
         return text_of(_of_file(row, rule))
     if row["status"] == "no_data":
@@ -88,11 +97,17 @@ def _found(row: Row, rule: Rule | None, stakes: list[Row]) -> str:
     return text_of(_fallback(row, rule))
 
 
+def _why(evidence: Mapping[str, Any], otherwise: str | None) -> str | None:
+    """Why a rule could not be evaluated."""
+    said = said_in(evidence, otherwise)
+    return printable(text_of(said) if isinstance(said, Note) else said or "") or None
+
+
 def _of_file(row: Row, rule: Rule | None) -> Note:
     """What the rules file is wrong about, and what goes on meanwhile."""
-    problem = said_of_file(_evidence(row), row["problem"])
+    problem = said_in(_evidence(row), row["problem"])
     if row["rule"] == FILE_RULE:
-        return note("the rules file has a problem, and what it cannot say goes on as before: {problem}",
+        return note("the rules file has a problem: {problem}; rules that it does not say go on as before",
                     problem=problem)  # fmt: skip
     if rule is None:
         return note("the rules file is wrong about {rule}, which is not judged: {problem}", rule=row["rule"],
@@ -141,6 +156,7 @@ def values_of(row: Row, rule: Rule, stakes: list[Row]) -> dict[str, Any]:
         "money": money,
         "currency": money[1] if money else None,
     }
+    known["error"] = _why(evidence, known.get("error"))
     known.setdefault("count", row["measured"] if rule.expr.kind in ("violation", "velocity") else row["events"])
     known.setdefault("distinct", row["measured"])
     return known
@@ -266,12 +282,25 @@ def what_to_do(row: Row, life: Iterable[Row], states: Iterable[Row]) -> Iterator
         yield say("see all problems of the file: `coupon-ledger alerts rules check {file}`", file=file)
         yield say("mend the file and save it; it is read again within seconds, and this alert closes by itself")
         return
+    failed = _failed(row)
+    if is_open and failed is not None:
+        yield say("see the rule as the file has it: `coupon-ledger alerts rules show {rule}`", rule=printable(failed))
+        yield say("mend it and save the file; this alert closes by itself once the rule can be evaluated")
+        return
     yield from _left_of_action(rule, short, {event["action"] for event in _taken(life)}, states)
     if not is_open and row["outcome"] is None:
         yield say("say whether it was right: `coupon-ledger alerts resolve {alert} --true` or --false", alert=short)
     if is_open and row["status"] != "pending":
         yield say("when it is settled: `coupon-ledger alerts resolve {alert} --true --saved AMOUNT CURRENCY`, or"
                   " --false if nothing was wrong", alert=short)  # fmt: skip
+
+
+def _failed(row: Row) -> str | None:
+    """The rule that could not be evaluated, if the alert is about that."""
+    if key_of(row) == EVALUATION:
+        return str(row["rule"])
+    failed = values_in(_evidence(row)).get("failed")
+    return failed if isinstance(failed, str) else None
 
 
 def _left_of_action(rule: Rule | None, short: str, taken: set[str], states: Iterable[Row]) -> Iterator[str]:

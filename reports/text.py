@@ -16,3 +16,8 @@ def printable(text: str) -> str:
 def text_width(text: str) -> int:
     """The width of the text in columns of a terminal. Wide characters take two columns."""
     return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def middle_cut(text: str, width: int) -> str:
+    """The text, without its middle if it is wider than `width` columns: ids often differ at their ends alone."""
+    return text if text_width(text) <= width else f"{text[: (width - 1) // 2]}…{text[-(width // 2) :]}"

@@ -3,6 +3,7 @@ accounts goes unseen; if batches matter, a rebuild tells another story than the 
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import datetime
 from typing import Any
@@ -16,8 +17,11 @@ from pydantic import ValidationError
 
 from coupon_ledger.ledger.lifecycle import Delivery
 from coupon_ledger.projections.alerts import linked
+from coupon_ledger.projections.alerts.in_force import stored
 from coupon_ledger.projections.alerts.linked_groups import components
+from coupon_ledger.projections.alerts.linked_members import members
 from coupon_ledger.projections.alerts.rules import Rule
+from coupon_ledger.projections.store import Store
 from tests.alert_worlds import (
     Found,
     Life,
@@ -160,6 +164,39 @@ def test_episodes_are_those_of_the_model_whatever_the_batches(
         ):
             assert consumed(store, world, batches, random_) == episodes
             assert details_in(store) == details
+
+
+def _truth(store: Store) -> dict[str, tuple[Rule, Any, Any, list[str]]]:
+    """By episode: the rule, the episode's first and last instants, and the users of its group."""
+    rules = {one.rule.name: one.rule for one in stored(store)}
+    rows = store.rows("SELECT episode_id, rule, opened_at, last_true_at, details FROM alert_episodes")
+    return {
+        episode: (rules[name], opened, last, sorted(user for user, _ in json.loads(details)["first_users"]))
+        for episode, name, opened, last, details in rows
+    }
+
+
+@pytest.mark.long
+@examples(6)
+@given(world=worlds(), seed=st.integers(0, 2**32))
+def test_all_users_of_a_group_are_found_again_when_few_are_named(
+    world: World, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Else `act` revokes the coupons of the first fifty users of a ring, or of bystanders."""
+    with scratch_store(tmp_path_factory.mktemp("all_named")) as store:
+        consumed(store, world, [world.deliveries], random.Random(seed))
+        truth = _truth(store)
+    with (
+        patch.object(linked, "_SHOWN", 1),
+        scratch_store(tmp_path_factory.mktemp("one_named")) as store,
+    ):
+        consumed(store, world, [world.deliveries], random.Random(seed))
+        details = dict(store.rows("SELECT episode_id, details FROM alert_episodes"))
+        assert details.keys() == truth.keys()
+        for episode, (of, opened, last, users) in truth.items():
+            said = json.loads(details[episode])
+            found = members(store, of, said, opened, last)
+            assert found == users
 
 
 def test_the_model_finds_something() -> None:

@@ -31,7 +31,7 @@ from coupon_ledger.delivery.queue import DEAD_AFTER, MessageQueue
 from coupon_ledger.ledger import alert_events, operations
 from coupon_ledger.ledger.alert_book import AlertBook
 from coupon_ledger.ledger.alert_commands import Acknowledge, Resolve
-from coupon_ledger.ledger.alert_problems import said_of_file
+from coupon_ledger.ledger.alert_problems import said_in
 from coupon_ledger.ledger.alert_routing import Message
 from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.topics import ALERTS
@@ -428,7 +428,7 @@ def test_the_alert_about_the_file_says_what_is_wrong_now_and_ends_with_it(place:
     assert [e.alert_id for e in told(place.log, "resolved")] == [first.alert_id, second.alert_id]
     evidence = second.details["evidence"]
     assert isinstance(evidence, dict) and evidence["file"] == str(place.rules)
-    said = said_of_file(evidence, None)
+    said = said_in(evidence, None)
     assert isinstance(said, Note) and "不是整数" in Speaker("zh").say(said) and "第 7 行" in Speaker("zh").say(said)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -24,12 +24,11 @@ from coupon_ledger.ledger.errors import CommandRefused
 from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
-from coupon_ledger.reports.alerts import ACTIONS, key_in_words, key_of, rule_of
+from coupon_ledger.reports.alerts import ACTIONS, key_in_words, key_of, rule_of, unnamed
 from coupon_ledger.reports.labels import say
 from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
-    from coupon_ledger.ledger.alert_events import AlertEvent
     from coupon_ledger.ledger.alert_state import Alert
     from coupon_ledger.questions.registry import Source
 
@@ -101,11 +100,16 @@ def act(
             print_row(_for_machines(plan, yes), output)
         else:
             _show(situation, plan)
-        if yes:
-            _take(here, known, plan, done)
+        missing = unnamed(situation.row)
+        if missing is not None:
+            warn("{words}", words=missing)
+        first = _take(here, known, plan, done) if yes else None
         if output == "table":
             for sentence in _sentences(known, plan, yes):
                 echo_wrapped(sentence)
+        if first is not None:
+            warn("{who} took the same action at {at:instant}, before you; the events bear that name and reason",
+                 who=first.operator, at=first.at.replace(microsecond=0))  # fmt: skip
         if situation.behind is not None:
             warn("the data's clock stands at {clock:instant}; an action happens now, so it moves the clock on by"
                  " {days:count} day{days:s}: coupons expire, and rules take the time between for silence",
@@ -150,27 +154,13 @@ def _plan(
             return situation, actions.revoking(row, situation.coupons, before, done), done
         name = actions.campaign_of(row, situation.coupons, campaign)
         situation.campaign, situation.states = _campaign(snapshot, name)
-        mine = [d for d in before if _is_about(here.recorded, d, alert, name)]
+        mine = actions.done_before(here.recorded, alert.alert_id, chosen, name)
         return situation, actions.unpublishing(row, name, situation.campaign, mine, done), done
 
 
 def _data_clock(source: Source) -> datetime | None:
     clock = source.ask("summary").as_of.data_clock
     return None if clock is None else clock.replace(tzinfo=UTC)
-
-
-def _is_about(recorded: Iterable[AlertEvent], done: Done, alert: Alert, campaign: str) -> bool:
-    """Whether the earlier action was about this campaign."""
-    effects = [e.details.get("effect") for e in recorded if e.type == "acted" and e.alert_id == alert.alert_id]
-    named = [e for e in effects if isinstance(e, dict) and e.get("campaign") == campaign]
-    return any(_same_instant(e.get("at"), done.at) for e in named)
-
-
-def _same_instant(text: object, at: datetime) -> bool:
-    try:
-        return isinstance(text, str) and datetime.fromisoformat(text) == at
-    except (ValueError, TypeError):
-        return False
 
 
 def _of_rule(row: Row) -> str:
@@ -262,29 +252,17 @@ def _sentences(alert: Alert, plan: Plan, taken: bool) -> Iterator[str]:
 # ── Doing it ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _take(here: Desk, alert: Alert, plan: Plan, done: Done) -> None:
+def _take(here: Desk, alert: Alert, plan: Plan, done: Done) -> Done | None:
     """Append the action to the alert's life first, then its events. If this is interrupted between the two, taking the
-    action again appends the same events. If several operators take it at the same moment, each appends the events of
-    the one who was recorded first."""
-    fresh = plan.fresh
+    action again appends the same events. Returns who was recorded first, if others took it at the same moment."""
+    fresh, first = plan.fresh, done
     if fresh:
         _record(here, alert, plan.action, {**plan.effect, "events": len(fresh)}, done)
-        first = _first_since(here, alert, plan)
-        fresh = [actions.as_done(event, first) for event in fresh]
+        first, fresh = actions.as_first(plan, alert.alert_id, here.since())
     events = actions.records(plan, [*plan.again, *fresh])
     if events:
         here.log.append(events)
-
-
-def _first_since(here: Desk, alert: Alert, plan: Plan) -> Done:
-    """The first such action on the alert since this command read the log: its own or that of another operator."""
-    from coupon_ledger.ledger.alert_events import read
-
-    known = {event.event_id for event in here.recorded}
-    since = [one.event for one in read(here.log)[0] if one.event.event_id not in known]
-    before = actions.done_before(since, alert.alert_id, plan.action)
-    campaign = plan.effect.get("campaign")
-    return next(done for done in before if campaign is None or _is_about(since, done, alert, campaign))
+    return None if first.operator == done.operator else first
 
 
 def _record(here: Desk, alert: Alert, action: str, effect: Mapping[str, Any], done: Done) -> None:

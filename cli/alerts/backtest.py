@@ -13,8 +13,9 @@ from coupon_ledger.cli.asking import together
 from coupon_ledger.cli.options import LOG, instant_option, output_option, settings_options
 from coupon_ledger.cli.output import print_rows
 from coupon_ledger.cli.tables import warn
-from coupon_ledger.ledger.errors import alike
+from coupon_ledger.cli.usage import Misused
 from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import note
 from coupon_ledger.questions.backtest.parameters import BacktestOf
 from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.alerts import key_in_words
@@ -77,7 +78,7 @@ def backtest(
     from coupon_ledger.questions.backtest import comparison
 
     if window["from"] and window["to"] and window["to"] < window["from"]:
-        raise click.UsageError("--to is before --from; a period ends after it begins")
+        raise Misused(note("--to is before --from; a period ends after it begins"))
     known = comparison.read_faults(labels) if labels else []
     period = {"since": window["from"], "until": window["to"], "clock": window["clock"]}
     rules = _rules(settings, file, names)
@@ -143,7 +144,7 @@ def _rules(settings: Settings, file: Path | None, names: Sequence[str]) -> list[
         warn(f"{problem.file}:{problem.line}: {text_of(problem.said)}")
     rules = loaded.rule_set.in_force()
     if unknown := sorted(set(names) - {rule.name for rule in rules}):
-        raise click.UsageError(f"no rule {unknown[0]}; `coupon-ledger alerts rules list` shows them")
+        raise Misused(note("no alert rule {name}; `coupon-ledger alerts rules list` shows them", name=unknown[0]))
     return [rule for rule in rules if not names or rule.name in names]
 
 
@@ -171,24 +172,30 @@ def _variants(rules: Sequence[Rule], sweep: str) -> Iterator[tuple[str, Rule]]:
     from pydantic import ValidationError
 
     from coupon_ledger.projections.alerts.rules import Rule as Model
+    from coupon_ledger.projections.alerts.troubles import NO_SINGLE_VALUE, no_rule, own_field, said_of
 
     place, equals, values = sweep.partition("=")
     name, dot, field = place.rpartition(".")
     rule = next((rule for rule in rules if rule.name == name), None)
-    if not (equals and dot and values) or rule is None:
-        raise click.UsageError(
-            f"--sweep {sweep}: name a rule that is tried, a field and values: device_farm.at_least=3,5"
+    if not (equals and dot and values):
+        raise Misused(
+            note("--sweep {sweep}: name a rule, a field and values, such as device_farm.at_least=3,5", sweep=sweep)
         )
+    if rule is None:
+        why = no_rule(name, [rule.name for rule in rules])
+        raise Misused(note("--sweep {sweep}: {why}", sweep=sweep, why=why))
     known = list(type(rule.expr).model_fields)
     if field not in known:
-        close = alike([field], known)
-        meant = f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known)}"
-        raise click.UsageError(f"--sweep {sweep}: rules of kind {rule.expr.kind} have no field {field!r}{meant}")
-    for value in values.split(","):
+        raise Misused(note("--sweep {sweep}: {why}", sweep=sweep, why=own_field(field, known)))
+    for value in map(str.strip, values.split(",")):
         content = rule.model_copy(update={"action": None}).as_json()  # its proof is of another condition
-        content["expr"] = {**content["expr"], field: value.strip()}
+        content["expr"] = {**content["expr"], field: value}
         try:
-            yield value.strip(), Model.model_validate(content)
+            yield value, Model.model_validate(content)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise click.UsageError(f"--sweep {field}={value}: {first['msg']}") from error
+            single = field != "kind" and error.errors()[0]["type"] not in NO_SINGLE_VALUE
+            why = said_of(error) if single else note(
+                "{field} cannot be swept, since it has no single value; change it in a file, and try that with --rules",
+                field=field,
+            )  # fmt: skip
+            raise Misused(note("--sweep {place}: {why}", place=place, why=why)) from error

@@ -6,7 +6,7 @@ happened and what happens next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from coupon_ledger.cli.alerts import meanwhile
 from coupon_ledger.cli.alerts.options import by_options, end_of, now, operator_name, short, until_options
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_rows
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from coupon_ledger.ledger.alert_missed import ReportMissed
     from coupon_ledger.ledger.alert_silences import Silence, SilenceState, Unsilence
     from coupon_ledger.ledger.alert_state import Alert
-    from coupon_ledger.ledger.log import EventLog
+    from coupon_ledger.ledger.log import EventLog, TopicPartition
 
 
 _WRITTEN: Final = {"operator": "--by", "assignee": "PERSON", "note": "--why"}
@@ -41,11 +42,13 @@ _WRITTEN: Final = {"operator": "--by", "assignee": "PERSON", "note": "--why"}
 
 @dataclass
 class Desk:
-    """The alerts as the log tells of them, and the log to which what people do is appended. `recorded`: all events."""
+    """The alerts as the log tells of them, and the log to which what people do is appended. `recorded`: all events up
+    to `positions`."""
 
     log: EventLog
     book: AlertBook
     recorded: list[AlertEvent]
+    positions: Mapping[TopicPartition, int]
 
     def alert(self, beginning: str) -> Alert:
         """The alert whose id is or begins so. Raises `UnknownAlert`, and `WrongQuestion` if there are several."""
@@ -65,6 +68,12 @@ class Desk:
         events = self.book.decide(command)
         self.append(events)
         return events
+
+    def since(self) -> list[AlertEvent]:
+        """The events that the log has after `recorded`: what this command and others appended, in order."""
+        from coupon_ledger.ledger.alert_events import read
+
+        return [one.event for one in read(self.log, self.positions)[0]]
 
     def append(self, events: Iterable[AlertEvent]) -> None:
         from coupon_ledger.ledger.alert_events import record_of
@@ -96,8 +105,9 @@ def desk(settings: Settings) -> Iterator[Desk]:
     from coupon_ledger.ledger.alert_events import read
 
     with appending(settings) as log:
-        recorded = [one.event for one in read(log)[0]]
-        yield Desk(log, AlertBook(recorded), recorded)
+        events, positions = read(log)
+        recorded = [one.event for one in events]
+        yield Desk(log, AlertBook(recorded), recorded, positions)
 
 
 def say_what_happened(events: list[AlertEvent], output: str, *sentences: str) -> None:
@@ -143,6 +153,12 @@ def ack(
     with desk(settings) as here:
         known = here.alert(alert)
         events = here.do(Acknowledge(alert_id=known.alert_id, operator=who, now=at, until=ends, note=why))
+        course = meanwhile.course_of(here, known, events)
+    lost = meanwhile.lost_alert(course)
+    if lost is not None:
+        say_what_happened(events, output)
+        warn(lost.template, **lost.values)
+        return
     taken = say("{who} has taken alert {alert} ({rule}: {key})", who=who, **_named(known))
     if ends is None:
         then = say("messages about it stop until it is over; `coupon-ledger alerts resolve {alert}` closes it",
@@ -150,7 +166,7 @@ def ack(
     else:
         then = say("messages about it stop until {until:instant}; if it is not settled by then, people are told again",
                    until=_second(ends))  # fmt: skip
-    say_what_happened(events, output, taken, then)
+    say_what_happened(events, output, taken, *meanwhile.taken_over(course, who), then)
 
 
 @click.command()
@@ -255,27 +271,30 @@ def resolve(
                           saved_minor=minor, currency=currency, note=why)  # fmt: skip
         says_more = (outcome, None, None) != (known.outcome, minor, why)
         events = here.do(command) if says_more or known.phase != "resolved" else []
-        after = here.book.alerts[known.alert_id]
-    say_what_happened(events, output, *_resolved(known, after, events))
+        course = meanwhile.course_of(here, known, events)
+    say_what_happened(events, output, *_resolved(course, events), *meanwhile.judged_before(course, who))
+    otherwise = meanwhile.judged_otherwise(course, outcome)
+    if otherwise is not None:
+        warn(otherwise.template, **otherwise.values)
 
 
-def _resolved(before: Alert, after: Alert, events: list[AlertEvent]) -> Iterator[str]:
-    named = _named(before)
+def _resolved(course: meanwhile.Course, events: list[AlertEvent]) -> Iterator[str]:
+    before, named = course.before, _named(course.before)
     if not events:
         yield say("alert {alert} is closed already, as {outcome:word}; nothing changed", alert=named["alert"],
                   outcome=before.outcome)  # fmt: skip
         return
     if before.phase != "resolved":
-        yield say("alert {alert} ({rule}: {key}) is closed, as {outcome:word}", outcome=after.outcome, **named)
+        yield say("alert {alert} ({rule}: {key}) is closed, as {outcome:word}", outcome=events[-1].outcome, **named)
     elif before.outcome is None:
         yield say("alert {alert} ({rule}: {key}) was closed already; it now counts as {outcome:word}",
-                  outcome=after.outcome, **named)  # fmt: skip
-    elif before.outcome == after.outcome:
+                  outcome=events[-1].outcome, **named)  # fmt: skip
+    elif before.outcome == events[-1].outcome:
         yield say("alert {alert} was closed already, as {outcome:word}; this is added to it", alert=named["alert"],
                   outcome=before.outcome)  # fmt: skip
     else:
         yield say("alert {alert} was closed as {before:word}; it now counts as {outcome:word}", alert=named["alert"],
-                  before=before.outcome, outcome=after.outcome)  # fmt: skip
+                  before=before.outcome, outcome=events[-1].outcome)  # fmt: skip
     if events[-1].saved_minor is not None:
         yield say("saved: {money:money}", money=(events[-1].saved_minor, events[-1].currency))
     yield say("if it begins again, a new alert is opened; `coupon-ledger alerts stats --rule {rule}` shows how good the"

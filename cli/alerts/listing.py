@@ -27,7 +27,7 @@ from coupon_ledger.questions.alerts.parameters import (
 from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.alerts import key_in_words
 from coupon_ledger.reports.labels import label, say, shown, word
-from coupon_ledger.reports.text import Row, text_width
+from coupon_ledger.reports.text import Row, middle_cut
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -107,13 +107,8 @@ def _for_people(row: Row) -> Row:
     if view().wide:
         return {**row, "key": key_in_words(key)}
     room = _VALUE if len(key) == 1 else _VALUE // 2 + 2
-    named = key_in_words({name: _middle_cut(value, room) for name, value in key.items()})
+    named = key_in_words({name: middle_cut(value, room) for name, value in key.items()})
     return {**row, "key": cut(named, _KEY)}
-
-
-def _middle_cut(value: str, width: int) -> str:
-    """The value, without its middle if it is long: ids often differ at their ends alone."""
-    return value if text_width(value) <= width else f"{value[: (width - 1) // 2]}…{value[-(width // 2) :]}"
 
 
 def _group_for_people(row: Row, by: str) -> Row:

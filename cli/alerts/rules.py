@@ -10,6 +10,7 @@ import click
 from coupon_ledger.cli.alerts.problems import line_of, row_of
 from coupon_ledger.cli.options import output_option, settings_options
 from coupon_ledger.cli.output import print_row, print_rows
+from coupon_ledger.cli.tables import echo_wrapped
 from coupon_ledger.cli.terminal import visible
 from coupon_ledger.ledger.errors import OffendersFound, UnknownRule, alike
 from coupon_ledger.ledger.settings import Settings
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from coupon_ledger.projections.alerts.rules_file import Loaded
     from coupon_ledger.projections.alerts.text_file import Problem
 
-_COLUMNS: Final = ("rule", "severity", "rule_kind", "group", "enabled", "origin")
+_COLUMNS: Final = ("rule", "severity", "rule_kind", "group", "rule_state", "origin")
 
 
 @click.group()
@@ -36,21 +37,37 @@ def rules() -> None:
 
 
 @rules.command("list")
-@settings_options("alert-rules")
+@settings_options("alert-rules", "database")
 @output_option
 def list_(settings: Settings, output: str) -> None:
-    """List the rules that apply, with where each comes from. Problems of the file go to standard error.
+    """List the rules in force, and those of the file that are not, with where each comes from.
+
+    The consumer puts the rules of the file in force. While the file has a mistake, the rules that it is about stay in
+    force as they were. Problems of the file go to standard error.
 
     \b
     coupon-ledger alerts rules list
     coupon-ledger alerts rules list --alert-rules rules.yaml --output json
     """
+    from coupon_ledger.cli.alerts.rules_in_force import beside_the_file, differences, rules_in_force
+
     loaded = _loaded(settings)
-    print_rows(
-        ({**_row(rule, loaded, settings), "version": rule.version} for rule in loaded.rule_set.rules),
-        output,
-        _COLUMNS if output == "table" else None,
+    listed = beside_the_file(loaded, rules_in_force(settings, output))
+    filed = {rule.name: rule.version for rule in loaded.rule_set.rules} if loaded.readable else {}
+    rows = (
+        {
+            **_row(one.rule, loaded, settings),
+            "rule_state": one.state,
+            "in_force_since": one.since,
+            "version": one.rule.version,
+            "version_of_file": filed.get(one.rule.name),
+        }
+        for one in listed
     )
+    print_rows(rows, output, _COLUMNS if output == "table" else None)
+    if output == "table":
+        for sentence in differences(loaded, listed, used=settings.has_alerts):
+            echo_wrapped(sentence)
 
 
 @rules.command()
@@ -152,12 +169,22 @@ def _loaded(settings: Settings) -> Loaded:
 
 
 def _row(rule: Rule, loaded: Loaded, settings: Settings) -> Row:
-    line = loaded.lines.get(rule.name)
     return {
         "rule": rule.name,
         "severity": rule.severity,
         "rule_kind": rule.expr.kind,
         "group": rule.group,
         "enabled": rule.enabled,
-        "origin": text_of(note("the defaults")) if line is None else f"{settings.alert_rules}:{line}",
+        "origin": _origin(rule, loaded, settings),
     }
+
+
+def _origin(rule: Rule, loaded: Loaded, settings: Settings) -> str | None:
+    """Where the rule comes from; None if the file has it no more, or cannot be read."""
+    from coupon_ledger.projections.alerts.rules_file import defaults
+
+    if rule.name in loaded.lines:
+        return f"{settings.alert_rules}:{loaded.lines[rule.name]}"
+    filed = loaded.rule_set.rules if loaded.readable else ()
+    is_default = any(rule.name == one.name for one in filed) or rule in defaults().rules
+    return text_of(note("the defaults")) if is_default else None

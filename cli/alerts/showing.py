@@ -18,7 +18,15 @@ from coupon_ledger.cli.options import output_option, past_options, settings_opti
 from coupon_ledger.cli.output import LIKE_ANY, Fit, print_frames, print_row
 from coupon_ledger.cli.tables import echo_wrapped, print_fields
 from coupon_ledger.ledger.settings import Settings
-from coupon_ledger.reports.alerts import description, key_in_words, key_of, what_happened, what_to_do, what_was_done
+from coupon_ledger.reports.alerts import (
+    description,
+    key_in_words,
+    key_of,
+    unnamed,
+    what_happened,
+    what_to_do,
+    what_was_done,
+)
 from coupon_ledger.reports.labels import figure, label_of_texts, say, word
 from coupon_ledger.reports.text import Row, printable
 from coupon_ledger.reports.view import View, showing
@@ -32,6 +40,8 @@ _ABOVE: Final = frozenset(
     " currency seen file said".split()
 )
 """Names in the evidence of what is shown anyway: as the alert's own values, or as what is behind it."""
+_SAID_ABOVE: Final = frozenset({"failed", "error", "said"})
+"""Names in the details of what the first sentence says."""
 _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _MESSAGES: Final = ("notified", "not_notified")
 _COLUMNS: Final = {
@@ -89,8 +99,8 @@ def _print(row: Row, lists: dict[str, pl.DataFrame]) -> None:
     for sentence in what_happened(row, stakes):
         echo_wrapped(sentence)
     more = description(row, stakes)
-    if more:
-        echo_wrapped(more)
+    for aside in filter(None, (more, unnamed(row))):
+        echo_wrapped(aside)
     click.echo("")
     print_fields(_fields(row))
     tables = {name: table.to_dicts() for name, table in lists.items()}
@@ -146,7 +156,7 @@ def _print_evidence(row: Row) -> None:
     tables = {name: value for name, value in evidence.items() if _are_rows(value)}
     values = {name: _evident(value) for name, value in evidence.items() if name not in tables}
     values = {name: value for name, value in values.items() if value is not None}
-    if evidence:
+    if values or tables:
         click.echo("\n" + label_of_texts("evidence"))
     if values:
         print_fields(values)
@@ -163,7 +173,8 @@ def _are_rows(value: Any) -> bool:
 def _evident(value: Any) -> Any:
     """A value of the evidence for people: an instant in the reader's zone, to the second."""
     if isinstance(value, dict):
-        return figure_of(value)
+        shown = {name: one for name, one in value.items() if name not in _SAID_ABOVE}
+        return figure_of(shown) if shown else None
     if isinstance(value, list):
         return _pairs(value) if value else None
     if isinstance(value, str) and _INSTANT.fullmatch(value):

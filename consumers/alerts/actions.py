@@ -50,16 +50,21 @@ class Plan:
     effect: dict[str, Any] = field(default_factory=dict)
 
 
-def done_before(recorded: Iterable[AlertEvent], alert_id: str, action: str) -> list[Done]:
-    """When this action was really taken on the alert, the earliest first."""
+def done_before(recorded: Iterable[AlertEvent], alert_id: str, action: str, campaign: str | None = None) -> list[Done]:
+    """When this action was really taken on the alert, the earliest first. `campaign`: only on this campaign."""
     acted = [e for e in recorded if e.type == "acted" and e.alert_id == alert_id and e.action == action]
     real = [e for e in acted if e.details.get("dry") is not True]
-    return [Done(e.data_at or _at(e) or e.occurred_at, e.operator or SOURCE, e.note or "") for e in real]
+    about = [e for e in real if campaign is None or _effect(e).get("campaign") == campaign]
+    return [Done(e.data_at or _at(e) or e.occurred_at, e.operator or SOURCE, e.note or "") for e in about]
+
+
+def _effect(event: AlertEvent) -> Mapping[str, Any]:
+    effect = event.details.get("effect")
+    return effect if isinstance(effect, dict) else {}
 
 
 def _at(event: AlertEvent) -> datetime | None:
-    effect = event.details.get("effect")
-    at = effect.get("at") if isinstance(effect, dict) else None
+    at = _effect(event).get("at")
     try:
         return datetime.fromisoformat(at) if isinstance(at, str) else None
     except ValueError:
@@ -160,6 +165,14 @@ def _states(coupons: Iterable[Row]) -> dict[str, int]:
     for coupon in coupons:
         counts[coupon["state"]] = counts.get(coupon["state"], 0) + 1
     return counts
+
+
+def as_first(plan: Plan, alert_id: str, since: Iterable[AlertEvent]) -> tuple[Done, list[Row]]:
+    """The new events of a plan whose action is recorded, and whose action they belong to: if several took it at the
+    same moment, all append the events of the one who was recorded first. `since`: the events about the alert since the
+    plan was made, in the order of recording."""
+    first = done_before(since, alert_id, plan.action, plan.effect.get("campaign"))[0]
+    return first, [as_done(event, first) for event in plan.fresh]
 
 
 def records(plan: Plan, events: Iterable[Row]) -> list[Record]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from coupon_ledger.ledger.words import Note, note, of_error
 from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import ASKED, SETTLED, Health, Rule, Sql
 from coupon_ledger.projections.connection import Cursor, Reading
@@ -30,7 +31,8 @@ _logger = logging.getLogger(__name__)
 class Moment:
     """When a rule is asked, and what the tables do not say. `now`: by the wall clock; `clock`: by the data's; both
     aware, in UTC. `clock` is None before the first event. `lag_records`: how many records of the log wait; `lag_s`: for
-    how long, in seconds. `dead_channels`, `failing_rules`: by name, how often in a row they have failed."""
+    how long, in seconds. `dead_channels`, `failing_rules`: by name, how often in a row they have failed.
+    `problems`: why the failing rules failed."""
 
     now: datetime
     clock: datetime | None
@@ -38,6 +40,7 @@ class Moment:
     lag_records: int = 0
     dead_channels: Mapping[str, int] = field(default_factory=dict)
     failing_rules: Mapping[str, int] = field(default_factory=dict)
+    problems: Mapping[str, Note] = field(default_factory=dict)
 
 
 Find = Callable[[Cursor, Rule, Moment], Sequence[Offender]]
@@ -51,7 +54,7 @@ class Answer:
     rule: Rule
     at: datetime
     offenders: Sequence[Offender] = ()
-    problem: str | None = None
+    problem: Note | None = None
 
 
 def follows_the_wall_clock(rule: Rule) -> bool:
@@ -59,11 +62,12 @@ def follows_the_wall_clock(rule: Rule) -> bool:
 
 
 class Asked:
-    """Asks the rules on the tables with `find`; None: asks none. Use from one thread. `failures`: by the name of a
-    rule, how often in a row its evaluation has failed."""
+    """Asks the rules on the tables with `find`; None: asks none. Use from one thread. `failures`, `problems`: by the
+    name of a rule, how often in a row its evaluation has failed, and why."""
 
     def __init__(self, store: Store, find: Find | None) -> None:
         self.failures: dict[str, int] = {}
+        self.problems: dict[str, Note] = {}
         self._find = find
         self._cursor = store.cursor()
         self._pool = ThreadPoolExecutor(1, "alerts asked")
@@ -134,8 +138,10 @@ class Asked:
         self._rest_until = time.monotonic() + _RESTS * seconds
         if answer.problem is None:
             self.failures.pop(answer.rule.name, None)
+            self.problems.pop(answer.rule.name, None)
         else:
             self.failures[answer.rule.name] = self.failures.get(answer.rule.name, 0) + 1
+            self.problems[answer.rule.name] = answer.problem
         return answer
 
     def _ask(
@@ -156,9 +162,12 @@ class Asked:
             return Answer(rule, at, tuple(self._find(cursor, rule, moment)))
         except Exception as error:  # whatever a rule does, the others are asked
             if question.stopped is not None:
-                return Answer(rule, at, problem=f"took longer than {limit.total_seconds():g} s")
+                seconds = f"{limit.total_seconds():g}"
+                return Answer(rule, at, problem=note("it took longer than {seconds} s", seconds=seconds))
             _logger.warning("alert rule %s: %s", rule.name, error)
-            return Answer(rule, at, problem=str(error) or type(error).__name__)
+            return Answer(
+                rule, at, problem=of_error(error) if str(error) else note("{words}", words=type(error).__name__)
+            )
         finally:
             question.leave()
             cursor.end()

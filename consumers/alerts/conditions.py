@@ -10,9 +10,9 @@ from typing import Any, Final, Literal
 
 from coupon_ledger.ledger.alert_commands import Condition, Terms
 from coupon_ledger.ledger.alert_events import hash_of
-from coupon_ledger.ledger.alert_problems import EVALUATION, RULES_FILE
+from coupon_ledger.ledger.alert_problems import EVALUATION, RULES_FILE, said_in
 from coupon_ledger.ledger.alert_state import Alert
-from coupon_ledger.ledger.words import Note
+from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.alerts.episodes import SCHEMA
 from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import Rule
@@ -154,14 +154,22 @@ def of_offender(found: Offender, rule: Rule, current: Alert | None, at: datetime
     )
 
 
-def not_evaluated(rule: Rule, problem: str, now: datetime) -> Condition:
+def not_evaluated(rule: Rule, problem: Note, now: datetime) -> Condition:
     """The evaluation of a rule failed."""
-    return _problem("error", rule.name, EVALUATION, now, rule, problem)
+    return replace(
+        _problem("error", rule.name, EVALUATION, now, rule, str(problem)), evidence={"said": problem.dumps()}
+    )
 
 
 def evaluated(rule: Rule, now: datetime) -> Condition:
     """The evaluation of a rule worked."""
     return _problem("clear", rule.name, EVALUATION, now, rule)
+
+
+def problem_of(alert: Alert) -> Note:
+    """Why the rule of an alert cannot be evaluated."""
+    said = said_in(alert.evidence, alert.problem)
+    return said if isinstance(said, Note) else note("{words}", words=said or "")
 
 
 def is_problem(alert: Alert) -> bool:

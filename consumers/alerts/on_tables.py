@@ -25,5 +25,6 @@ class OnTables:
             lag_records=moment.lag_records,
             dead_channels=moment.dead_channels,
             failing_rules=moment.failing_rules,
+            problems=moment.problems,
         )
         return offenders_of(reading, rule, vitals, self._standing)

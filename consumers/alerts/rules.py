@@ -121,7 +121,7 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     if not loaded.readable and in_force.stored(store):
         return False
     wanted = {rule.name: rule for rule in loaded.rule_set.rules}
-    stay = _staying(loaded, before.keys() - wanted.keys()) & before.keys()
+    stay = staying(loaded, before.keys())
     if stay:
         old = Rules.stored(store).by_name
         wanted |= {name: old[name] for name in stay}
@@ -138,11 +138,15 @@ def put_in_force(store: Store, loaded: Loaded, path: Path | None) -> bool:
     return bool(changed)
 
 
-def _staying(loaded: Loaded, missing: Set[str]) -> set[str]:
-    """The names of the rules that stay in force as they were: those with a problem that leaves them out; and if a part
-    of the file could not be read, those that are `missing` in it, since they may stand there."""
+def staying(loaded: Loaded, before: Set[str]) -> set[str]:
+    """Of the rules in force (`before`, by name), those that stay as they were: those with a problem that leaves them
+    out; if a part of the file could not be read, those that are missing in it, since they may stand there; and all if
+    nothing could be read."""
+    if not loaded.readable:
+        return set(before)
+    missing = before - {rule.name for rule in loaded.rule_set.rules}
     wrong = {p.rule for p in loaded.problems if p.rule is not None and p.rule not in loaded.lines}
-    return wrong | (set(missing) if any(map(_hides_rules, loaded.problems)) else set())
+    return (wrong & before) | (missing if any(map(_hides_rules, loaded.problems)) else set())
 
 
 def _hides_rules(problem: Problem) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from coupon_ledger.consumers import outbox
-from coupon_ledger.consumers.alerts import automatic, book, conditions
+from coupon_ledger.consumers.alerts import book, conditions
 from coupon_ledger.consumers.alerts.asked import Asked, Find, Moment
+from coupon_ledger.consumers.alerts.automatic import Automatic
 from coupon_ledger.consumers.alerts.episodes import EpisodeWork
 from coupon_ledger.consumers.alerts.known import Clocks, Known
 from coupon_ledger.consumers.alerts.rules import Rules, RulesFile, problems_of, put_in_force
@@ -27,9 +28,10 @@ from coupon_ledger.consumers.alerts.tail import Opening, Tail
 from coupon_ledger.consumers.alerts.telling import Channel, Messages, NoMessages, Telling
 from coupon_ledger.consumers.runner import Boundary, Committed
 from coupon_ledger.ledger.alert_commands import NotDelivered
-from coupon_ledger.ledger.alert_events import fingerprint_of, record_of
+from coupon_ledger.ledger.alert_events import AlertEvent, fingerprint_of, record_of
 from coupon_ledger.ledger.alert_problems import EVALUATION, FILE_RULE, RULES_FILE
-from coupon_ledger.ledger.errors import LedgerError, QueueUnusable, StoreError, UnknownAlert
+from coupon_ledger.ledger.alert_state import Alert
+from coupon_ledger.ledger.errors import LedgerError, QueueUnusable, StoreError
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.ledger.words import Note
@@ -43,6 +45,8 @@ _RESTS: Final = 20.0
 _AGAIN_S: Final = 60.0
 _PATIENCE_S: Final = 60.0
 _DELIVERY_S: Final = 15.0
+_BEGINNINGS: Final = frozenset({"fired", "no_data", "error"})
+"""Events after which people must know of an alert."""
 _logger = logging.getLogger(__name__)
 
 
@@ -62,7 +66,9 @@ class AlertWork:
 
     `rules`: the rules file; None: the defaults. `reader`: opens the log for the thread that reads `coupon.alerts`; by
     default, that thread uses `log`, which must then stand two readers. `find`: evaluates the rules on the tables; None:
-    these are not evaluated. `messages`: closed by whoever made it. `figures`: for other threads, replaced as a whole.
+    these are not evaluated. `messages`: closed by whoever made it. `announce`: called in each round with the alerts
+    that have begun to stand since, mostly none, once that is in the log. `figures`: for other threads, replaced as a
+    whole.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class AlertWork:
         reader: Opening | None = None,
         find: Find | None = None,
         messages: Messages | None = None,
+        announce: Callable[[Sequence[Alert]], None] = lambda _: None,
         at_boundary: Boundary = lambda _: None,
     ) -> None:
         self.figures = Figures()
@@ -81,6 +88,7 @@ class AlertWork:
         self._log = log
         self._reader: Opening = reader or (lambda: nullcontext(log))
         self._file = RulesFile(rules)
+        self._announce = announce
         self._reached = at_boundary
         self._telling = Telling(messages or NoMessages())
         self._asked = Asked(store, find)
@@ -88,8 +96,6 @@ class AlertWork:
         self._pause_until = 0.0
         self._problems: dict[str, Note] | None = None
         self._tail: Tail | None = None
-        self._left: set[str] = set()
-        """Alerts whose action could not be taken without asking."""
         self._lag = 0
         self._newest: float | None = None
 
@@ -125,6 +131,7 @@ class AlertWork:
         self._synced = False
         self._tick_at = 0.0
         self._use_rules()
+        self._automatic = Automatic(self._store, self._known)
         self._read_to = book.positions(self._store)
         self._tail = Tail(self._reader, self._read_to)
 
@@ -183,6 +190,8 @@ class AlertWork:
         self._tick(at_once=True)
         self._flush()
         self._store_own(deadline)
+        self._automatic.complete()
+        self._flush()
 
     def _store_own(self, deadline: float) -> None:
         """Wait until what was appended has come back, so that whoever asks the database next knows of it."""
@@ -214,6 +223,7 @@ class AlertWork:
             self._synced = True
             self._episodes.look_at_all(_now())
         if self._synced:
+            self._automatic.complete()
             self._episodes.look(_now())
             self._take_answer()
             started = time.monotonic()
@@ -252,10 +262,12 @@ class AlertWork:
             self._reached("events stored")
             for event in fresh:
                 self._known.book.fold(event)
+                self._automatic.see(event)
 
     def _flush(self) -> None:
-        """Append what was decided. It is durable before it is appended."""
-        if self._known.made:
+        """Append what was decided, and announce which alerts fired. It is durable before it is appended."""
+        made: list[AlertEvent] = []
+        if self._known.made or self._known.records:
             made, self._known.made = self._known.made, []
             records, self._known.records = self._known.records, []
             with self._store.transaction():
@@ -263,6 +275,14 @@ class AlertWork:
             self._reached("alerts decided")
             self._delivery()
             self._reached("alerts appended")
+        self._announce(self._begun(made))
+
+    def _begun(self, made: Iterable[AlertEvent]) -> list[Alert]:
+        """The alerts that people must know of since these events."""
+        alerts = self._known.book.alerts
+        named = dict.fromkeys(event.alert_id or "" for event in made if event.type in _BEGINNINGS)
+        firing = {event.alert_id for event in made if event.type == "fired"}
+        return [alerts[i] for i in named if i in alerts and (i in firing or alerts[i].fired_at is None)]
 
     # ── Rules on the tables ──────────────────────────────────────────────────────────────────────────────────
 
@@ -295,8 +315,10 @@ class AlertWork:
     def _moment(self, now: datetime) -> Moment:
         lag_s = 0.0 if not self._lag or self._newest is None else max(0.0, time.time() - self._newest)
         dead = {name: c.failures for name, c in self._telling.messages.channels().items() if c.dead}
-        unwell = {a.rule: 1 for a in self._known.book.open_alerts() if a.labels == EVALUATION and a.phase == "error"}
-        return Moment(now, self._known.clocks.data, lag_s, self._lag, dead, unwell | self._asked.failures)
+        unwell = [a for a in self._known.book.open_alerts() if dict(a.labels) == EVALUATION and a.phase == "error"]
+        failing = dict.fromkeys((alert.rule for alert in unwell), 1) | self._asked.failures
+        problems = {a.rule: conditions.problem_of(a) for a in unwell} | self._asked.problems
+        return Moment(now, self._known.clocks.data, lag_s, self._lag, dead, failing, problems)
 
     def _look_at_problems(self, now: datetime) -> None:
         """What the rules file says wrong is an alert of the rule, until it is mended."""
@@ -317,30 +339,12 @@ class AlertWork:
         known.clocks = Clocks.read(self._store)
         known.note(known.book.tick(now, known.clock_of, lambda a: conditions.terms_of(known.rule_of(a))))
         self._look_at_problems(now)
-        self._act(now)
+        self._automatic.take(now)
         self._tell(now, at_once=at_once)
         self._episodes.go_on(now)
         self._asked.start(known.rules.by_name.values(), self._moment(now))
         counts = Counter((alert.rule, alert.severity) for alert in known.book.open_alerts())
         self.figures = Figures(counts, known.clocks.until, self._telling.messages.channels())
-
-    def _act(self, now: datetime) -> None:
-        """Take the actions that rules take by themselves. One that cannot be taken is left to people."""
-        known = self._known
-        for alert in known.book.open_alerts():
-            action = automatic.due(alert, known.rule_of(alert), now)
-            if action is None or alert.alert_id in self._left:
-                continue
-            try:
-                act, records = automatic.taken(self._store, alert, action, now, known.clocks.data)
-            except UnknownAlert:  # it comes back from the log in a moment
-                continue
-            except LedgerError as error:
-                _logger.warning("alerts: alert %s: its action is left to people: %s", alert.alert_id[:8], error)
-                self._left.add(alert.alert_id)
-                continue
-            known.decide(act)
-            known.records += records
 
     def _tell(self, now: datetime, *, at_once: bool) -> None:
         known = self._known

@@ -27,7 +27,7 @@ _COLUMN_BITS: Final = 28
 _NUMBER: Final = (1 << _COLUMN_BITS) - 1
 _SHOWN: Final = 50
 """How many users, values and hubs the details list."""
-_LATEST: Final = "latest_user"
+LATEST: Final = "latest_user"
 """The user of a group whose last event leaves the window last: a group goes on with the episode of this user."""
 _AT_ONCE: Final = 100_000
 """So many events are pending at most, so that none of the pieces takes long."""
@@ -39,14 +39,14 @@ class LinkedRules(Remade):
     """All linked rules in force, in sets that share a graph."""
 
     def __init__(self, rules: Iterable[tuple[Rule, Episodes]]) -> None:
-        self._graphs: dict[tuple[Any, ...], _Graph] = {}
+        self._graphs: dict[tuple[Any, ...], LinkedGraph] = {}
         for rule, episodes in rules:
             of = rule.expr
             assert isinstance(of, Linked)
             ticks = Ticks(micros_of(rule.every), micros_of(of.window))
             same = (frozenset(of.events), tuple(sorted(of.over)), of.hub_above, ticks)
             if same not in self._graphs:
-                self._graphs[same] = _Graph(*same)
+                self._graphs[same] = LinkedGraph(*same)
             self._graphs[same].rules.append((of, episodes))
 
     @property
@@ -70,7 +70,7 @@ class LinkedRules(Remade):
             graph.see(piece)
 
 
-class _Graph:
+class LinkedGraph:
     """The users and the values that they share. A key of `_edges` has the value's column and number, then the user's
     number."""
 
@@ -88,24 +88,24 @@ class _Graph:
         self._pending: list[pl.DataFrame] = []
 
     def warm_up(self, earlier: Released) -> None:
-        self._take(earlier)
-        self._join()
+        self.take(earlier)
+        self.join()
         self.move(int(earlier.clock[-1]) // self.ticks.every)
 
     def see(self, piece: Released) -> None:
         passed = Passed(piece, self.ticks.every)
-        self._take(piece)
+        self.take(piece)
         if sum(map(len, self._pending)) > _AT_ONCE:
-            self._join()
+            self.join()
         if passed.first <= passed.last:
-            self._join()
+            self.join()
             judge(self, passed.first, passed.last, passed)
             self.move(passed.last)
             self._forget()
         for _, episodes in self.rules:
             episodes.advance(int(piece.clock[-1]))
 
-    def _take(self, piece: Released) -> None:
+    def take(self, piece: Released) -> None:
         """Keep the events of the piece until a tick is passed, or they are many."""
         mask = piece.of_types(self._types) & piece.events["user_id"].is_not_null().to_numpy()
         rows, enters, leaves = self.ticks.of(piece, np.flatnonzero(mask))
@@ -113,7 +113,7 @@ class _Graph:
             events = piece.events[rows].select("user_id", *self._over)
             self._pending.append(events.with_columns(enters=pl.Series(enters), leaves=pl.Series(leaves)))
 
-    def _join(self) -> None:
+    def join(self) -> None:
         """Hand the pending events over to the graph."""
         if not self._pending:
             return
@@ -176,9 +176,9 @@ class _Graph:
         for of, episodes in self.rules:
             found = list(graph.groups(joining, of.users, of.at_least))
             if found:
-                self._true(of, episodes, graph, found, ticks, passed)
+                self.holds(of, episodes, graph, found, ticks, passed)
 
-    def _true(
+    def holds(
         self, of: Linked, episodes: Episodes, graph: Graph, found: list[Group], ticks: range, passed: Passed
     ) -> None:
         """Note that a rule holds for these groups at all these ticks."""
@@ -196,8 +196,8 @@ class _Graph:
                 if key is not None:
                     size = len(group.users)
                     rises = episodes.rises(key, clock, size)
-                    said = self._details(graph, group) if rises else _said(episodes.going_on[key])
-                    details = None if said.get(_LATEST) == user else {**said, _LATEST: user}
+                    said = self.details(graph, group) if rises else _said(episodes.going_on[key])
+                    details = None if said.get(LATEST) == user else {**said, LATEST: user}
                     episodes.true(key, clock, passed.place(tick), size, of.users, details)
 
     def _latest(self, found: list[Group]) -> list[str]:
@@ -214,7 +214,7 @@ class _Graph:
         those of several, with the oldest. Another group opens an episode under its smallest user whose name is not
         that of an open one; if there is none, it waits (None)."""
         oldest_first = sorted(episodes.going_on.values(), key=lambda e: (e.opened_at, e.key))
-        latest = self._users.find(pl.Series([_said(e)[_LATEST] for e in oldest_first], dtype=pl.String))
+        latest = self._users.find(pl.Series([_said(e)[LATEST] for e in oldest_first], dtype=pl.String))
         going_on: dict[int, Key] = {}
         for episode, group in zip(oldest_first, group_of[latest].tolist(), strict=True):
             going_on.setdefault(group, episode.key)
@@ -224,7 +224,7 @@ class _Graph:
         keys: Iterator[Key] = ((("user_id", user),) for user in sorted(self._users.values(group.users)))
         return next((key for key in keys if key not in episodes.going_on), None)
 
-    def _details(self, graph: Graph, group: Group) -> dict[str, Any]:
+    def details(self, graph: Graph, group: Group) -> dict[str, Any]:
         """How many users, values and hubs a group has, and the first: users with their events, values and hubs with
         their users."""
         values = graph.around(group)
@@ -241,6 +241,10 @@ class _Graph:
             "first_values": _first(self._named(values[shared], users[shared])),
             "first_hubs": _first(self._named(values[hub], users[hub])),
         }
+
+    def names(self, group: Group) -> list[str]:
+        """The users of a group, by name."""
+        return self._users.values(group.users)
 
     def _named(self, values: Keys, counts: Int64) -> Iterator[list[Any]]:
         """Each value as its column, itself and its count."""

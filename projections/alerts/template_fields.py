@@ -77,6 +77,7 @@ FIELDS: Final[Mapping[str, TemplateField]] = {
     "arm": TemplateField("arm of the experiment", "text", _of("guardrail")),
     "check": TemplateField("what was compared", "text", _of("reconciliation")),
     "of": TemplateField("what was watched", "word", _of("health")),
+    "failed": TemplateField("rule that could not be evaluated", "text", _of("health")),
     "error": TemplateField("why the evaluation failed", "text", _of("health")),
 }
 """The fields of alerts besides the parts of their keys."""

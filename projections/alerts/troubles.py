@@ -123,6 +123,11 @@ def troubles_of(
         yield Trouble(place, (*path, *inner), said, rule)
 
 
+def said_of(error: ValidationError) -> Note:
+    """The first thing that a model found wrong, as a sentence."""
+    return _said(error.errors()[0])
+
+
 def _kind(node: Node) -> str | None:
     kind = node.under(("expr", "kind"))[0].value
     return kind if isinstance(kind, str) else None
@@ -218,6 +223,10 @@ def _mapping(value: Any, limits: Mapping[str, Any]) -> Note:
     return note("{value} is no mapping; write its fields, each with a colon", value=shown(value))
 
 
+_NO_LIST: Final = ("tuple_type", "list_type")
+_NO_MAPPING: Final = ("dict_type", "model_type", "model_attributes_type", "model_class_type")
+NO_SINGLE_VALUE: Final = frozenset({*_NO_LIST, *_NO_MAPPING})
+"""Pydantic's types of errors for a text in the place of a list or mapping."""
 Sentence = Callable[[Any, Mapping[str, Any]], Note]
 _SENTENCES: Final[tuple[tuple[tuple[str, ...], Sentence], ...]] = (
     (("value_error", "assertion_error"), _of_validator),
@@ -245,9 +254,9 @@ _SENTENCES: Final[tuple[tuple[tuple[str, ...], Sentence], ...]] = (
      lambda value, _: note("{value} is no number; write for example 0.5", value=shown(value))),
     (("bool_parsing", "bool_type"), lambda value, _: note("{value} is neither true nor false; write one",
                                                         value=shown(value))),
-    (("tuple_type", "list_type"), lambda value, _: note("{value} is no list; write [{bare}]",
+    (_NO_LIST, lambda value, _: note("{value} is no list; write [{bare}]",
                                                         value=shown(value), bare=shown(value).strip("'"))),
-    (("dict_type", "model_type", "model_attributes_type", "model_class_type"), _mapping),
+    (_NO_MAPPING, _mapping),
     (("string_type",), lambda value, _: note("{value} is no text; put a text in quotes", value=shown(value))),
 )  # fmt: skip
 """By pydantic's types of errors, the sentence for a value and its limits."""

@@ -7,9 +7,10 @@ their evidence is in the alert itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from coupon_ledger.ledger.alert_state import Alert
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.alerts.episodes import micros_of
+from coupon_ledger.projections.alerts.linked_members import members
 from coupon_ledger.projections.alerts.rules import Concentration, Linked, Rule, Velocity, Violations
 from coupon_ledger.projections.connection import Reading, sql
 from coupon_ledger.questions.alerts.lives import naive
@@ -40,8 +42,9 @@ _WEEK: Final = timedelta(days=7)
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Where the events behind an alert are found. `query`: the SQL file. `parameters`: its parameters but for the
-    bounds. `opened`: when the condition began to hold. `window`: the length of the rule's window. `since`, `until`: the
-    events in it happened after the one, and not after the other (None: no bound). Instants are naive UTC."""
+    bounds, and for the users of a group that is too `large` to be named. `opened`: when the condition began to hold.
+    `window`: the length of the rule's window. `since`, `until`: the events in it happened after the one, and not after
+    the other (None: no bound). Instants are naive UTC."""
 
     query: str
     parameters: Mapping[str, Any]
@@ -49,6 +52,29 @@ class Scope:
     window: timedelta
     since: datetime | None
     until: datetime | None
+    large: LargeGroup | None = None
+
+    def bound(self, reading: Reading) -> dict[str, Any]:
+        """The parameters of the query but for the bounds."""
+        users = None if self.large is None else self.large.users(reading)
+        return {**self.parameters, **({} if users is None else {"user_id": users})}
+
+
+@dataclass
+class LargeGroup:
+    """A group of a linked rule with more users than its details name. `opened_at`, `last_true_at`: of its episode."""
+
+    rule: Rule
+    details: Mapping[str, Any]
+    opened_at: datetime
+    last_true_at: datetime
+    _users: list[list[str] | None] = field(default_factory=list)
+
+    def users(self, reading: Reading) -> list[str] | None:
+        """All users; None if the journal does not show this group. Reads them once."""
+        if not self._users:
+            self._users.append(members(reading, self.rule, self.details, self.opened_at, self.last_true_at))
+        return self._users[0]
 
 
 NOTHING: Final = Scope(
@@ -89,7 +115,16 @@ def scope_of(
         given |= {"after_type": rule.expr.after.event, "after_us": micros_of(rule.expr.after.within)}
     if window is None:
         return Scope("behind_events", given, opened, _DAY, None, until)
-    return Scope("behind_events", given, opened, window, opened - window, until)
+    large = None if rule is None or episode is None else _large_group(rule, episode)
+    return Scope("behind_events", given, opened, window, opened - window, until, large)
+
+
+def _large_group(rule: Rule, episode: Mapping[str, Any]) -> LargeGroup | None:
+    """The group of the episode, if its details do not name all its users."""
+    details = json.loads(episode["details"] or "{}")
+    if not isinstance(rule.expr, Linked) or details.get("users", 0) <= len(details.get("first_users", ())):
+        return None
+    return LargeGroup(rule, details, episode["opened_at"], episode["last_true_at"])
 
 
 def held_until(
@@ -169,7 +204,7 @@ def _of_violations(alert: Alert, expr: Violations) -> dict[str, Any]:
 def held(reading: Reading, scope: Scope) -> Iterator[None]:
     """Within the block, queries can read the events behind the alert as the table `alert_behind`."""
     bounds = {"since": scope.since, "until": scope.until}
-    with reading.holding("alert_behind", sql(__package__, scope.query), {**scope.parameters, **bounds}):
+    with reading.holding("alert_behind", sql(__package__, scope.query), {**scope.bound(reading), **bounds}):
         yield
 
 
@@ -227,7 +262,7 @@ def before(reading: Reading, scope: Scope) -> pl.DataFrame:
     """
     periods = _periods(scope.window)
     bounds = {"since": scope.opened - (max(periods.values()) + 1) * scope.window, "until": scope.until}
-    with reading.holding("alert_before", sql(__package__, scope.query), {**scope.parameters, **bounds}):
+    with reading.holding("alert_before", sql(__package__, scope.query), {**scope.bound(reading), **bounds}):
         counted = reading.frame(
             sql(__package__, "behind_windows"), {"opened": scope.opened, "window_us": micros_of(scope.window)}
         )

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.words import Note
 from coupon_ledger.projections.alerts.offenders import Offender
 from coupon_ledger.projections.alerts.rules import Health
 from coupon_ledger.projections.connection import Reading, sql
@@ -33,7 +34,8 @@ class Vitals:
 
     `now`: the wall clock; None: when the latest record was recorded. `lag_s`: for how long the oldest record of the log
     that is not consumed has waited, in seconds; 0 if all are consumed. `lag_records`: how many wait. `dead_channels`,
-    `failing_rules`: per channel of delivery, and per rule, how many attempts in a row have failed.
+    `failing_rules`: per channel of delivery, and per rule, how many attempts in a row have failed. `problems`: why the
+    failing rules failed.
     """
 
     now: datetime | None = None
@@ -41,6 +43,7 @@ class Vitals:
     lag_records: int = 0
     dead_channels: Mapping[str, int] = field(default_factory=dict)
     failing_rules: Mapping[str, int] = field(default_factory=dict)
+    problems: Mapping[str, Note] = field(default_factory=dict)
 
 
 def offenders(reading: Reading, of: Health, clock: datetime, vitals: Vitals) -> list[Offender]:
@@ -158,7 +161,9 @@ def _channel_dead(_: Reading, of: Health, moment: _Moment) -> Iterator[Offender]
 
 def _rule_failed(_: Reading, of: Health, moment: _Moment) -> Iterator[Offender]:
     for rule, failures in sorted(moment.vitals.failing_rules.items()):
-        yield Offender({"rule": rule}, failures, of.above, moment.now)
+        problem = moment.vitals.problems.get(rule)
+        why = {} if problem is None else {"error": str(problem), "said": problem.dumps()}
+        yield Offender({"rule": rule}, failures, of.above, moment.now, details={"failed": rule, **why})
 
 
 def _of_source(row: Mapping[str, Any]) -> dict[str, str]:

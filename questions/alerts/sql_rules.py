@@ -14,7 +14,7 @@ from typing import Any, Final
 import duckdb
 import polars as pl
 
-from coupon_ledger.ledger.errors import LedgerError, RuleFailed
+from coupon_ledger.ledger.errors import LedgerError, RuleFailed, ValueOutOfRange
 from coupon_ledger.ledger.plain import plain
 from coupon_ledger.ledger.words import Note, note, of_error
 from coupon_ledger.projections.alerts.offenders import Offender
@@ -60,10 +60,16 @@ def _rows(cursor: Cursor, rule: Rule, query: str, limits: Limits) -> pl.DataFram
             return _first(cursor.batches(query, rows=MOST + 1))
     except Exceeded as error:
         raise _failed(rule, error.why) from error
+    except ValueOutOfRange as error:  # the query asks for that value, so DuckDB's own words say what is wrong
+        raise _failed(rule, note("fails ({why}); correct it", why=_first_line(error.__cause__ or error))) from error
     except LedgerError as error:
         raise _failed(rule, note("fails ({why}); correct it", why=of_error(error))) from error
     except (duckdb.Error, pl.exceptions.PolarsError) as error:
-        raise _failed(rule, note("fails ({why}); correct it", why=str(error).split("\n", 1)[0][:_LONGEST])) from error
+        raise _failed(rule, note("fails ({why}); correct it", why=_first_line(error))) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0][:_LONGEST]
 
 
 def _first(pieces: Iterator[pl.DataFrame]) -> pl.DataFrame:
