@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,27 @@ def test_alerts_that_share_a_name_while_they_overlap_are_one_case_and_no_others(
     assert {frozenset(case) for case in found} == {frozenset(members) for members in group.values()}
     first = {trace.alert_id: (trace.since, trace.alert_id) for trace in traces}
     assert all(case[0] == min(case, key=first.__getitem__) for case in found)
+
+
+@given(traces=TRACES, broad=st.frozensets(st.integers(0, 7)))
+@examples(200)
+def test_an_alert_about_a_whole_campaign_joins_no_two_cases(traces: list[Trace], broad: frozenset[int]) -> None:
+    """Else the farms of a campaign are one case as soon as its budget runs out, and whoever takes it takes all. A broad
+    alert is in the case of narrow ones with which it shares most, if it shares anything with any."""
+    traces = [replace(trace, is_broad=number in broad) for number, trace in enumerate(traces)]
+    narrow = [set(case) for case in joined([trace for trace in traces if not trace.is_broad])]
+    found = [set(case) for case in joined(traces)]
+    ids = {trace.alert_id for trace in traces if trace.is_broad}
+    assert sorted(map(sorted, narrow)) == sorted(sorted(case - ids) for case in found if case - ids)
+    known = {trace.alert_id: trace for trace in traces}
+    for trace in traces:
+        if trace.is_broad:
+            shared = [
+                sum(any(name in known[i].named and known[i].overlaps(trace) for i in case) for name in trace.named)
+                for case in narrow
+            ]
+            [mine] = [case - ids for case in found if trace.alert_id in case]
+            assert not mine if not any(shared) else shared[narrow.index(mine)] == max(shared)
 
 
 def fired(name: str, hour: float, labels: dict[str, str], rule: str = "r", **evidence: Any) -> AlertEvent:

@@ -1,13 +1,16 @@
 """Cases: alerts about the same coupons, users or devices at the same time, which are likely one thing that happened.
 
 Two alerts are of one case if both name a coupon, user or device, in their key or evidence, and the times of the events
-behind them overlap; so are all alerts that are joined through others. What an alert names is stored with it and bounded
-(`evidence.py`), so nothing but `coupon.alerts` is read. Alerts that share only what neither names are not joined.
+behind them overlap; so are all alerts that are joined through others. An alert whose key names none, such as one about
+a whole campaign, joins no two cases: it belongs to the one with which it shares most. What an alert names is stored
+with it and bounded (`evidence.py`), so nothing but `coupon.alerts` is read. Alerts that share only what neither names
+are not joined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -32,12 +35,17 @@ Named = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What an alert is about. `since`, `until`: the events behind it happened between them, by the data's clock."""
+    """What an alert is about. `since`, `until`: the events behind it happened between them, by the data's clock.
+    `is_broad`: its key names no coupon, user or device."""
 
     alert_id: str
     since: datetime
     until: datetime
     named: frozenset[Named]
+    is_broad: bool = False
+
+    def overlaps(self, other: Trace) -> bool:
+        return self.since <= other.until and other.since <= self.until
 
 
 class Cases:
@@ -80,7 +88,8 @@ def trace_of(alert: Alert, events: Iterable[AlertEvent]) -> Trace:
         since = alert.since - timedelta(seconds=max(0.0, seconds))
     except OverflowError:
         since = alert.since
-    return Trace(alert.alert_id, since, max(alert.at, alert.since), frozenset(named))
+    is_broad = not NAMES.keys() & alert.labels.keys()
+    return Trace(alert.alert_id, since, max(alert.at, alert.since), frozenset(named), is_broad)
 
 
 def _of_evidence(evidence: Mapping[str, Any]) -> Iterator[Named]:
@@ -113,7 +122,44 @@ def _is_id(value: Any) -> bool:
 
 def joined(traces: Iterable[Trace]) -> Iterator[tuple[str, ...]]:
     """The alerts that belong together, the first one of each case first."""
-    in_order = sorted(traces, key=lambda trace: (trace.since, trace.alert_id))
+    narrow: list[Trace] = []
+    broad: list[Trace] = []
+    for trace in traces:
+        (broad if trace.is_broad else narrow).append(trace)
+    cases = _connected(narrow)
+    places = _with_most_shared(broad, cases)
+    for trace, place in zip(broad, places, strict=True):
+        if place is not None:
+            cases[place].append(trace)
+    cases += _connected(trace for trace, place in zip(broad, places, strict=True) if place is None)
+    return (tuple(trace.alert_id for trace in sorted(case, key=_first)) for case in cases)
+
+
+def _first(trace: Trace) -> tuple[datetime, str]:
+    return trace.since, trace.alert_id
+
+
+def _with_most_shared(broad: Iterable[Trace], cases: Sequence[Sequence[Trace]]) -> list[int | None]:
+    """Per broad alert, the place of the case with which it shares most names; None if it shares none."""
+    naming: dict[Named, list[tuple[int, Trace]]] = defaultdict(list)
+    for place, case in enumerate(cases):
+        for trace in case:
+            for named in trace.named:
+                naming[named].append((place, trace))
+    places: list[int | None] = []
+    for trace in broad:
+        shared = Counter(
+            place
+            for named in trace.named
+            for place in {place for place, other in naming.get(named, ()) if trace.overlaps(other)}
+        )
+        places.append(min(shared, key=lambda place: (-shared[place], place), default=None))
+    return places
+
+
+def _connected(traces: Iterable[Trace]) -> list[list[Trace]]:
+    """The alerts that share a name while they overlap, also through others. The case that began first comes first."""
+    in_order = sorted(traces, key=_first)
     above = list(range(len(in_order)))
 
     def root(number: int) -> int:
@@ -131,7 +177,7 @@ def joined(traces: Iterable[Trace]) -> Iterator[tuple[str, ...]]:
                 above[high] = low
             if other is None or trace.until > in_order[other].until:
                 latest[named] = number
-    cases: dict[int, list[str]] = {}
+    cases: dict[int, list[Trace]] = {}
     for number, trace in enumerate(in_order):
-        cases.setdefault(root(number), []).append(trace.alert_id)
-    return (tuple(case) for case in cases.values())
+        cases.setdefault(root(number), []).append(trace)
+    return list(cases.values())
