@@ -110,8 +110,8 @@ def decide_missed(command: ReportMissed, known: Missed | None, alerts: Iterable[
 def _is_about(alert: Alert, command: ReportMissed) -> bool:
     """Whether the rule raised the alert for these labels while it happened, and nobody says that it was wrong."""
     same = alert.rule == command.rule and command.labels.items() <= alert.labels.items()
-    stood = alert.stood_at is not None and alert.outcome != "false"
-    return same and stood and alert.since <= command.until and alert.at >= command.since
+    fired = alert.fired_at is not None and alert.outcome != "false"
+    return same and fired and alert.since <= command.until and alert.at >= command.since
 
 
 def evolve_missed(event: AlertEvent) -> Missed | None:

@@ -277,6 +277,9 @@ def what_to_do(row: Row, life: Iterable[Row], states: Iterable[Row]) -> Iterator
     is_open = row["resolved_at"] is None
     if is_open and row["acknowledged_by"] is None and row["status"] != "pending":
         yield say("take it: `coupon-ledger alerts ack {alert} --for 2h`", alert=short)
+    about_a_rule = key_of(row) == RULES_FILE or _failed(row) is not None
+    if about_a_rule and not is_open:
+        return  # it was no alert about coupons, so there is nothing to judge
     if is_open and key_of(row) == RULES_FILE:
         file = printable(str(_evidence(row).get("file") or "FILE"))
         yield say("see all problems of the file: `coupon-ledger alerts rules check {file}`", file=file)

@@ -65,7 +65,7 @@ def test_of_many_alerts_most_are_counted(place: Place) -> None:
     append(place.log, (event for n in range(17) for event in farm(f"d-{n}", 3 * n)))
     ran = _consumed(place)
     assert len(_SHOW.findall(ran.err)) == 5
-    assert "12 more alerts fired; `coupon-ledger alerts list`" in ran.err
+    assert "12 more alerts fired; `coupon-ledger alerts list --state all`" in ran.err
 
 
 @pytest.mark.long

@@ -134,3 +134,16 @@ def test_the_command_finds_an_injected_device_farm(tmp_path: Path) -> None:
     assert [r["faults_found"] for r in swept] == [1, 0]
     [fault] = done(*tried, "--faults").json
     assert fault["found_by"] == ["device_farm"]
+    rules = tmp_path / "rules.yaml"
+    ours = {
+        "ours": {"kind": "velocity", "events": ["claimed"], "by": ["device_id"], "distinct": "user_id",
+                 "at_least": 5, "window": "1h"},
+        "joined": {"kind": "linked", "events": ["claimed"], "over": ["device_id"], "users": 5, "at_least": 5,
+                   "window": "1d"},
+    }  # fmt: skip
+    groups = [{"name": "ours", "rules": [{"alert": name, "expr": expr} for name, expr in ours.items()]}]
+    rules.write_text(json.dumps({"groups": groups}), encoding="utf-8")  # JSON is YAML
+    one_by_one = [word for name in ours for word in ("--rule", name)]
+    other = done("alerts", "backtest", *both, "--rules", rules, *one_by_one, "--differences", "-o", "json").json
+    assert {row["rule"] for row in other} == ours.keys()
+    assert all(row["only_in"] == "tried" and len(row["behind_users"]) >= 5 for row in other)

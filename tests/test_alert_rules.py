@@ -930,7 +930,7 @@ def test_a_value_is_written_in_the_unit_of_what_the_rule_measures() -> None:
     double = by_name["double_use"]
     texts = {lang: templates.summary(double, lang) for lang in ("en", "zh")}
     values = {"campaign_id": "8", "count": 27, "money": (2_700, "CNY"), "since": datetime(2026, 1, 1)}
-    assert templates.render(texts["zh"], double, values).startswith("活动 8 有 27 张券被重复核销，涉及 27.00 CNY")
+    assert templates.render(texts["zh"], double, values).startswith("活动 8 的已用券被再次核销 27 次，涉及 27.00 CNY")
     after = by_name["use_after_end"]
     zh = templates.Reader("zh")
     assert templates.render("{code}", after, {"code": "used_when_expired"}, zh) == "失效后核销"

@@ -166,8 +166,9 @@ def _data_clock(source: Source) -> datetime | None:
 def _of_rule(row: Row) -> str:
     rule = rule_of(row)
     if rule is None or rule.action is None:
+        likely = "unpublish_campaign" if key_of(row).keys() <= {"campaign", "campaign_id"} else "revoke_coupons"
         raise CommandRefused(
-            note("rule {rule} names no action; name one with --do, such as revoke_coupons", rule=row["rule"])
+            note("rule {rule} names no action; name one with --do, such as {action}", rule=row["rule"], action=likely)
         )
     return rule.action.do
 

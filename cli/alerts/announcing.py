@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -48,17 +49,17 @@ class Announcer:
             self.close()
         if fired and not self._lines:
             self._until = now + _WITHIN_S
-        for alert in sorted(fired, key=lambda alert: -rank(alert.severity)):
-            if self._lines < _LINES:
-                self._lines += 1
-                self._one(alert)
-            else:
-                self._counted += 1
+        room = max(0, _LINES - self._lines)
+        chosen = _of_many_rules(fired)[:room]
+        for alert in sorted(chosen, key=_at):
+            self._one(alert)
+        self._lines += len(chosen)
+        self._counted += len(fired) - len(chosen)
 
     def close(self) -> None:
         """Say how many alerts fired that have no line of their own, and begin anew."""
         if self._counted and self._for_people:
-            _echo(say("{n:count} more alert{n:s} fired; `coupon-ledger alerts list`", n=self._counted))
+            _echo(say("{n:count} more alert{n:s} fired; `coupon-ledger alerts list --state all`", n=self._counted))
         elif self._counted:
             _logger.info("alerts fired", extra={"more": self._counted})
         self._lines = self._counted = 0
@@ -69,6 +70,16 @@ class Announcer:
             return
         named: dict[str, Any] = {"alert_id": alert.alert_id, "rule": alert.rule, "severity": alert.severity}
         _logger.info("alert fired", extra={**named, "key": dict(alert.labels), "fired_at": _at(alert).isoformat()})
+
+
+def _of_many_rules(fired: Sequence[Alert]) -> list[Alert]:
+    """The first alert of each rule, then the second ones, and so on; each time the most severe first."""
+    turns: Counter[str] = Counter()
+    placed = []
+    for alert in sorted(fired, key=_at):
+        placed.append((turns[alert.rule], -rank(alert.severity), alert))
+        turns[alert.rule] += 1
+    return [alert for _, _, alert in sorted(placed, key=lambda place: place[:2])]
 
 
 def _echo(line: str) -> None:

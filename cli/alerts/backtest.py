@@ -11,7 +11,7 @@ import click
 from coupon_ledger.cli.alerts.trying import Trial
 from coupon_ledger.cli.asking import together
 from coupon_ledger.cli.options import LOG, instant_option, output_option, settings_options
-from coupon_ledger.cli.output import print_rows
+from coupon_ledger.cli.output import Fit, print_rows
 from coupon_ledger.cli.tables import warn
 from coupon_ledger.cli.usage import Misused
 from coupon_ledger.ledger.settings import Settings
@@ -121,7 +121,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         names = _DIFFERENCE.split() if "only_in" in row else [name for name in row if name not in _HIDDEN]
         shown.append({name: _for_people(name, row[name]) for name in names})
-    print_rows(shown, "table")
+    print_rows(shown, "table", fit=Fit(wrap="found_by"))
 
 
 def _for_people(name: str, value: Any) -> Any:

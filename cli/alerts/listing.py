@@ -36,11 +36,12 @@ _SEVERITIES: Final = ("critical", "high", "warning", "info")
 _SHORT: Final = ("case",)
 _CODES: Final = ("severity", "status", "code", "coupon_type")
 """Groups whose names are ids, and those whose names are codes."""
-_KEY: Final = 34
+_KEY: Final = 26
 """So many columns of a key are shown in lists, so that they fit a terminal of 100."""
+_MINUTE: Final = len("2026-11-11 20:00")
 _VALUE: Final = 14
 """So many of the value of a key that has one name; of several, fewer each."""
-_LISTED: Final = "alert_id severity status rule key money_minor opened_at case_id measured assignee".split()
+_LISTED: Final = "alert_id severity status rule key opened_at case_id assignee money_minor measured".split()
 
 
 @click.command("list")
@@ -89,7 +90,7 @@ def list_alerts(by: str | None, limit: int | None, settings: Settings, output: s
         if not rows and filters["state"] == "open":
             click.echo(say("no alert is open; --state all also shows closed ones"))
         else:
-            print_rows(map(_for_people, rows), output, _LISTED, fit=Fit(spare=("assignee", "measured")))
+            print_rows(map(_for_people, rows), output, _LISTED, fit=Fit(spare=("measured", "money_minor", "assignee")))
     if more:
         click.echo(say(FIRST_ROWS, n=at_most), err=True)
 
@@ -106,6 +107,7 @@ def _for_people(row: Row) -> Row:
     row = {**to_the_second(row), "alert_id": short(row["alert_id"]), "case_id": case}
     if view().wide:
         return {**row, "key": key_in_words(key)}
+    row["opened_at"] = shown("opened_at", row)[:_MINUTE]
     room = _VALUE if len(key) == 1 else _VALUE // 2 + 2
     named = key_in_words({name: middle_cut(value, room) for name, value in key.items()})
     return {**row, "key": cut(named, _KEY)}

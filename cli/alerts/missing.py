@@ -53,6 +53,7 @@ def missed(
     coupon-ledger alerts missed device_farm --from 2026-11-11T20:00:00+08:00 --key device_id=d-77 --money 340 CNY
     coupon-ledger alerts missed mass_claims --from 2026-11-11 --to 2026-11-12 --why "complaint 4711"
     coupon-ledger alerts missed device_farm --from 2026-11-11T20:00:00+08:00 --key device_id=d-77 --withdraw
+    coupon-ledger alerts history --type missed
     """
     from coupon_ledger.ledger.alert_missed import ReportMissed
 
@@ -63,7 +64,8 @@ def missed(
     minor, currency = (None, None) if money is None else minor_units("--money", *money)
     _check_rule(rule, settings)
     with desk(settings) as here:
-        _check_names(labels, [alert for alert in here.book.alerts.values() if alert.rule == rule])
+        mine = (alert for alert in here.book.alerts.values() if alert.rule == rule)
+        _check_names(labels, [alert for alert in mine if alert.fired_at is not None])
         events = here.do(
             ReportMissed(
                 rule=rule,

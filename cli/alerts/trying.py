@@ -110,9 +110,11 @@ _BEHIND: Final = ("coupon", "user", "order")
 
 def _ids(row: Row, behind: Mapping[str, Any]) -> Row:
     details = json.loads(row["details"] or "{}")
-    ids = {f"behind_{name}s": details.get(f"{name}s") or behind.get(f"behind_{name}s") for name in _BEHIND}
-    money = {name: details.get(name) for name in ("money_minor", "currency")}
-    return {**{name: one if isinstance(one, list) else None for name, one in ids.items()}, **money}
+    named = {name: details.get(f"{name}s") for name in _BEHIND}  # a list, or how many there are
+    ids = {
+        f"behind_{n}s": one if one and isinstance(one, list) else behind.get(f"behind_{n}s") for n, one in named.items()
+    }
+    return {**ids, **{name: details.get(name) for name in ("money_minor", "currency")}}
 
 
 def _plain(row: Row) -> Row:

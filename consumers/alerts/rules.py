@@ -161,6 +161,11 @@ def _say(changed: list[str], now: Mapping[str, Rule], path: Path | None) -> None
     _announcements.info("alert rules in force: %s", what, extra={"rules": len(now), "changed": len(changed)})
 
 
+def say_mended(path: Path | None) -> None:
+    """Log that a file that had mistakes has none any more."""
+    _announcements.info("alert rules: %s has no mistakes any more", "the file" if path is None else path.name)
+
+
 def _operation(
     store: Store, changed: list[str], before: Mapping[str, str], now: Mapping[str, Rule], path: Path | None
 ) -> operations.Operation:

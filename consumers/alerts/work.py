@@ -23,7 +23,7 @@ from coupon_ledger.consumers.alerts.asked import Asked, Find, Moment
 from coupon_ledger.consumers.alerts.automatic import Automatic
 from coupon_ledger.consumers.alerts.episodes import EpisodeWork
 from coupon_ledger.consumers.alerts.known import Clocks, Known
-from coupon_ledger.consumers.alerts.rules import Rules, RulesFile, problems_of, put_in_force
+from coupon_ledger.consumers.alerts.rules import Rules, RulesFile, problems_of, put_in_force, say_mended
 from coupon_ledger.consumers.alerts.tail import Opening, Tail
 from coupon_ledger.consumers.alerts.telling import Channel, Messages, NoMessages, Telling
 from coupon_ledger.consumers.runner import Boundary, Committed
@@ -238,6 +238,7 @@ class AlertWork:
         loaded = self._file.changed()
         if loaded is None:
             return
+        was_broken = bool(self._problems)
         self._problems = problems_of(loaded)
         if put_in_force(self._store, loaded, self._file.path):
             self._reached("rules in force")
@@ -248,6 +249,8 @@ class AlertWork:
         for problem in unusable:
             _logger.warning("alert channels: %s", problem)
         self._problems = problems_of(loaded, unusable)
+        if was_broken and not self._problems:
+            say_mended(self._file.path)
 
     def _use_rules(self) -> None:
         self._known.rules = Rules.stored(self._store)

@@ -106,17 +106,15 @@ def alert_groups(reading: Reading, parameters: AlertGroups) -> pl.DataFrame:
     """How many alerts match per rule, severity, status, owner, day (in the zone), case or value of a key: one row per
     group and currency of the money at stake; alerts without money count with the first currency. `grouped_by`: null for
     alerts without such a value. `severity`: that of the most severe alert. `first_at`, `last_at`: when the first and
-    the last one began, by the data's clock. `rules`: those that raised them, the most alerts first. Several alerts
-    may be about the same coupons, so their money may count several times. Alerts of a case are, so the money of a case
-    is that of the alert with most, not the sum.
+    the last one began, by the data's clock. `rules`: those that raised them, the most alerts first. Alerts of
+    a case are about the same coupons, so of each case the money of the rule with most counts.
 
     Raises `WrongQuestion` if no alert has such a value, or the zone is unknown.
     """
     known, zone = lives(reading, parameters), Zone(parameters.zone)
     of = _OWN.get(parameters.by) or (lambda alert, *_: alert.labels.get(parameters.by))
-    total = _sum
+    cases = Cases(known)
     if parameters.by == "case":
-        cases, total = Cases(known), _most
         of = lambda alert, *_: cases.case_id(alert.alert_id)  # noqa: E731
     chosen = list(_chosen(known, parameters))
     _check_group(parameters.by, chosen)
@@ -130,7 +128,7 @@ def alert_groups(reading: Reading, parameters: AlertGroups) -> pl.DataFrame:
             len(group),
             sum(alert.is_open for alert in group),
             max((alert.severity for alert in group), key=rank),
-            total(alert.money_minor for alert in group),
+            _money(group, cases),
             currency,
             naive(min(alert.since for alert in group)),
             naive(max(alert.since for alert in group)),
@@ -140,6 +138,8 @@ def alert_groups(reading: Reading, parameters: AlertGroups) -> pl.DataFrame:
     ]
     if parameters.by == "case":
         rows.sort(key=lambda row: (-rank(row[3]), -(row[4] or 0), row[6], row[0] or ""))
+    elif parameters.by == "day":
+        rows.sort(key=lambda row: (row[0], row[5] or ""))
     else:
         rows.sort(key=lambda row: (-row[1], row[0] or "", row[5] or ""))
     return pl.DataFrame(rows, schema=_GROUPS, orient="row")
@@ -165,8 +165,16 @@ def _by_currency(group: Iterable[Alert]) -> Iterator[tuple[str | None, list[Aler
         yield currency, found[currency] + (without if number == 0 else [])
 
 
-def _most(amounts: Iterable[int | None]) -> int | None:
-    return max((amount for amount in amounts if amount is not None), default=None)
+def _money(group: Iterable[Alert], cases: Cases) -> int | None:
+    """The money at stake in these alerts. Those of a case are about the same coupons, so it is what the rule with most
+    says, and each rule says once what an alert that comes again is about."""
+    said: dict[str | None, dict[str, dict[str, int]]] = {}
+    for alert in group:
+        if alert.money_minor is not None:
+            case = cases.case_id(alert.alert_id) or alert.alert_id
+            by_key = said.setdefault(case, {}).setdefault(alert.rule, {})
+            by_key[alert.fingerprint] = max(alert.money_minor, by_key.get(alert.fingerprint, alert.money_minor))
+    return _sum(max(sum(by_key.values()) for by_key in rules.values()) for rules in said.values())
 
 
 def _sum(amounts: Iterable[int | None]) -> int | None:

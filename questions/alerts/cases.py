@@ -36,12 +36,13 @@ Named = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What an alert is about. `since`, `until`: the events behind it happened between them, by the data's clock.
-    `is_broad`: its key names no coupon, user or device."""
+    `began`: when its condition was first true. `is_broad`: its key names no coupon, user or device."""
 
     alert_id: str
     since: datetime
     until: datetime
     named: frozenset[Named]
+    began: datetime
     is_broad: bool = False
 
     def overlaps(self, other: Trace) -> bool:
@@ -89,7 +90,7 @@ def trace_of(alert: Alert, events: Iterable[AlertEvent]) -> Trace:
     except OverflowError:
         since = alert.since
     is_broad = not NAMES.keys() & alert.labels.keys()
-    return Trace(alert.alert_id, since, max(alert.at, alert.since), frozenset(named), is_broad)
+    return Trace(alert.alert_id, since, max(alert.at, alert.since), frozenset(named), alert.since, is_broad)
 
 
 def _of_evidence(evidence: Mapping[str, Any]) -> Iterator[Named]:
@@ -136,7 +137,7 @@ def joined(traces: Iterable[Trace]) -> Iterator[tuple[str, ...]]:
 
 
 def _first(trace: Trace) -> tuple[datetime, str]:
-    return trace.since, trace.alert_id
+    return trace.began, trace.alert_id
 
 
 def _with_most_shared(broad: Iterable[Trace], cases: Sequence[Sequence[Trace]]) -> list[int | None]:
@@ -158,8 +159,8 @@ def _with_most_shared(broad: Iterable[Trace], cases: Sequence[Sequence[Trace]]) 
 
 
 def _connected(traces: Iterable[Trace]) -> list[list[Trace]]:
-    """The alerts that share a name while they overlap, also through others. The case that began first comes first."""
-    in_order = sorted(traces, key=_first)
+    """The alerts that share a name while they overlap, also through others."""
+    in_order = sorted(traces, key=lambda trace: (trace.since, trace.alert_id))
     above = list(range(len(in_order)))
 
     def root(number: int) -> int:

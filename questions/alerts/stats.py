@@ -52,17 +52,17 @@ _STATS: Final[dict[str, Any]] = {
 
 
 def alert_stats(reading: Reading, parameters: AlertStats) -> pl.DataFrame:
-    """How good each rule was: one row per rule, of the alerts that began in the period, by the data's clock.
+    """How good each rule was: one row per rule, of the alerts that began in the period, by the data's clock, and fired.
 
     `true_alerts`, `false_alerts`, `unknown_alerts`: what operators said. `open_alerts`: still open.
     `unjudged_alerts`: closed, and nobody said whether they were right. `missed_alerts`: what the rule should have
     told and did not, as operators reported. `precision_rate`: true / (true + false). `recall_rate`: true / (true +
-    missed); null if neither was said. `alerts_per_day`: of the days that have data. `poor`: at least `JUDGED`
-    alerts are judged, and the precision is below `POOR`. `fired_…`, `taken_…`: from the moment at which the log
-    recorded the event that opened the alert until it fired and until somebody acknowledged it, median and 90th
-    percentile. `caught_minor`: the money at stake in alerts that were right; `missed_minor`: in what was missed;
-    `saved_minor`: as operators say. They are null if there are several currencies. `…_before`: of the period
-    before, which is as long.
+    missed); null if neither was said, or no alert is judged. `alerts_per_day`: of the days that have data. `poor`:
+    at least `JUDGED` alerts are judged, and the precision is below `POOR`. `fired_…`, `taken_…`: from the moment at
+    which the log recorded the event that opened the alert until it fired and until somebody acknowledged it, median
+    and 90th percentile. `caught_minor`: the money at stake in alerts that were right; `missed_minor`: in what was
+    missed; `saved_minor`: as operators say. They are null if there are several currencies. `…_before`: of the
+    period before, which is as long.
     """
     known = lives(reading, parameters)
     first, last = _clock_span(reading, known)
@@ -72,7 +72,7 @@ def alert_stats(reading: Reading, parameters: AlertStats) -> pl.DataFrame:
     since = parameters.since or max(max(until, earliest) - PERIOD, datetime.min + PERIOD)
     before = since - min(max(until - since, timedelta(0)), since - datetime.min)
     recorded = dict(reading.frame(sql(__package__, "fired")).rows())
-    alerts = [alert for alert in known.book.alerts.values() if alert.stood_at is not None]
+    alerts = [alert for alert in known.book.alerts.values() if alert.fired_at is not None]
     missed = [one for one in known.book.missed.values() if one.counts]
     of_rules: dict[str, tuple[list[Alert], list[Missed]]] = defaultdict(lambda: ([], []))
     for alert in _between(alerts, before, upper):
@@ -130,7 +130,7 @@ def _row(
         "unjudged_alerts": len(now) - still_open - sum(said.values()),
         "missed_alerts": len(reported),
         "precision_rate": precision,
-        "recall_rate": _share(said["true"], len(reported)),
+        "recall_rate": None if precision is None and now else _share(said["true"], len(reported)),
         "poor": precision is not None and precision < POOR and said["true"] + said["false"] >= JUDGED,
         "fired_p50_seconds": _quantile(fired, 50),
         "fired_p90_seconds": _quantile(fired, 90),

@@ -34,7 +34,7 @@ def _of(reading: Reading, one: dict[str, Any]) -> Mapping[str, list[str]]:
         details = json.loads(one.get("details") or "{}")
     except (KeyError, TypeError, ValueError) as error:
         raise WrongQuestion(f"alerts: {error}; give each as `alert-backtest` says it, and its rule") from error
-    episode = {"opened_at": opened, "last_true_at": last}
+    episode = {"opened_at": opened, "last_true_at": last, "details": one.get("details")}
     scope = behind.scope_of(_alert(rule, key, opened, last), rule, episode, details)
     if scope is None:
         return {}
