@@ -216,10 +216,12 @@ class _Class:
         at, key = piece.at[keys.rows[chosen]], keys.key_of[chosen]
         order = np.lexsort((at, key))
         at, key = at[order], key[order]
-        # One line of time with the keys far apart, so that one search counts for all keys.
-        apart = int(at.max() - at.min()) + self.counters.window + 1
-        line = key * apart + (at - at.min())
-        within = np.arange(len(line)) + 1 - np.searchsorted(line, line - self.counters.window, side="right")
+        # One line of instants with the keys one after the other, so that one search counts for all keys. The instants
+        # are numbered: microseconds times keys may be more than a number holds, if one event has a clock of long ago.
+        instants = np.unique(at)
+        line = key * len(instants) + np.searchsorted(instants, at)
+        begins = key * len(instants) + np.searchsorted(instants, at - self.counters.window, side="right")
+        within = np.arange(len(line)) + 1 - np.searchsorted(line, begins)
         most = np.zeros(len(keys.hashes), dtype=np.int64)
         np.maximum.at(most, key, within)
         return most
