@@ -194,3 +194,29 @@ def test_one_event_with_a_clock_of_long_ago_hides_no_key(tmp_path: Path) -> None
     with scratch_store(tmp_path) as store:
         found = consumed(store, World(made, [rule(0)]), [made], random.Random(1))
     assert len(found) == 400
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_log_that_begins_at_the_year_1_is_judged(tmp_path: Path, restart: bool) -> None:
+    """Else a publisher that sends an empty date first stops the consumer for good: the window would begin before the
+    first instant there is."""
+    made = [
+        Delivery(
+            {"event_id": f"e{n}", "source": "test", "coupon_id": f"c{n}", "type": "claimed", "channel": "app"}
+            | {"user_id": "u", "ip": "1.1.1.1", "occurred_at": datetime(1, 1, 1, tzinfo=UTC) + timedelta(seconds=n)},
+            round(START.timestamp() * SECOND) + n * SECOND,
+            0,
+            n,
+        )
+        for n in range(6)
+    ]
+    with scratch_store(tmp_path) as store:
+        with store.transaction():
+            put_in_force(store, [rule(0)])
+        for batch in (made[:2], made[2:4], made[4:]):
+            with store.transaction():
+                apply(store, COUPON, frame_of(COUPON, batch))
+                engine.release(store, {COUPON: instant_of(batch[-1].recorded_at).replace(tzinfo=None)})
+            if restart:
+                store.cache(engine.Engine).rolled_back()
+        assert store.rows("SELECT rule, times FROM alert_episodes") == [("r0", 4)]

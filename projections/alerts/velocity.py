@@ -16,7 +16,7 @@ import polars as pl
 
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.alerts.campaigns import with_campaigns
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, SPREAD, Int64, Mask, Place, Released, UInt64, instant
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, SPREAD, Int64, Mask, Place, Released, UInt64
 from coupon_ledger.projections.alerts.counters import Counters
 from coupon_ledger.projections.alerts.episodes import Episodes, Key, micros_of
 from coupon_ledger.projections.alerts.evaluator import Remade
@@ -333,7 +333,7 @@ def earlier(
     in microseconds."""
     conditions = [
         f"type IN ({_listed(sorted(types))})",
-        "occurred_at > $after AND recorded_at > $after",
+        "occurred_at > make_timestamp($after) AND recorded_at > make_timestamp($after)",  # maybe before the year 1
         "(recorded_at, log_partition, log_offset) < ($recorded_at, $partition, $offset)",
     ]
     events = f"SELECT * FROM {JOURNAL[COUPON]} WHERE {' AND '.join(conditions)}"
@@ -347,7 +347,7 @@ def earlier(
             f"SELECT {named}, epoch_us(least(e.occurred_at, e.recorded_at)) AS at"
             f" FROM ({events}) e JOIN (SELECT * FROM wanted_keys) k ON {on} WHERE {where}",
             {
-                "after": instant(after),
+                "after": after,
                 "recorded_at": before.recorded_at,
                 "partition": before.partition,
                 "offset": before.offset,
