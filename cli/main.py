@@ -142,6 +142,7 @@ global_options(cli)
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of the program. Errors that the user can fix become a message and an exit code, without a
     traceback. `arguments`: None for those of the command line."""
+    _hold_closed_streams()
     before = os.umask(0o077)
     os.umask(before)
     try:
@@ -149,6 +150,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(arguments)
     finally:
         os.umask(before)  # a command may have made the umask stricter
+
+
+def _hold_closed_streams() -> None:
+    """Whoever closes standard output or error does not want to read it: it leads nowhere. Else the next file to be
+    opened, such as the log's, would get its number, and what libraries print would be written into that file."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def _run(arguments: Sequence[str] | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from coupon_ledger.ledger.alert_events import AlertEvent, event
@@ -19,6 +19,7 @@ from coupon_ledger.ledger.words import note
 
 _AFTER: Final = timedelta(microseconds=1)
 """A correction is later than what it corrects, also if the clock of another machine was ahead."""
+_LAST: Final = datetime.max.replace(tzinfo=UTC) - _AFTER
 About = tuple[str, tuple[tuple[str, str], ...], datetime | None]
 """What a report is about: the rule, the labels in order, and when it began."""
 
@@ -88,7 +89,7 @@ def decide_missed(command: ReportMissed, known: Missed | None, alerts: Iterable[
             note("{rule} did not miss it: alert {alert} is about it; `coupon-ledger alerts resolve {alert} --true` says"
                  " that it was right", rule=command.rule, alert=found.alert_id)
         )  # fmt: skip
-    now = command.now if known is None else max(command.now, known.reported[0] + _AFTER)
+    now = command.now if known is None else max(command.now, min(known.reported[0], _LAST) + _AFTER)
     return [
         event(
             "missed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 
 from coupon_ledger.cli.alerts import announcing
 from coupon_ledger.ledger.alert_state import SEVERITIES, Alert
-from tests.alert_owner import Place, append, farm
-from tests.command_line import Ran, done
+from tests.alert_owner import Place, append, farm, told
+from tests.command_line import COMMAND, Ran, done
 
 _SHOW = re.compile(r"`coupon-ledger alerts show (\w{8})`")
 _AT = datetime(2026, 11, 11, tzinfo=UTC)
@@ -69,6 +70,16 @@ def test_of_many_alerts_most_are_counted(place: Place) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-"])
+def test_a_consumer_whose_streams_are_closed_works_all_the_same(place: Place, closed: str) -> None:
+    """Else a service that is started without standard error folds nothing, and says nothing of it; or what a library
+    prints is written into the file of the log, which got the number of the closed stream."""
+    append(place.log, farm("d-1", 0))
+    command = ["sh", "-c", f'exec "$0" "$@" {closed}', str(COMMAND), "consume", *map(str, _options(place))]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False, timeout=60).returncode == 0
+    assert len(told(place.log, "fired")) == 1
+
+
 def test_a_log_for_machines_has_the_alert_in_fields(place: Place) -> None:
     """Else who collects the log as JSON cannot find the alert that a line is about."""
     append(place.log, farm("d-1", 0))

@@ -20,7 +20,7 @@ from coupon_ledger.ledger.alert_events import record_of
 from coupon_ledger.ledger.sqlite_log import SqliteLog
 from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.projections.database import open_database
-from tests.alert_owner import Place, append, farm, told
+from tests.alert_owner import Place, append, claim, farm, told
 from tests.alert_world import begin, book_of, fire
 from tests.command_line import DATABASE, LOG, Ran, done
 from tests.test_alert_owner import AUTOMATIC, proof
@@ -231,4 +231,33 @@ def test_an_automatic_action_that_was_interrupted_is_completed(place: Place, ste
     assert len({event.event_id for event in told(place.log, "acted")}) == 1
     with open_database(place.folder / "a.duckdb") as store:
         assert store.rows("SELECT DISTINCT state FROM coupons") == [("revoked",)]
+        assert store.rows("SELECT count(*) FROM coupon_conflicts") == [(0,)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("wrong", [False, True])
+def test_interrupted_actions_are_completed_though_their_alerts_have_closed(place: Place, wrong: bool) -> None:
+    """Else their history says for good that coupons were revoked which the farms go on using; or coupons are revoked
+    after somebody has said that the alert was wrong."""
+
+    def cut() -> None:
+        raise PowerCut
+
+    farms = 3
+    for number in range(farms):
+        append(place.log, farm(f"d-{number}", 10 * number, datetime.now(UTC) - timedelta(minutes=50)))
+    place.run()
+    with pytest.raises(PowerCut):
+        place.run(at_boundary=_once(cut, "events stored", lambda: len(told(place.log, "acted")) == farms))
+    if wrong:
+        book = AlertBook(told(place.log))
+        commands = [Resolve(alert_id=alert_id, outcome="false", operator="mei", now=datetime.now(UTC))
+                    for alert_id in book.alerts]  # fmt: skip
+        place.log.append([record_of(event) for command in commands for event in book.decide(command)])
+    append(place.log, [claim(99, "d-99")])  # it moves the clock: the farms are over
+    place.run()
+    place.run()
+    assert len(told(place.log, "resolved")) == farms
+    with open_database(place.folder / "a.duckdb") as store:
+        assert store.rows("SELECT count(*) FROM coupons WHERE state = 'revoked'") == [(0 if wrong else 3 * farms,)]
         assert store.rows("SELECT count(*) FROM coupon_conflicts") == [(0,)]

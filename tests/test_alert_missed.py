@@ -72,6 +72,15 @@ def test_only_a_report_that_counts_can_be_withdrawn() -> None:
         book.decide(report(until=AT - HOUR))
 
 
+def test_a_report_at_the_end_of_time_breaks_no_later_one() -> None:
+    """Else one record with a broken clock makes `alerts missed` fail with a traceback for that key, for ever."""
+    book = AlertBook()
+    [made] = book.decide(report(now=datetime.max.replace(tzinfo=UTC)))
+    book.fold(made)
+    [corrected] = book.decide(report(withdraw=True))
+    assert corrected.outcome == "false" and corrected.occurred_at == made.occurred_at
+
+
 REPORTS = st.lists(
     st.tuples(st.sampled_from(["r", "s"]), st.sampled_from([{}, {"device_id": "d"}]), st.integers(0, 2), st.booleans()),
     max_size=8,
@@ -179,13 +188,15 @@ def test_a_report_from_the_command_line_counts_until_it_is_withdrawn(ids: dict[s
         ("--from is needed", ("device_farm",)),
         ("they have device_id", ("device_farm", *SINCE, "--key", "devcie=d-77")),
         ("write NAME=VALUE", ("device_farm", *SINCE, "--key", "d-77")),
+        ("is given twice", ("device_farm", *SINCE, "--key", "device_id=d-1", "--key", "device_id=d-2")),
         ("is no amount", ("device_farm", *SINCE, "--money", "much", "CNY")),
     ],
 )
 def test_a_report_that_cannot_be_compared_is_refused(
     ids: dict[str, str], said: str, arguments: tuple[str, ...]
 ) -> None:
-    """Else a typing error in a rule's name or key makes a report that no statistics ever show."""
+    """Else a typing error in a rule's name or key makes a report that no statistics ever show, and of two devices in
+    one command only the last is reported."""
     ran = ledger("alerts", "missed", *arguments)
     assert ran.code and ran.said.startswith("error: ") and said in ran.said
     chinese = ledger("alerts", "missed", *arguments, "--lang", "zh")

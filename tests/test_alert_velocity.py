@@ -4,6 +4,7 @@ missed or a shop is accused; if batches matter, a rebuild tells another story th
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,18 @@ from coupon_ledger.projections.alerts import engine
 from coupon_ledger.projections.alerts.in_force import put_in_force
 from coupon_ledger.projections.alerts.rules import Rule
 from coupon_ledger.projections.live.apply import apply
-from tests.alert_worlds import Found, Life, World, batches_of, consumed, deliveries, in_order, instant_of
+from tests.alert_worlds import (
+    SECOND,
+    START,
+    Found,
+    Life,
+    World,
+    batches_of,
+    consumed,
+    deliveries,
+    in_order,
+    instant_of,
+)
 from tests.examples import examples
 from tests.folding import frame_of, scratch_store
 
@@ -162,3 +174,49 @@ def test_a_rule_judges_what_is_recorded_after_it_came_into_force(tmp_path: Path)
             store.cache(engine.Engine).forget()
             engine.release(store, {COUPON: instant_of(second[-1].recorded_at).replace(tzinfo=None)})
         assert store.rows("SELECT * EXCLUDE (episode_hash) FROM alert_episodes ORDER BY ALL") == again
+
+
+def test_one_event_with_a_clock_of_long_ago_hides_no_key(tmp_path: Path) -> None:
+    """A phone whose clock stands at the year 1 must not make the rule blind to others that are read in the same batch.
+    400 addresses fire one after the other, over more than a window."""
+    events = [{"ip": f"ip{n // 3}", "occurred_at": START + timedelta(milliseconds=100 * n)} for n in range(1_200)]
+    events.append({"ip": "ip0", "occurred_at": datetime(1, 1, 1, tzinfo=UTC)})
+    made = [
+        Delivery(
+            {"event_id": f"e{n}", "source": "test", "coupon_id": f"c{n}", "type": "claimed", "channel": "app"}
+            | {"user_id": "u", **event},
+            round(START.timestamp() * SECOND) + n * SECOND // 10,
+            0,
+            n,
+        )
+        for n, event in enumerate(events)
+    ]
+    with scratch_store(tmp_path) as store:
+        found = consumed(store, World(made, [rule(0)]), [made], random.Random(1))
+    assert len(found) == 400
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_log_that_begins_at_the_year_1_is_judged(tmp_path: Path, restart: bool) -> None:
+    """Else a publisher that sends an empty date first stops the consumer for good: the window would begin before the
+    first instant there is."""
+    made = [
+        Delivery(
+            {"event_id": f"e{n}", "source": "test", "coupon_id": f"c{n}", "type": "claimed", "channel": "app"}
+            | {"user_id": "u", "ip": "1.1.1.1", "occurred_at": datetime(1, 1, 1, tzinfo=UTC) + timedelta(seconds=n)},
+            round(START.timestamp() * SECOND) + n * SECOND,
+            0,
+            n,
+        )
+        for n in range(6)
+    ]
+    with scratch_store(tmp_path) as store:
+        with store.transaction():
+            put_in_force(store, [rule(0)])
+        for batch in (made[:2], made[2:4], made[4:]):
+            with store.transaction():
+                apply(store, COUPON, frame_of(COUPON, batch))
+                engine.release(store, {COUPON: instant_of(batch[-1].recorded_at).replace(tzinfo=None)})
+            if restart:
+                store.cache(engine.Engine).rolled_back()
+        assert store.rows("SELECT rule, times FROM alert_episodes") == [("r0", 4)]

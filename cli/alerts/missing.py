@@ -60,7 +60,7 @@ def missed(
     since, until = window["from"], window["to"]
     if since is None:
         raise Misused(note("--from is needed: when did that begin which {rule} missed?", rule=rule))
-    who, labels = operator_name(operator), dict(_pair(key) for key in keys)
+    who, labels = operator_name(operator), _labels(keys)
     minor, currency = (None, None) if money is None else minor_units("--money", *money)
     _check_rule(rule, settings)
     with desk(settings) as here:
@@ -87,6 +87,14 @@ def missed(
         said = say("reported as missed by {rule} ({key}), from {at:instant} on; `coupon-ledger alerts stats --rule"
                    " {rule}` counts it", **about)  # fmt: skip
     say_what_happened(events, output, said)
+
+
+def _labels(keys: Iterable[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for name, value in map(_pair, keys):
+        if labels.setdefault(name, value) != value:
+            raise Misused(Note("--key {name} is given twice; report each of them by itself", {"name": name}))
+    return labels
 
 
 def _pair(key: str) -> tuple[str, str]:

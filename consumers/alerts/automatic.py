@@ -40,7 +40,9 @@ class Automatic:
         self._known = known
         self._left: set[str] = set()
         self._recorded: dict[str, Plan | None] = {
-            alert.alert_id: None for alert in known.book.open_alerts() if _is_recorded(alert, known.rule_of(alert))
+            alert.alert_id: None
+            for alert in known.book.to_route(datetime.now(UTC))
+            if _is_recorded(alert, known.rule_of(alert))
         }
         """The alerts whose action is recorded and may have no events yet; None: its plan is of an earlier process."""
 
@@ -73,9 +75,10 @@ class Automatic:
         )
         self._recorded[alert.alert_id] = plan
 
-    def complete(self) -> None:
+    def complete(self) -> bool:
         """Append the events of the actions whose record has come back from the log. Those of an earlier process are
-        planned again, while the alert is open, at most one in a call."""
+        planned again, at most one in a call, also if the alert has closed meanwhile, but not if somebody says that it
+        was wrong. Returns whether there may be more of them."""
         for alert_id, plan in list(self._recorded.items()):
             acted = self._acted(alert_id)
             if not any(event.event_id == _id_of(alert_id, event.action or "") for event in acted):
@@ -86,14 +89,15 @@ class Automatic:
             except LedgerError as error:
                 self._leave(alert_id, error)
             if plan is None:
-                return
+                return True
+        return False
 
     def _records(self, alert_id: str, plan: Plan | None, acted: Sequence[AlertEvent]) -> list[Record]:
         if plan is not None:
             return actions.records(plan, actions.as_first(plan, alert_id, acted)[1])
         alert = self._known.book.alerts[alert_id]
         rule = self._known.rule_of(alert)
-        if rule is None or rule.action is None or not alert.is_open:
+        if rule is None or rule.action is None or alert.outcome == "false":
             return []
         plan = self._plan(alert_id, rule.action, acted, Done(datetime.now(UTC), actions.SOURCE, ""))
         return actions.records(plan, plan.again)

@@ -190,7 +190,8 @@ class AlertWork:
         self._tick(at_once=True)
         self._flush()
         self._store_own(deadline)
-        self._automatic.complete()
+        while self._automatic.complete() and time.monotonic() < deadline:
+            self._flush()
         self._flush()
 
     def _store_own(self, deadline: float) -> None:

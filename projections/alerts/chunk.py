@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 EPOCH: Final = datetime(1970, 1, 1)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_FIRST: Final = (datetime.min - EPOCH) // _MICROSECOND
 _AT_ONCE: Final = 200_000
 _POSITION: Final = ("recorded_at", "log_partition", "log_offset")
 SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -42,8 +43,9 @@ def micros(at: datetime) -> int:
 
 
 def instant(us: int) -> datetime:
-    """The naive UTC instant of these microseconds since the epoch."""
-    return EPOCH + us * _MICROSECOND
+    """The naive UTC instant of these microseconds since the epoch; of any before the year 1, its beginning, since a
+    window may begin there."""
+    return EPOCH + max(us, _FIRST) * _MICROSECOND
 
 
 @dataclass(frozen=True, slots=True)

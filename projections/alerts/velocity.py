@@ -16,7 +16,7 @@ import polars as pl
 
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.alerts.campaigns import with_campaigns
-from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, SPREAD, Int64, Mask, Place, Released, UInt64, instant
+from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF, SPREAD, Int64, Mask, Place, Released, UInt64
 from coupon_ledger.projections.alerts.counters import Counters
 from coupon_ledger.projections.alerts.episodes import Episodes, Key, micros_of
 from coupon_ledger.projections.alerts.evaluator import Remade
@@ -216,10 +216,12 @@ class _Class:
         at, key = piece.at[keys.rows[chosen]], keys.key_of[chosen]
         order = np.lexsort((at, key))
         at, key = at[order], key[order]
-        # One line of time with the keys far apart, so that one search counts for all keys.
-        apart = int(at.max() - at.min()) + self.counters.window + 1
-        line = key * apart + (at - at.min())
-        within = np.arange(len(line)) + 1 - np.searchsorted(line, line - self.counters.window, side="right")
+        # One line of instants with the keys one after the other, so that one search counts for all keys. The instants
+        # are numbered: microseconds times keys may be more than a number holds, if one event has a clock of long ago.
+        instants = np.unique(at)
+        line = key * len(instants) + np.searchsorted(instants, at)
+        begins = key * len(instants) + np.searchsorted(instants, at - self.counters.window, side="right")
+        within = np.arange(len(line)) + 1 - np.searchsorted(line, begins)
         most = np.zeros(len(keys.hashes), dtype=np.int64)
         np.maximum.at(most, key, within)
         return most
@@ -331,7 +333,7 @@ def earlier(
     in microseconds."""
     conditions = [
         f"type IN ({_listed(sorted(types))})",
-        "occurred_at > $after AND recorded_at > $after",
+        "occurred_at > make_timestamp($after) AND recorded_at > make_timestamp($after)",  # maybe before the year 1
         "(recorded_at, log_partition, log_offset) < ($recorded_at, $partition, $offset)",
     ]
     events = f"SELECT * FROM {JOURNAL[COUPON]} WHERE {' AND '.join(conditions)}"
@@ -345,7 +347,7 @@ def earlier(
             f"SELECT {named}, epoch_us(least(e.occurred_at, e.recorded_at)) AS at"
             f" FROM ({events}) e JOIN (SELECT * FROM wanted_keys) k ON {on} WHERE {where}",
             {
-                "after": instant(after),
+                "after": after,
                 "recorded_at": before.recorded_at,
                 "partition": before.partition,
                 "offset": before.offset,

@@ -9,11 +9,13 @@ are not joined.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+
+import numpy as np
 
 from coupon_ledger.ledger.alert_events import AlertEvent
 from coupon_ledger.ledger.alert_state import Alert
@@ -141,21 +143,52 @@ def _first(trace: Trace) -> tuple[datetime, str]:
 
 
 def _with_most_shared(broad: Iterable[Trace], cases: Sequence[Sequence[Trace]]) -> list[int | None]:
-    """Per broad alert, the place of the case with which it shares most names; None if it shares none."""
-    naming: dict[Named, list[tuple[int, Trace]]] = defaultdict(list)
-    for place, case in enumerate(cases):
-        for trace in case:
-            for named in trace.named:
-                naming[named].append((place, trace))
+    """Per broad alert, the place of the case with which it shares most names; None if it shares none. A name counts
+    where an alert of the case has it and overlaps.
+
+    In arrays: a flood may have a thousand alerts on each side that all share two hundred names.
+    """
+    stretches = list(_stretches(cases))
+    since = np.array([since for _, _, since, _ in stretches], dtype=np.int64)
+    until = np.array([until for _, _, _, until in stretches], dtype=np.int64)
+    place_of = np.array([place for _, place, _, _ in stretches], dtype=np.int64)
+    numbers: dict[Named, list[int]] = defaultdict(list)
+    for number, (named, *_) in enumerate(stretches):
+        numbers[named].append(number)
+    naming = {named: np.array(those) for named, those in numbers.items()}
     places: list[int | None] = []
     for trace in broad:
-        shared = Counter(
-            place
-            for named in trace.named
-            for place in {place for place, other in naming.get(named, ()) if trace.overlaps(other)}
-        )
-        places.append(min(shared, key=lambda place: (-shared[place], place), default=None))
+        found = [naming[named] for named in trace.named if named in naming]
+        if not found:
+            places.append(None)
+            continue
+        chosen, name = np.concatenate(found), np.repeat(np.arange(len(found)), [len(those) for those in found])
+        overlap = (since[chosen] <= _micros(trace.until)) & (until[chosen] >= _micros(trace.since))
+        shares = np.zeros((len(found), len(cases)), dtype=np.bool_)
+        shares[name[overlap], place_of[chosen[overlap]]] = True
+        shared = shares.sum(axis=0)
+        places.append(int(shared.argmax()) if shared.any() else None)
     return places
+
+
+def _stretches(cases: Sequence[Sequence[Trace]]) -> Iterator[tuple[Named, int, int, int]]:
+    """The stretches of time during which a case has a name: the name, the place of the case, first and last instant.
+    Alerts that overlap are one stretch."""
+    for place, case in enumerate(cases):
+        latest: dict[Named, tuple[int, int]] = {}
+        for trace in sorted(case, key=_first):
+            since, until = _micros(trace.since), _micros(trace.until)
+            for named in trace.named:
+                first, last = latest.get(named, (since, until))
+                if last < since:
+                    yield named, place, first, last
+                    first, last = since, until
+                latest[named] = first, max(last, until)
+        yield from ((named, place, first, last) for named, (first, last) in latest.items())
+
+
+def _micros(at: datetime) -> int:
+    return (at.replace(tzinfo=None) - datetime.min) // timedelta(microseconds=1)
 
 
 def _connected(traces: Iterable[Trace]) -> list[list[Trace]]:
