@@ -176,7 +176,7 @@ def _stretches(cases: Sequence[Sequence[Trace]]) -> Iterator[tuple[Named, int, i
     Alerts that overlap are one stretch."""
     for place, case in enumerate(cases):
         latest: dict[Named, tuple[int, int]] = {}
-        for trace in sorted(case, key=_first):
+        for trace in sorted(case, key=lambda trace: trace.since):
             since, until = _micros(trace.since), _micros(trace.until)
             for named in trace.named:
                 first, last = latest.get(named, (since, until))
