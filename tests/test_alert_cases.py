@@ -180,3 +180,18 @@ def test_an_alert_names_the_coupons_users_and_devices_behind_it(tmp_path: Path) 
     assert seen["device_farm"]["user_id"] == [f"u-{n}" for n in range(8)], "by time"
     assert seen["device_farm"] == seen["mass_claims"] and seen["mass_claims"]["device_id"] == ["d-farm"]
     assert seen["device_farm"]["coupon_id"] == [f"c-{n}" for n in range(8)]
+
+
+@pytest.mark.long
+def test_a_linked_group_says_the_money_at_stake(tmp_path: Path) -> None:
+    """Else a gang stands at the bottom of the list, below a single device with one coupon."""
+    expr = {"kind": "linked", "events": ["claimed"], "over": ["device_id"], "users": 5, "at_least": 5, "window": "1h"}
+    rule = Rule.model_validate({"name": "gang", "expr": expr})
+    begin(tmp_path, [rule])
+    with open_database(tmp_path / DATABASE, read_only=True) as store:
+        [row] = store.frame("SELECT * FROM alert_episodes").to_dicts()
+        found = behind(store, rule, row)
+        many = behind(store, rule, row | {"details": row["details"].replace('"users": 8', '"users": 60')})
+    assert (found.money_minor, found.currency, found.counts["users"]) == (4_000, "CNY", 8)
+    assert found.more["seen"]["device_id"] == ["d-farm"]
+    assert many.money_minor is None, "of 60 users, 8 are named: their money is not that of all"

@@ -208,16 +208,20 @@ def test_violations_that_stay_provisional_are_found(store: Store) -> None:
 
 
 def test_coupons_that_no_sweep_has_expired_are_found(store: Store) -> None:
+    """Else expiry stands still. One alert for all campaigns: a dozen about one job are a dozen to close."""
+    coupons = [("k", 90, "claimed"), ("k", 60, "issued"), ("k", 5, "claimed"), ("k", 90, "used")]
+    coupons += [("l", 70, "claimed"), ("l", 50, "claimed"), ("l", 40, "claimed"), ("m", 90, "claimed")]
     with store.transaction():
-        for n, (minutes, state) in enumerate(((90, "claimed"), (60, "issued"), (5, "claimed"), (90, "used"))):
+        for n, (campaign, minutes, state) in enumerate(coupons):
             store.execute(
                 "INSERT INTO coupons (key_hash, coupon_id, state, resting, campaign_id, valid_until, last_event_at,"
                 " events, violations, last_type, ids_low, ids_high, first_recorded_at)"
-                " VALUES ($n, 'c', $state, 'none', 'k', $until, $until, 1, 0, 0, 0, 0, $until)",
-                {"n": n, "state": state, "until": NOW - minutes * MINUTE},
+                " VALUES ($n, 'c', $state, 'none', $campaign, $until, $until, 1, 0, 0, 0, 0, $until)",
+                {"n": n, "campaign": campaign, "state": state, "until": NOW - minutes * MINUTE},
             )
-    [one] = health(store, "sweep_overdue", window="PT30M")
-    assert one.key == {"campaign": "k"} and one.value == 2 and one.since == NOW - 60 * MINUTE
+    [one] = health(store, "sweep_overdue", window="PT30M", above=1)
+    assert one.key == {} and one.value == 5 and one.since == NOW - 60 * MINUTE
+    assert one.details == {"campaigns": 2, "most_in": [["l", 3], ["k", 2]]}, "not m, of which one is late"
 
 
 # --- reconciliation

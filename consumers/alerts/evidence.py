@@ -15,7 +15,7 @@ from coupon_ledger.consumers.alerts.contributions import contributions
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.alerts.campaigns import with_campaigns
 from coupon_ledger.projections.alerts.chunk import CAMPAIGN_OF
-from coupon_ledger.projections.alerts.rules import Rule, Velocity
+from coupon_ledger.projections.alerts.rules import Linked, Rule, Velocity
 from coupon_ledger.projections.connection import Reading, sql
 from coupon_ledger.projections.live.journal import happened
 
@@ -54,6 +54,18 @@ def _of_velocity(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> Behind
     return _of_events(reading, types, wanted, after, until)
 
 
+def _of_linked(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> Behind:
+    """Of a group whose details name all users. Of a larger one, the money of those alone would be too little."""
+    of, details = rule.expr, json.loads(row["details"] or "{}")
+    assert isinstance(of, Linked)
+    users = [user for user, _ in details.get("first_users", ())]
+    if not users or len(users) < details["users"]:
+        return Behind()
+    return _of_events(
+        reading, [*map(str, of.events)], {"user_id": users}, row["opened_at"] - of.window, row["last_true_at"]
+    )
+
+
 def _of_events(
     reading: Reading, types: list[str], wanted: Mapping[str, list[str]], after: datetime, until: datetime
 ) -> Behind:
@@ -82,6 +94,7 @@ def _of_metric(reading: Reading, rule: Rule, row: Mapping[str, Any]) -> Behind:
 
 _OF_KIND: Final[dict[str, Callable[[Reading, Rule, Mapping[str, Any]], Behind]]] = {
     "velocity": _of_velocity,
+    "linked": _of_linked,
     "metric": _of_metric,
     "threshold": _of_metric,
 }

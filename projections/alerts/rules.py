@@ -326,7 +326,8 @@ HEALTH: Final = {
     "late_share": "share (0 to 1) of the window's events that came too late for a rule's window",
     "clock_skew": "seconds that an event's occurred_at is ahead of its recorded_at",
     "provisional": "violations that were provisional throughout the window",
-    "sweep_overdue": "coupons whose end has passed for longer than the window without a sweep",
+    "sweep_overdue": "coupons whose end has passed for longer than the window without a sweep, of campaigns that each"
+    " have more than `above`",
     "channel_dead": "messages in a row that a channel did not take",
     "rule_failed": "evaluations in a row in which a rule failed or took too long",
 }

@@ -57,7 +57,8 @@ def offenders(reading: Reading, of: Health, clock: datetime, vitals: Vitals) -> 
       they were recorded; `source`, `topic`. A source that began within the window brings its past along: not counted
     - `clock_skew`: seconds that `occurred_at` is ahead of `recorded_at` at most, in the window; `source`, `topic`
     - `provisional`: number of violations that have been provisional for longer than the window; `code`
-    - `sweep_overdue`: number of coupons that should have expired longer ago than the window; `campaign`
+    - `sweep_overdue`: number of coupons that should have expired longer ago than the window, of campaigns that each
+      have more than `above`
     - `channel_dead`: messages in a row that a channel did not take; `channel`
     - `rule_failed`: evaluations in a row in which a rule failed; `rule`
 
@@ -66,6 +67,10 @@ def offenders(reading: Reading, of: Health, clock: datetime, vitals: Vitals) -> 
     now = _now(reading, clock, vitals)
     found = _FINDERS[of.of](reading, of, _Moment(clock, now, vitals))
     return [offender for offender in found if offender.value > of.above]
+
+
+_CAMPAIGNS: Final = 10
+"""How many campaigns an alert about the sweep names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +155,15 @@ def _provisional(reading: Reading, of: Health, moment: _Moment) -> Iterator[Offe
 
 
 def _sweep_overdue(reading: Reading, of: Health, moment: _Moment) -> Iterator[Offender]:
-    for row in _rows(reading, "sweep_overdue", before=moment.clock - of.window):
-        yield Offender({"campaign": row["campaign"]}, row["coupons"], of.above, row["first_at"] + of.window)
+    """One for all campaigns, since the sweep is one job. Single coupons are late when a hold crosses their end."""
+    late = [
+        row for row in _rows(reading, "sweep_overdue", before=moment.clock - of.window) if row["coupons"] > of.above
+    ]
+    if late:
+        coupons, since = sum(row["coupons"] for row in late), min(row["first_at"] for row in late) + of.window
+        most = sorted(late, key=lambda row: (-row["coupons"], row["campaign"]))[:_CAMPAIGNS]
+        details = {"campaigns": len(late), "most_in": [[row["campaign"], row["coupons"]] for row in most]}
+        yield Offender({}, coupons, of.above, since, details=details)
 
 
 def _channel_dead(_: Reading, of: Health, moment: _Moment) -> Iterator[Offender]:
