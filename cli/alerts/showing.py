@@ -27,7 +27,7 @@ from coupon_ledger.reports.alerts import (
     what_to_do,
     what_was_done,
 )
-from coupon_ledger.reports.labels import figure, label_of_texts, say, word
+from coupon_ledger.reports.labels import figure, label, label_of_texts, say, word
 from coupon_ledger.reports.text import Row, printable
 from coupon_ledger.reports.view import View, showing
 
@@ -153,6 +153,9 @@ def _print_evidence(row: Row) -> None:
     """The evidence of the moment that the alert itself keeps, without what is shown above: values on lines, the first
     rows as a table."""
     evidence = {name: value for name, value in json.loads(row["evidence"]).items() if name not in _ABOVE}
+    found = evidence.pop("details", None)
+    if isinstance(found, dict):
+        evidence |= {name: value for name, value in found.items() if name not in _SAID_ABOVE}
     tables = {name: value for name, value in evidence.items() if _are_rows(value)}
     values = {name: _evident(value) for name, value in evidence.items() if name not in tables}
     values = {name: value for name, value in values.items() if value is not None}
@@ -173,8 +176,7 @@ def _are_rows(value: Any) -> bool:
 def _evident(value: Any) -> Any:
     """A value of the evidence for people: an instant in the reader's zone, to the second."""
     if isinstance(value, dict):
-        shown = {name: one for name, one in value.items() if name not in _SAID_ABOVE}
-        return figure_of(shown) if shown else None
+        return figure_of(value) if value else None
     if isinstance(value, list):
         return _pairs(value) if value else None
     if isinstance(value, str) and _INSTANT.fullmatch(value):
@@ -189,8 +191,18 @@ def figure_of(values: Mapping[str, Any]) -> str:
 
 
 def _pairs(value: list[Any]) -> str:
-    said = [f"{one[0]} ({one[1]})" if isinstance(one, list) and len(one) == 2 else str(one) for one in value[:_SHOWN]]
+    said = [_pair(one) if isinstance(one, list) else str(one) for one in value[:_SHOWN]]
     return ", ".join(said) + (" …" if len(value) > _SHOWN else "")
+
+
+def _pair(value: list[Any]) -> str:
+    """A name and its number; in front, what the name is of, if there are three."""
+    match value:
+        case [name, number]:
+            return f"{name} ({number})"
+        case [field, name, number]:
+            return f"{label(str(field))} {name} ({number})"
+    return ", ".join(map(str, value))
 
 
 def _with_same(rows: list[Row], row: Row) -> Row:

@@ -237,14 +237,14 @@ def _in_format(value: Any, form: str, reader: Reader, name: str = "") -> str:
             minor, currency = value
             return amounts.money(minor, currency)
         case "instant":
-            return reader.instant(value) if isinstance(value, datetime) else _text(value)
+            return reader.instant(value.replace(microsecond=0)) if isinstance(value, datetime) else _text(value)
         case "duration":
             return _duration(value, reader.lang)
         case "word":
             return _word(str(value), reader, name)
         case "top":
             return _top(value, reader.lang)
-    return reader.instant(value) if isinstance(value, datetime) else _text(value)
+    return reader.instant(value.replace(microsecond=0)) if isinstance(value, datetime) else _text(value)
 
 
 _UNITS: Final = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1}
