@@ -261,3 +261,15 @@ def test_interrupted_actions_are_completed_though_their_alerts_have_closed(place
     with open_database(place.folder / "a.duckdb") as store:
         assert store.rows("SELECT count(*) FROM coupons WHERE state = 'revoked'") == [(0 if wrong else 3 * farms,)]
         assert store.rows("SELECT count(*) FROM coupon_conflicts") == [(0,)]
+
+
+@pytest.mark.parametrize(("lang", "said"), [("en", "tell li that it is closed"), ("zh", "请告知 li 已关闭")])
+def test_who_closes_an_alert_of_somebody_else_is_told_whose_it_was(alert: str, lang: str, said: str) -> None:
+    """Else li goes on with an alert that mei has closed."""
+    done("alerts", "ack", alert, "--by", "li")
+    assert said in _words(done("--lang", lang, "alerts", "resolve", alert, "--true", "--by", "mei"))
+
+
+def test_who_closes_their_own_alert_is_told_nothing_of_others(alert: str) -> None:
+    done("alerts", "ack", alert, "--by", "mei")
+    assert "tell mei" not in _words(done("alerts", "resolve", alert, "--true", "--by", "mei"))

@@ -272,7 +272,8 @@ def resolve(
         says_more = (outcome, None, None) != (known.outcome, minor, why)
         events = here.do(command) if says_more or known.phase != "resolved" else []
         course = meanwhile.course_of(here, known, events)
-    say_what_happened(events, output, *_resolved(course, events), *meanwhile.judged_before(course, who))
+    others = (*meanwhile.closed_for(course, who), *meanwhile.judged_before(course, who))
+    say_what_happened(events, output, *_resolved(course, events), *others)
     otherwise = meanwhile.judged_otherwise(course, outcome)
     if otherwise is not None:
         warn(otherwise.template, **otherwise.values)

@@ -89,6 +89,10 @@ def list_alerts(by: str | None, limit: int | None, settings: Settings, output: s
             return
         if not rows and filters["state"] == "open":
             click.echo(say("no alert is open; --state all also shows closed ones"))
+        elif not rows and (filters["since"] or filters["until"]):
+            click.echo(
+                say("no alert matches; --since and --until go by the data's clock, which is not today's in old data")
+            )
         else:
             print_rows(map(_for_people, rows), output, _LISTED, fit=Fit(spare=("measured", "money_minor", "assignee")))
     if more:

@@ -88,6 +88,14 @@ def judged_otherwise(course: Course, outcome: str) -> Note | None:
                 alert=short(course.after.alert_id), outcome=later.outcome, at=_second(later.occurred_at))  # fmt: skip
 
 
+def closed_for(course: Course, operator: str) -> Iterator[str]:
+    """For whom the operator has closed the alert: somebody else had taken it."""
+    taken = course.before.acknowledged
+    if course.before.phase != "resolved" and taken is not None and taken.operator != operator:
+        yield say("{who} had taken it at {at:instant}; tell {who} that it is closed", who=taken.operator,
+                  at=_second(taken.at))  # fmt: skip
+
+
 def judged_before(course: Course, operator: str) -> Iterator[str]:
     """Who closed the alert before the command did."""
     who, at = course.before.resolved_by, course.before.resolved_at
