@@ -25,6 +25,7 @@ from coupon_ledger.projections.alerts import engine as alerts
 from coupon_ledger.projections.database import check_version
 from coupon_ledger.projections.live.cross import clock_and_grace
 from coupon_ledger.projections.store import Store
+from coupon_ledger.projections.versions import written_versions
 from coupon_ledger.questions.parameters import Parameters
 from coupon_ledger.questions.states import states
 
@@ -260,8 +261,9 @@ def _hand_over(before: Store, after: Store) -> None:
     the number of commits of `after` higher than that of `before`: answers show this number, so it must not fall."""
     waiting = before.frame("SELECT * FROM outbox")
     [(commits,)] = before.rows("SELECT commits FROM ledger")
-    standing = states.standing(before, Parameters()).row(0, named=True)
-    alerts.take_over(after, standing["alert_rules"] or (), standing["alerts_until"] or ())
+    if "alerts" in written_versions(before):  # a database of an old release has none
+        standing = states.standing(before, Parameters()).row(0, named=True)
+        alerts.take_over(after, standing["alert_rules"] or (), standing["alerts_until"] or ())
     with after.transaction():
         after.execute("DELETE FROM outbox")
         after.insert("outbox", waiting)

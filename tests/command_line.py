@@ -21,11 +21,14 @@ from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import DEAD_LETTERS
+from coupon_ledger.projections.tables import TABLES
 
 COMMAND: Final = Path(sys.executable).with_name("coupon-ledger")
 LOG: Final = "coupon-ledger.log.db"
 DATABASE: Final = "coupon-ledger.duckdb"
 PATIENCE_S: Final = 60.0
+ALL_EQUAL: Final = f"{sum(map(len, TABLES.values()))} tables are equal"
+"""What `rebuild` says if each table that is compared has the digest of the live one."""
 
 _LIMIT: Final = """
 import os, resource, sys
