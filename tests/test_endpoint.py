@@ -48,6 +48,7 @@ from tests.command_line import (
     start,
     wait_until,
 )
+from tests.conftest import ALERTS
 from tests.owners import Data, Owner, owning
 from tests.test_cli import POISON, commands, shop_events
 
@@ -130,6 +131,15 @@ ASKED = [
     ("experiment", "plan", "--active-days", "404"),
     ("experiment", "assign", "k-1", "--dry-run", "--at", "2026-11-11T00:00:00Z"),
     ("experiment", "arms", "k-404"),
+    ("alerts", "list", "--state", "all"),
+    ("alerts", "list", "--by", "rule", "--state", "all"),
+    ("alerts", "show", "ALERT"),
+    ("alerts", "show", "f404"),
+    ("alerts", "history"),
+    ("alerts", "stats"),
+    ("alerts", "silences"),
+    ("alerts", "rules", "list"),
+    ("alerts", "backtest", "--from", "2026-11-10", "--to", "2026-11-13"),
 ]
 _OF_THE_LOG = ("status", "replay", "discard")
 
@@ -141,8 +151,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a log and a database of the day that the tests of the command line know."""
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a log and a database of the day that the tests of the command line know, and the default
+    alert rules in force, of which one has fired."""
     folder = tmp_path_factory.mktemp("shop")
     at = ("--log", f"sqlite:///{folder / LOG}", "--database", folder / DATABASE)
     done("init", *at)
@@ -150,15 +161,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = opened_log(folder / LOG)
     log.append([Record(COUPON, b"c-9", POISON)])
     log.close()
-    done("consume", *at)
-    return folder
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(ALERTS, "defaults")
+        done("consume", *at)
+        yield folder
 
 
 def printed(folder: Path) -> dict[str, Ran]:
     """Each command as JSON and in another format, these in turn: every format is printed from the same answer."""
+    [alert] = done("alerts", "list", "--state", "all", "--database", folder / DATABASE, "-o", "json").json
     place = {"config": ("--log", f"sqlite:///{folder / LOG}", "--database", str(folder / DATABASE))}
     ran = {}
-    for arguments, other in zip(ASKED, cycle(("table", "ndjson", "csv")), strict=False):
+    for asked, other in zip(ASKED, cycle(("table", "ndjson", "csv")), strict=False):
+        arguments = tuple(alert["alert_id"] if argument == "ALERT" else argument for argument in asked)
         flags = place["config"] if set(arguments) & set(_OF_THE_LOG) else place["config"][2:]
         for output in ("json", other) if "export" not in arguments else ():
             ran[" ".join((*arguments, output))] = ledger(*arguments, *flags, "--output", output)
@@ -181,8 +196,11 @@ def test_every_command_prints_the_same_from_the_owner_as_from_the_file(shop: Pat
 
 def test_every_command_that_reads_is_compared() -> None:
     """A new question without a line in `ASKED` would go untested through the endpoint."""
+    others = "ack act assign missed note resolve silence unsilence test"
+    of_files = {"dead-letters", "metrics list", "metrics show", "alerts rules check", "alerts rules defaults"}
+    of_files |= {"alerts rules show"} | {f"alerts {name}" for name in others.split()}
     of_the_log = {f"attribution models{name}" for name in ("", " list", " show", " define")}
-    reading = {" ".join(path) for path in commands(cli)} - {"dead-letters", "metrics list", "metrics show"} - of_the_log
+    reading = {" ".join(path) for path in commands(cli)} - of_files - of_the_log
     working = (
         "init config publish import simulate consume tail archive restore backup restore-db doctor rebuild correct"
     )
