@@ -30,7 +30,7 @@ from typing import Any, Final, TypeVar
 import polars as pl
 
 from coupon_ledger.consumers.intake import RULES, Oddities, skewed, validated
-from coupon_ledger.consumers.runner import checked_ends
+from coupon_ledger.consumers.runner import checked_ends, settled_marks
 from coupon_ledger.consumers.tuning import keep_small
 from coupon_ledger.ledger.archive import KeepsDecoded, Stretch
 from coupon_ledger.ledger.errors import LogError
@@ -200,7 +200,8 @@ def _fill(log: LogReader, store: Store, mark: _Mark, progress: Progress, grace: 
     partitions = log.partitions(mark.topics)
     read = {p: mark.accounts.get(p, Account()).next_offset for p in partitions}
     for wanted in (read, {p: mark.until.get(p, 0) for p in partitions}):
-        ends = checked_ends(log, wanted, partitions)
+        checked_ends(log, wanted, partitions)
+    marks = settled_marks(log, wanted)
     with store.transaction():
         if grace is not None:
             cross.use_grace(store, grace)
@@ -215,7 +216,7 @@ def _fill(log: LogReader, store: Store, mark: _Mark, progress: Progress, grace: 
         ThreadPoolExecutor(_WORKERS, "bulk-load") as pool,
         _Sides(store) as sides,
     ):
-        return _Load(log, store, mark, ends, halves, folder, pool, sides).fill()
+        return _Load(log, store, mark, marks, halves, folder, pool, sides).fill()
 
 
 class _Load:
@@ -228,7 +229,7 @@ class _Load:
         log: LogReader,
         store: Store,
         mark: _Mark,
-        ends: Mapping[TopicPartition, int],
+        marks: Mapping[TopicPartition, int],
         halves: _Halves,
         folder: Path,
         pool: ThreadPoolExecutor,
@@ -237,7 +238,7 @@ class _Load:
         self._log = log
         self._store = store
         self._mark = mark
-        self._ends = ends
+        self._marks = marks
         self._halves = halves
         self._folder = folder
         self._pool = pool
@@ -278,7 +279,7 @@ class _Load:
     def _save_progress(self) -> None:
         positions = {p: account.next_offset for p, account in self._accounts.items()}
         complete = checkpoints.Completeness()
-        complete.advance(checkpoints.last_recorded(self._store), positions, self._ends)
+        complete.advance(checkpoints.last_recorded(self._store), positions, self._marks)
         complete.save(self._store)
         kept.release(self._store, complete.topics())
 

@@ -42,6 +42,8 @@ fold, offsets, commit."""
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
 _ENDS_AGAIN_S: Final = 10.0
+_JUST_NOW_S: Final = 10.0
+"""Records that were recorded longer ago, by this machine's clock, have settled."""
 _FIRST_BATCH: Final = 25_000
 _SMALL_BATCH: Final = 10_000
 """A batch with fewer records than this means that there is no backlog. DuckDB then uses all cores, and the next batch
@@ -149,7 +151,8 @@ class Consumer:
         for partition in partitions:
             accounts.setdefault(partition, Account())
         positions = {p: accounts[p].next_offset for p in partitions}
-        ends_at_start = ends = checked_ends(self._log, positions, partitions)
+        ends = checked_ends(self._log, positions, partitions)
+        marks_at_start = {} if self._follow else settled_marks(self._log, positions)
         target = None if self._follow else ends if self._until is None else {**positions, **self._until}
         lag = sum(max(0, end - positions[p]) for p, end in ends.items())
         self._report("reading", 0, lag)
@@ -177,8 +180,7 @@ class Consumer:
                 before = dict(accounts)
                 self._store.share_cores(alone=taken.records < _SMALL_BATCH)
                 lag = sum(max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts)
-                log_ends = ends if self._follow else ends_at_start
-                beside = _Beside(complete, log_ends, batch.upcoming, last, lag)
+                beside = _Beside(complete, marks_at_start or batch.marks, batch.upcoming, last, lag)
                 try:
                     counts, clock = self._commit(chunks, taken, accounts, beside, started)
                 except failing.FAILURES as error:
@@ -239,7 +241,7 @@ class Consumer:
             moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
             positions = {p: account.next_offset for p, account in (accounts | moved).items()}
-            beside.complete.advance(_last_recorded(chunks), positions, beside.ends, beside.upcoming)
+            beside.complete.advance(_last_recorded(chunks), positions, beside.marks, beside.upcoming)
             beside.complete.save(self._store)
             kept.release(self._store, beside.complete.topics())
             beside.last.keep(chunks)
@@ -286,6 +288,17 @@ def checked_ends(
     for outside in checkpoints.outside({p: Account(wanted[p]) for p in partitions}, earliest, ends):
         raise LogTruncated(f"{outside}; nothing is skipped: restore the log, or check --log and --database")
     return ends
+
+
+def settled_marks(
+    log: LogReader, positions: Mapping[TopicPartition, int], chunks: Sequence[Chunk] = ()
+) -> dict[TopicPartition, int]:
+    """The high watermarks of the partitions in `positions`, looked up after a wait, if records that were recorded at
+    the same time as these chunks (without chunks: as the log's end) may not be visible yet."""
+    newest = max((int(chunk.recorded_at[-1]) / 1e6 for chunk in chunks if len(chunk)), default=time.time())
+    if newest > time.time() - _JUST_NOW_S:
+        time.sleep(log.visible_after_s)
+    return log.high_watermarks(list(positions))
 
 
 def accounts_after(
@@ -335,16 +348,15 @@ def _changes(
 @dataclass(frozen=True, slots=True)
 class _Beside:
     """What a commit writes besides rows and accounts (`complete`, `last`), and the values that it needs for this
-    (`ends`, `lag`).
+    (`marks`, `lag`).
 
-    `complete`: up to when each partition has been read completely. `ends`: the ends of the log's partitions, looked
-    up after the batch was read; without `follow`, those at the start of the run. `upcoming`: as in `_Batch`.
-    `last`: the last records that were consumed. `lag`: how many records of the log were not folded before this
-    batch.
+    `complete`: up to when each partition has been read completely. `marks`: as in `_Batch`; without `follow`, those
+    at the start of the run. `upcoming`: as in `_Batch`. `last`: the last records that were consumed. `lag`: how many
+    records of the log were not folded before this batch.
     """
 
     complete: Completeness
-    ends: Mapping[TopicPartition, int]
+    marks: Mapping[TopicPartition, int]
     upcoming: Mapping[TopicPartition, datetime]
     last: LastRecords
     lag: int
@@ -370,14 +382,16 @@ class _Failed:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """`ends`: the end of every partition, looked up after the chunks were read. If the next offset of a partition
-    equals its end, all its records that were recorded before these chunks have been read. `upcoming`: when the next
-    record of a partition was recorded (naive UTC), where it is known; all that were recorded before it have been
-    read."""
+    """`ends`: the end of every partition, looked up after the chunks were read. `marks`: by partition, the high
+    watermark, looked up so late that no record of the time of these chunks can appear any more: if it equals the next
+    offset, all records that were recorded no later than these chunks have been read. Empty without `follow`.
+    `upcoming`: when the next record of a partition was recorded (naive UTC), where it is known; all that were recorded
+    before it have been read."""
 
     chunks: list[Chunk]
     taken: Intake
     ends: dict[TopicPartition, int]
+    marks: dict[TopicPartition, int]
     upcoming: dict[TopicPartition, datetime]
 
 
@@ -410,6 +424,18 @@ class _Ends:
                     self._patience.answered()
                 return ends
         return {p: max(before.get(p, 0), offset + 1) for p, offset in positions.items()}
+
+    def marks(self, positions: Mapping[TopicPartition, int], chunks: Sequence[Chunk] = ()) -> dict[TopicPartition, int]:
+        """The high watermarks of the partitions in `positions` (next offset by partition), looked up as late as
+        `_Batch` says. `chunks`: the records that were read before. If the log does not answer, returns for each
+        partition one that is higher than its next offset."""
+        if self._patience is None or time.monotonic() >= self._again_at:
+            try:
+                return settled_marks(self._log, positions, chunks)
+            except LogNotAnswering:
+                if self._patience is None:
+                    raise
+        return {p: offset + 1 for p, offset in positions.items()}
 
 
 class _ReadAhead:
@@ -523,7 +549,8 @@ class _ReadAhead:
             self._reached("poll")
             taken = take_in(chunks)
             self._reached("decode")
-            yield _Batch(chunks, taken, ends, self._upcoming(chunks))
+            marks = self._ends.marks(self._positions, chunks) if self._target is None else {}
+            yield _Batch(chunks, taken, ends, marks, self._upcoming(chunks))
 
     def _upcoming(self, chunks: Sequence[Chunk]) -> dict[TopicPartition, datetime]:
         """When the next record was recorded of partitions with records to come that had none among these chunks."""

@@ -243,6 +243,8 @@ class ArchiveLog:
     file is not as it was written.
     """
 
+    visible_after_s = 0.0
+
     def __init__(self, folder: Path) -> None:
         self.url = f"archive://{folder}"
         self._folder = folder

@@ -47,6 +47,10 @@ class ContinuedLog:
     def append(self, records: Sequence[Record]) -> list[Position]:
         return self._log.append(records)
 
+    @property
+    def visible_after_s(self) -> float:
+        return self._log.visible_after_s
+
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
         return self._log.partitions(topics)
 

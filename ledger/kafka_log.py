@@ -182,6 +182,8 @@ class KafkaLog:
         """Whether brokers have ever answered at this address. If so, it is right, and later errors may be temporary."""
         self._looked_at = 0.0
 
+    visible_after_s = 0.1
+
     # --- topics
 
     def create_topics(self) -> list[str]:

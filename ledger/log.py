@@ -107,6 +107,12 @@ class LogReader(Protocol):
 
     url: str
 
+    @property
+    def visible_after_s(self) -> float:
+        """How long after `recorded_at` the last reader may see a record, in seconds: replicas take a while, and the
+        clocks of brokers differ a little. 0: nothing that is appended later has an earlier `recorded_at`."""
+        ...
+
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
         """All partitions of these topics, sorted. Raises `LogNotInitialised` if a topic is missing."""
         ...

@@ -78,6 +78,10 @@ class PatientLog:
         self._log = log
         self._patience = patience
 
+    @property
+    def visible_after_s(self) -> float:
+        return self._log.visible_after_s
+
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
         return self._answer(lambda: self._log.partitions(topics))
 

@@ -62,6 +62,10 @@ class RegistryLog:
     def create_topics(self) -> list[str]:
         return self._log.create_topics()
 
+    @property
+    def visible_after_s(self) -> float:
+        return self._log.visible_after_s
+
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
         return self._log.partitions(topics)
 

@@ -153,6 +153,8 @@ class SqliteLog:
         # for ever.
         self._file = self._file_now()
 
+    visible_after_s = 0.0
+
     # --- topics
 
     def create_topics(self) -> list[str]:

@@ -88,7 +88,8 @@ class Completeness:
     """Per partition of the log, the instant (naive UTC) up to which it is complete: all its records that were recorded
     at or before this instant have been read.
 
-    A partition that has been read to its end is complete until the latest `recorded_at` read from any partition.
+    A partition that has been read to its high watermark is complete until the latest `recorded_at` read from any
+    partition.
     """
 
     complete_until: dict[TopicPartition, datetime] = field(default_factory=dict)
@@ -97,16 +98,17 @@ class Completeness:
         self,
         recorded: Mapping[TopicPartition, datetime],
         positions: Mapping[TopicPartition, int],
-        ends: Mapping[TopicPartition, int],
+        marks: Mapping[TopicPartition, int],
         upcoming: Mapping[TopicPartition, datetime] = _NOTHING,
     ) -> None:
         """Update the instants after a batch was read. `recorded`: by partition, the latest `recorded_at` (naive UTC) in
-        the batch. `positions`: by partition, the next offset after the batch. `ends`: by partition, the end of the log,
-        looked up after the batch was read. `upcoming`: by partition, when its next record was recorded, if that is
-        known: a topic with few events must not hold back what waits for it."""
+        the batch. `positions`: by partition, the next offset after the batch. `marks`: by partition, the high
+        watermark, looked up when no record of the batch's time could appear any more. `upcoming`: by partition, when
+        its next record was recorded, if that is known: a topic with few events must not hold back what waits for it.
+        """
         horizon = max((*self.complete_until.values(), *recorded.values()), default=_EPOCH)
-        for partition, end in ends.items():
-            at_end = positions.get(partition, 0) >= end
+        for partition, mark in marks.items():
+            at_end = positions.get(partition, 0) >= mark
             # More records of the same instant may follow the last one.
             latest = max(recorded.get(partition, _EPOCH), upcoming.get(partition, _EPOCH))
             reached = horizon if at_end else latest - _MICROSECOND

@@ -395,6 +395,7 @@ class FlakyLog:
     that are not acknowledged."""
 
     url = "flaky://"
+    visible_after_s = 0.0
 
     def __init__(self, *failures: LedgerError | set[int] | None) -> None:
         self.failures = list(failures)

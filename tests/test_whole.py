@@ -50,6 +50,7 @@ class MemoryLog:
     """A log whose events may lie in any partition; reads few at a time."""
 
     url = "memory://"
+    visible_after_s = 0.0
 
     def __init__(self, records: Mapping[TopicPartition, Sequence[Row]]) -> None:
         self.records = records

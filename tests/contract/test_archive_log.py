@@ -19,6 +19,8 @@ from tests.contract.test_sqlite_log import drop_head
 class Archived:
     """A log of which only the archive is read; each append is archived by a run of its own, in small files."""
 
+    visible_after_s = 0.0
+
     def __init__(self, log: EventLog, folder: Path) -> None:
         self.url = log.url
         self._log = log
