@@ -29,7 +29,7 @@ T = TypeVar("T")
 EPOCH: Final = datetime(1970, 1, 1)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _FIRST: Final = (datetime.min - EPOCH) // _MICROSECOND
-_AT_ONCE: Final = 200_000
+_AT_ONCE: Final = 50_000
 _POSITION: Final = ("recorded_at", "log_partition", "log_offset")
 SPREAD: Final = np.uint64(0x9E3779B97F4A7C15)
 """An odd number by which hashes are multiplied before they are mixed."""
