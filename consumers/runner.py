@@ -237,6 +237,7 @@ class Consumer:
             )
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
+            keep_small()  # what the fold has freed, before alert rules need as much
             self._report("committing", self._done + taken.records, beside.lag - taken.records)
             moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)

@@ -12,8 +12,8 @@ Always true:
 - Offsets have no gaps, except in a partition that was restored from an archive with gaps (of a Kafka topic).
 - A partition's head changes in the same transaction that inserts its records.
 - The records of one `append` are recorded a microsecond apart, in the order in which they were given. Read in the order
-  of recording, a batch comes back as it went in, whatever partitions its records are in. (An insert takes longer than a
-  microsecond, so the next append begins later.) If the clock was set back, a partition repeats its last instant.
+  of recording, a batch comes back as it went in, whatever partitions its records are in. The next append begins after
+  the last record of the log, even if the clock was set back: what was read up to an instant stays complete.
 - Every thread has its own connection, so several threads may use one `SqliteLog`.
 """
 
@@ -191,11 +191,12 @@ class SqliteLog:
             rows: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
             for row, tp in enumerate(zip(topics, partitions, strict=True)):
                 rows[tp].append(row)
-            now = time.time_ns() // 1000
+            # After everything that is recorded, in whatever partition, even if the clock was set back.
+            now = max(time.time_ns() // 1000, 1 + max(head.recorded_at for head in heads.values()))
             # Partition by partition: neighbours in the file are inserted together.
             for (topic, partition), places in sorted(rows.items()):
                 head = heads[TopicPartition(topic, partition)]
-                recorded_at = [max(now + i, head.recorded_at) for i in places]
+                recorded_at = [now + i for i in places]
                 _insert(connection, head, recorded_at, [keys[i] for i in places], [values[i] for i in places])
                 for offset, row in enumerate(places, head.next_offset):
                     offsets[row] = offset

@@ -162,13 +162,18 @@ def test_a_killed_producer_leaves_whole_batches(sqlite_log_settings: LogSettings
 def test_a_clock_that_goes_back_does_not_show(
     sqlite_log_settings: LogSettings, log_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else setting the machine's clock back would reorder what was known when."""
+    """Else setting the machine's clock back would reorder what was known when, and alert rules, which had judged all up
+    to then, would never see what other partitions got meanwhile."""
     with opened(sqlite_log_settings) as log:
         log.append([Record(COUPON, b"k", b"1")])
         monkeypatch.setattr("time.time_ns", lambda: 1_000_000_000)
-        log.append([Record(COUPON, b"k", b"2")])
-        [first, second] = [t for c in read_until(log, start_of(log), 2) for t in c.recorded_at.tolist()]
-        assert second == first > 1_000_000
+        given = records(20, keys=20)
+        log.append(given[:15])
+        log.append(given[15:])
+        chunks = read_until(log, start_of(log), 21)
+        rows = sorted((t, v) for c in chunks for t, v in zip(c.recorded_at.tolist(), c.values, strict=True))
+        assert [v for _, v in rows] == [b"1", *(record.value for record in given)]
+        assert len({t for t, _ in rows}) == 21 and rows[0][0] > 1_000_000
 
 
 def test_a_missing_file_names_the_remedy(sqlite_log_settings: LogSettings) -> None:
