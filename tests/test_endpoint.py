@@ -146,6 +146,7 @@ _OF_THE_LOG = ("status", "replay", "discard")
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(ALERTS, "none")  # `shop` has others
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
