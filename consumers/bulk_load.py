@@ -201,7 +201,7 @@ def _fill(log: LogReader, store: Store, mark: _Mark, progress: Progress, grace: 
     read = {p: mark.accounts.get(p, Account()).next_offset for p in partitions}
     for wanted in (read, {p: mark.until.get(p, 0) for p in partitions}):
         checked_ends(log, wanted, partitions)
-    marks = settled_marks(log, wanted)
+    marks = settled_marks(log, partitions)
     with store.transaction():
         if grace is not None:
             cross.use_grace(store, grace)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from coupon_ledger.consumers.alerts.work import AlertWork, Figures
 from coupon_ledger.consumers.replay import Repairs
@@ -256,14 +257,21 @@ def _catch_up(store: Store, before: Store, log: EventLog, batch_size: int) -> in
     return sum(commit.records for commit in consumer.run())
 
 
+def alert_rules_of(store: Store) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """The columns `alert_rules` and `alerts_until` of the answer to `standing`, also of a database that another version
+    of the code filled. Empty for one of an old release, which has no alerts."""
+    if "alerts" not in written_versions(store):
+        return (), ()
+    row = states.standing(store, Parameters()).row(0, named=True)
+    return row["alert_rules"] or (), row["alerts_until"] or ()
+
+
 def _hand_over(before: Store, after: Store) -> None:
     """Copy the outbox and the alert rules of `before` to `after`, evaluate these rules as far as `before` has, and set
     the number of commits of `after` higher than that of `before`: answers show this number, so it must not fall."""
     waiting = before.frame("SELECT * FROM outbox")
     [(commits,)] = before.rows("SELECT commits FROM ledger")
-    if "alerts" in written_versions(before):  # a database of an old release has none
-        standing = states.standing(before, Parameters()).row(0, named=True)
-        alerts.take_over(after, standing["alert_rules"] or (), standing["alerts_until"] or ())
+    alerts.take_over(after, *alert_rules_of(before))
     with after.transaction():
         after.execute("DELETE FROM outbox")
         after.insert("outbox", waiting)

@@ -24,6 +24,7 @@ from typing import Any, Final
 from coupon_ledger.consumers import failing, log_identity
 from coupon_ledger.consumers.alerts import book
 from coupon_ledger.consumers.bulk_load import WORTH_IT, fold_again, fold_whole, records_begun
+from coupon_ledger.consumers.owner import alert_rules_of
 from coupon_ledger.consumers.runner import Boundary, Consumer
 from coupon_ledger.ledger.archive import Span
 from coupon_ledger.ledger.errors import LogTruncated, StoreError, StoreNotInitialised, StoreVersionMismatch
@@ -41,8 +42,6 @@ from coupon_ledger.projections.store import Store, disk_failed
 from coupon_ledger.projections.tables import IDENTITY, TABLES, TOPICS
 from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 from coupon_ledger.questions.asking import AsOf, Source
-from coupon_ledger.questions.parameters import Parameters
-from coupon_ledger.questions.states import states
 
 Asking = Callable[[], AbstractContextManager[Source]]
 """A function that opens the source that answers questions about the live database."""
@@ -160,11 +159,7 @@ class LiveDatabase:
             _, grace = clock_and_grace(store)
             at = {partition: account.next_offset for partition, account in checkpoints.load(store).items()}
             by_table = {d.table: d for d in digests(store, same)} if compare else {}
-            rules: Sequence[Mapping[str, Any]] = ()
-            released: Sequence[Mapping[str, Any]] = ()
-            if "alerts" in versions:
-                row = states.standing(store, Parameters()).row(0, named=True)
-                rules, released = row["alert_rules"] or (), row["alerts_until"] or ()
+            rules, released = alert_rules_of(store)
         return Standing(at, grace, versions, by_table, rules, released)
 
 

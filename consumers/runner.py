@@ -152,7 +152,7 @@ class Consumer:
             accounts.setdefault(partition, Account())
         positions = {p: accounts[p].next_offset for p in partitions}
         ends = checked_ends(self._log, positions, partitions)
-        marks_at_start = {} if self._follow else settled_marks(self._log, positions)
+        marks_at_start = {} if self._follow else settled_marks(self._log, partitions)
         target = None if self._follow else ends if self._until is None else {**positions, **self._until}
         lag = sum(max(0, end - positions[p]) for p, end in ends.items())
         self._report("reading", 0, lag)
@@ -292,14 +292,14 @@ def checked_ends(
 
 
 def settled_marks(
-    log: LogReader, positions: Mapping[TopicPartition, int], chunks: Sequence[Chunk] = ()
+    log: LogReader, partitions: Sequence[TopicPartition], chunks: Sequence[Chunk] = ()
 ) -> dict[TopicPartition, int]:
-    """The high watermarks of the partitions in `positions`, looked up after a wait, if records that were recorded at
-    the same time as these chunks (without chunks: as the log's end) may not be visible yet."""
+    """The high watermarks of the partitions, looked up after a wait, if records that were recorded at the same time as
+    these chunks (without chunks: as the log's end) may not be visible yet."""
     newest = max((int(chunk.recorded_at[-1]) / 1e6 for chunk in chunks if len(chunk)), default=time.time())
     if newest > time.time() - _JUST_NOW_S:
         time.sleep(log.visible_after_s)
-    return log.high_watermarks(list(positions))
+    return log.high_watermarks(partitions)
 
 
 def accounts_after(
@@ -426,13 +426,13 @@ class _Ends:
                 return ends
         return {p: max(before.get(p, 0), offset + 1) for p, offset in positions.items()}
 
-    def marks(self, positions: Mapping[TopicPartition, int], chunks: Sequence[Chunk] = ()) -> dict[TopicPartition, int]:
+    def marks(self, positions: Mapping[TopicPartition, int], chunks: Sequence[Chunk]) -> dict[TopicPartition, int]:
         """The high watermarks of the partitions in `positions` (next offset by partition), looked up as late as
         `_Batch` says. `chunks`: the records that were read before. If the log does not answer, returns for each
         partition one that is higher than its next offset."""
         if self._patience is None or time.monotonic() >= self._again_at:
             try:
-                return settled_marks(self._log, positions, chunks)
+                return settled_marks(self._log, list(positions), chunks)
             except LogNotAnswering:
                 if self._patience is None:
                     raise

@@ -162,6 +162,8 @@ Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 class KafkaLog:
     """The log (`EventLog`) on the Kafka brokers that `settings.url` names, as in `kafka://host:port,host:port`."""
 
+    visible_after_s = 0.1
+
     def __init__(self, settings: LogSettings) -> None:
         self.url = settings.url
         self._settings = settings
@@ -181,8 +183,6 @@ class KafkaLog:
         self._answered = False
         """Whether brokers have ever answered at this address. If so, it is right, and later errors may be temporary."""
         self._looked_at = 0.0
-
-    visible_after_s = 0.1
 
     # --- topics
 

@@ -134,6 +134,8 @@ took a twentieth of the time of an append."""
 class SqliteLog:
     """The `EventLog` in the SQLite file at an address `sqlite:///relative/path` or `sqlite:////absolute/path`."""
 
+    visible_after_s = 0.0
+
     def __init__(self, settings: LogSettings, *, create: bool = False) -> None:
         self.url = settings.url
         self._settings = settings
@@ -152,8 +154,6 @@ class SqliteLog:
         # For `_check_file`: after the file was removed or replaced, appends to it would be lost, and readers would wait
         # for ever.
         self._file = self._file_now()
-
-    visible_after_s = 0.0
 
     # --- topics
 

@@ -236,8 +236,6 @@ def _in_format(value: Any, form: str, reader: Reader, name: str = "") -> str:
         case "money":
             minor, currency = value
             return amounts.money(minor, currency)
-        case "instant":
-            return reader.instant(value.replace(microsecond=0)) if isinstance(value, datetime) else _text(value)
         case "duration":
             return _duration(value, reader.lang)
         case "word":

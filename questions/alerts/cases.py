@@ -19,6 +19,7 @@ import numpy as np
 
 from coupon_ledger.ledger.alert_events import AlertEvent
 from coupon_ledger.ledger.alert_state import Alert
+from coupon_ledger.ledger.codec import micros
 from coupon_ledger.questions.alerts.lives import Lives, evidence_of
 
 MOST: Final = 2_000
@@ -163,7 +164,7 @@ def _with_most_shared(broad: Iterable[Trace], cases: Sequence[Sequence[Trace]]) 
             places.append(None)
             continue
         chosen, name = np.concatenate(found), np.repeat(np.arange(len(found)), [len(those) for those in found])
-        overlap = (since[chosen] <= _micros(trace.until)) & (until[chosen] >= _micros(trace.since))
+        overlap = (since[chosen] <= micros(trace.until)) & (until[chosen] >= micros(trace.since))
         shares = np.zeros((len(found), len(cases)), dtype=np.bool_)
         shares[name[overlap], place_of[chosen[overlap]]] = True
         shared = shares.sum(axis=0)
@@ -177,7 +178,7 @@ def _stretches(cases: Sequence[Sequence[Trace]]) -> Iterator[tuple[Named, int, i
     for place, case in enumerate(cases):
         latest: dict[Named, tuple[int, int]] = {}
         for trace in sorted(case, key=lambda trace: trace.since):
-            since, until = _micros(trace.since), _micros(trace.until)
+            since, until = micros(trace.since), micros(trace.until)
             for named in trace.named:
                 first, last = latest.get(named, (since, until))
                 if last < since:
@@ -185,10 +186,6 @@ def _stretches(cases: Sequence[Sequence[Trace]]) -> Iterator[tuple[Named, int, i
                     first, last = since, until
                 latest[named] = first, max(last, until)
         yield from ((named, place, first, last) for named, (first, last) in latest.items())
-
-
-def _micros(at: datetime) -> int:
-    return (at.replace(tzinfo=None) - datetime.min) // timedelta(microseconds=1)
 
 
 def _connected(traces: Iterable[Trace]) -> list[list[Trace]]:
