@@ -47,15 +47,18 @@ def pieces(spool: Spool) -> Iterator[bytes]:
             yield piece
 
 
+def as_of_fields(state: AsOf) -> dict[str, Any]:
+    """The state as JSON types."""
+    return {
+        "commits": state.commits,
+        "committed_at": plain(state.committed_at),
+        "data_clock": plain(state.data_clock),
+        "positions": state.positions,
+    }
+
+
 def as_of(state: AsOf) -> str:
-    return json.dumps(
-        {
-            "commits": state.commits,
-            "committed_at": plain(state.committed_at),
-            "data_clock": plain(state.data_clock),
-            "positions": state.positions,
-        }
-    )
+    return json.dumps(as_of_fields(state))
 
 
 def _write_arrow(spool: Spool, answer: Answer) -> None:
@@ -77,15 +80,15 @@ def _write_json(spool: Spool, answer: Answer, json_columns: tuple[str, ...]) -> 
     spool.write(f'{{"as_of": {as_of(answer.as_of)}, "rows": ['.encode())
     first = True
     for frame in answer.frames:
-        for rows in _json_rows(frame, json_columns):
+        for rows in json_rows(frame, json_columns):
             spool.write(rows if first else b"," + rows)
             first = False
     spool.write(b"]}\n")
 
 
-def _json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...]) -> Iterator[bytes]:
-    """Yields the rows of a frame as JSON objects, several of them separated by commas. A frame without lists and JSON
-    columns is converted by columns, at once. Any other is converted row by row, since its lists may be long."""
+def json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...], separator: bytes = b",") -> Iterator[bytes]:
+    """Yields the rows of a frame as JSON objects, several of them separated by `separator`. A frame without lists and
+    JSON columns is converted by columns, at once. Any other is converted row by row, since its lists may be long."""
     if not frame.height:
         return
     nested = any(dtype.is_nested() for dtype in frame.dtypes)
@@ -96,7 +99,7 @@ def _json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...]) -> Iterator[b
     flat = frame.with_columns(
         pl.col(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), pl.col(pl.Binary).bin.encode("hex")
     )
-    yield flat.write_ndjson().rstrip("\n").replace("\n", ",").encode()
+    yield flat.write_ndjson().rstrip("\n").replace("\n", separator.decode()).encode()
 
 
 def _opened(row: dict[str, Any], json_columns: tuple[str, ...]) -> dict[str, Any]:

@@ -45,12 +45,15 @@ SNAPSHOT_PATIENCE_S: Final = 120.0
 _SWEEP_S: Final = 330.0
 _REPAIR_S: Final = 630.0
 """Timeouts for a sweep, and for a repair or a swap. They are longer than the owner's own limits."""
+_SILENT_S: Final = 20.0
+"""The owner's feed counts as broken if no line comes for so long. Longer than `api.feed.ALIVE_S`."""
 _ANSWER_S: Final = 30.0
 """Added to the owner's limit for a question, since the question may have to wait its turn."""
 
 
-def _error(refusal: Mapping[str, Any]) -> OwnerRefused:
-    return OwnerRefused(Note.loads(refusal["note"]) if "note" in refusal else refusal["error"], refusal["exit_code"])
+def _error(refusal: Mapping[str, Any], status: int | None = None) -> OwnerRefused:
+    message = Note.loads(refusal["note"]) if "note" in refusal else refusal["error"]
+    return OwnerRefused(message, refusal["exit_code"], status)
 
 
 @contextmanager
@@ -207,6 +210,19 @@ class Remote:
             raise self._gone(error) from error
         raise self._gone(EOFError())
 
+    def follow(self) -> Iterator[dict[str, Any]]:
+        """Yields the lines of the owner's feed (`api.feed`): the first at once, then one for each state that was
+        committed. Ends when the owner stops. Raises `OwnerRefused`, `OwnerGone`."""
+        try:
+            response = self._get("/v1/feed", _SILENT_S)
+            if response.status != http.HTTPStatus.OK:
+                raise self._refusal(response)
+            with response:
+                while line := response.readline():
+                    yield json.loads(line)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._gone(error) from error
+
     def expire(self, until: datetime | None) -> dict[str, int]:
         """Have the owner append the expiries and releases of holds that are due at `until` (None: at the data's clock).
         Returns how many events were appended, by reason. Raises `OwnerRefused`, `OwnerGone`."""
@@ -319,7 +335,7 @@ class Remote:
 
     def _refusal(self, response: http.client.HTTPResponse) -> LedgerError:
         try:
-            return _error(json.loads(response.read()))
+            return _error(json.loads(response.read()), response.status)
         except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
             return OwnerRefused(
                 f"database {self._database}: its owner answered with HTTP status {response.status};"

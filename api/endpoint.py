@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from coupon_ledger.api.contact import INTERFACE, remove_token, write_token
+from coupon_ledger.api.feed import Feed
 from coupon_ledger.api.snapshots import MOST, Snapshots
 from coupon_ledger.consumers.owner import Owner
 from coupon_ledger.consumers.runner import Committed
@@ -31,6 +32,8 @@ SLOW: Final = 1
 """Number of slow questions that run at once. They have their own threads, so that quick questions need not wait."""
 COPIES: Final = 1
 """Number of backups that run at once."""
+FOLLOWERS: Final = 1
+"""Number of followers of the feed that read the state at once."""
 _HOST: Final = "127.0.0.1"
 _NOT_FOR_S: Final = 0.25
 """If the owner stops within this time, it does not load the web framework. Clients that connect meanwhile wait, then
@@ -87,6 +90,7 @@ class Endpoint:
     def committed(self, commit: Committed) -> None:
         if self._service is not None:
             self._service.metrics.committed(commit)
+            self._service.feed.committed(commit)
 
 
 class _Service:
@@ -97,7 +101,8 @@ class _Service:
         from coupon_ledger.api.metrics import Metrics
 
         self.metrics = Metrics(store.path, as_of(store), lambda: None if owner is None else owner.figures)
-        self._readers = Readers(store, QUICK + SLOW + COPIES + MOST)
+        self._readers = Readers(store, QUICK + SLOW + COPIES + MOST + FOLLOWERS)
+        self.feed = Feed(self._readers)
         self._snapshots = Snapshots(self._readers)
         self._listening = listening
         self._token = token
@@ -119,6 +124,7 @@ class _Service:
 
     def stop(self) -> None:
         self._leaving.set()
+        self.feed.close()
         if self._server is not None:
             self._server.should_exit = True
         self._snapshots.close()
@@ -144,7 +150,15 @@ class _Service:
             port = self._listening.getsockname()[1]
             config = Config(
                 application(
-                    self._readers, self.metrics, (quick, slow), self._token, port, self._owner, copying, self._snapshots
+                    self._readers,
+                    self.metrics,
+                    (quick, slow),
+                    self._token,
+                    port,
+                    self._owner,
+                    copying,
+                    self._snapshots,
+                    self.feed,
                 ),
                 loop="asyncio",
                 http=Bounded,

@@ -37,6 +37,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coupon_ledger.api.answers import Spool, pieces, spooled
 from coupon_ledger.api.contact import ARROW, FOLLOWED, LIMIT, SNAPSHOT
+from coupon_ledger.api.described import address_parameters, inlined
+from coupon_ledger.api.feed import Feed
 from coupon_ledger.api.metrics import Metrics
 from coupon_ledger.api.snapshots import Held, Snapshots
 from coupon_ledger.consumers.discards import Signed, discard
@@ -147,6 +149,7 @@ def application(
     owner: Owner | None,
     copying: Executor,
     snapshots: Snapshots,
+    feed: Feed,
 ) -> ASGIApp:
     """The web application, for a socket that listens on `port` of loopback. `threads`: run quick questions (the first)
     and slow ones (the second). `copying`: runs backups. `owner`: does sweeps, repairs and swaps; if None, there are no
@@ -168,6 +171,11 @@ def application(
     async def metrics_text() -> PlainTextResponse:
         await asyncio.get_running_loop().run_in_executor(threads[0], metrics.present.look, readers)
         return PlainTextResponse(metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+    @app.get("/v1/feed", response_model=None)
+    async def follow() -> StreamingResponse:
+        """A line of JSON for each state that was committed, without end: `as_of`, the positions of alerts, lag."""
+        return StreamingResponse(feed.lines(), media_type="application/x-ndjson")
 
     if owner is not None:
         _add_expire(app, owner)
@@ -225,43 +233,11 @@ def _described(app: FastAPI) -> dict[str, Any]:
 
 def _parameters_of(question: Question[Any], *, in_body: bool) -> dict[str, Any]:
     """The part of a route's OpenAPI description that lists the question's parameters: in the body, or in the URL."""
-    schema = _inlined(question.validator.model_json_schema())
+    schema = inlined(question.validator.model_json_schema())
     if not in_body:
-        return {"parameters": list(_address_parameters(question, schema))}
+        return {"parameters": list(address_parameters(question, schema))}
     content = {"application/json": {"schema": schema}}
     return {"requestBody": {"required": bool(schema.get("required")), "content": content}}
-
-
-def _address_parameters(question: Question[Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Describe the parameters of a question's GET route for OpenAPI. In the URL, lists of names are separated by
-    commas, and nested values are JSON."""
-    for name, parameter in question.parameters.items():
-        own = dict(schema["properties"][name])
-        own.pop("title", None)
-        if "anyOf" in own:
-            own["anyOf"] = [one for one in own["anyOf"] if one != {"type": "null"}]
-        described = {"name": name, "in": "query", "required": parameter.required, "description": parameter.description}
-        if parameter.nested:
-            yield described | {"content": {"application/json": {"schema": own}}}
-        else:
-            yield described | {"schema": own} | ({"explode": False} if own.get("type") == "array" else {})
-
-
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema with every reference (`$ref`) replaced by the definition to which it refers."""
-    definitions = schema.pop("$defs", {})
-
-    def inlined(part: Any) -> Any:
-        if isinstance(part, list):
-            return [inlined(one) for one in part]
-        if not isinstance(part, dict):
-            return part
-        if "$ref" in part:
-            return inlined(definitions[part["$ref"].rpartition("/")[2]])
-        return {name: inlined(value) for name, value in part.items()}
-
-    whole: dict[str, Any] = inlined(schema)
-    return whole
 
 
 def _of_address(question: Question[Any], request: Request) -> dict[str, Any]:

@@ -28,6 +28,8 @@
     ├── NoSnapshot                  the owner does not, or no longer, hold a snapshot of that name
     ├── TooManySnapshots            the owner holds as many snapshots as it may
     ├── QueueUnusable               the queue of alert messages cannot be opened, read or written
+    ├── SettingsStoreError          the store of people and tokens cannot be used, or refuses a change
+    ├── UnknownAccount              no person or token of that name exists
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
@@ -202,10 +204,11 @@ class PortTaken(LedgerError):
 
 
 class OwnerRefused(LedgerError):
-    def __init__(self, message: object, exit_code: int) -> None:
-        """`message`: as for `LedgerError`."""
+    def __init__(self, message: object, exit_code: int, status: int | None = None) -> None:
+        """`message`: as for `LedgerError`. `status`: the HTTP status with which the owner answered, if known."""
         super().__init__(message)
         self.exit_code = exit_code
+        self.status = status
 
 
 class NoSnapshot(LedgerError):
@@ -217,6 +220,14 @@ class TooManySnapshots(LedgerError):
 
 
 class QueueUnusable(LedgerError):
+    pass
+
+
+class SettingsStoreError(LedgerError):
+    exit_code = 2
+
+
+class UnknownAccount(LedgerError):
     pass
 
 

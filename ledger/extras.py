@@ -16,7 +16,7 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
             ("duckdb", "numpy", "polars", "pyarrow", "pythonjsonlogger", "snappy", "yaml", "zstandard"), "consumer"
         ),
         "openpyxl": "files",
-        **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "service"),
+        **dict.fromkeys(("argon2", "fastapi", "httptools", "prometheus_client", "uvicorn"), "service"),
         **dict.fromkeys(("scipy", "sklearn", "statsmodels"), "analysis"),
         "apprise": "delivery",
         **dict.fromkeys(("jinja2", "matplotlib"), "reports"),

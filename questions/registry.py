@@ -20,7 +20,7 @@ from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.past import Cut, Past
 from coupon_ledger.questions import looking_back
-from coupon_ledger.questions.alerts import alerts, stats
+from coupon_ledger.questions.alerts import alerts, recorded, stats
 from coupon_ledger.questions.asking import Answer, AsOf, Frames, Question, Source, as_of, cut_of
 from coupon_ledger.questions.attribution import attribution
 from coupon_ledger.questions.backtest import backtest, behind
@@ -29,7 +29,7 @@ from coupon_ledger.questions.experiments import experiments
 from coupon_ledger.questions.finance import finance
 from coupon_ledger.questions.metrics import metrics
 from coupon_ledger.questions.parameters import OfPast, P
-from coupon_ledger.questions.states import states
+from coupon_ledger.questions.states import states, usable
 
 __all__ = ["QUESTIONS", "Answer", "AsOf", "Question", "Source", "answer", "as_of", "cut_of"]
 
@@ -95,6 +95,7 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
     "violations": Question(states.violations, limit_s=300, stand_in=looking_back.violations),
     "violation-counts": Question(states.violation_counts, stand_in=looking_back.violations),
     "diff": Question(states.diff, limit_s=300, json=("changed",), folds=True),
+    "usable": Question(usable.usable),
     "due": Question(states.due, limit_s=300),
     "expiries": Question(states.expiries, stand_in=looking_back.expiries),
     "expiring": Question(states.expiring, limit_s=300),
@@ -155,6 +156,7 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
     "alert-groups": Question(alerts.alert_groups, stand_in=looking_back.alerts),
     "alert": Question(alerts.alert, limit_s=120, json=("key", "evidence", "content"), stand_in=looking_back.alert),
     "alert-history": Question(alerts.alert_history, json=("details",), stand_in=looking_back.alerts),
+    "alert-events": Question(recorded.alert_events),
     "alert-silences": Question(alerts.alert_silences, stand_in=looking_back.alerts),
     "alert-rules": Question(alerts.alert_rules, json=("content",)),
     "alert-stats": Question(stats.alert_stats, stand_in=looking_back.alerts),

@@ -8,7 +8,7 @@ from typing import Final
 
 from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.formats.ndjson import ByteSource, json_item, more_waits
-from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES, Item
+from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES, NOTHING, Filling, Item
 
 _PIECE_BYTES: Final = 1 << 20
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -17,17 +17,17 @@ _BLANK: Final = b" \t\r\n"
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|["\[\]{},]', re.DOTALL)
 
 
-def json_array_items(source: ByteSource, topic: str | None, what: str) -> Iterator[Item]:
+def json_array_items(source: ByteSource, topic: str | None, what: str, filling: Filling = NOTHING) -> Iterator[Item]:
     """Read the array's elements as events, numbered from 1. `topic`: the topic of elements that do not name one.
-    `what`: the file's name in messages. Raises `UnusableFile` if the file is not one complete JSON array, or an element
-    is too long."""
+    `what`: the file's name in messages. `filling`: values to add to each element. Raises `UnusableFile` if the file is
+    not one complete JSON array, or an element is too long."""
     number = 0
     for element in _elements(source, what):
         if element is None:
             yield None
         else:
             number += 1
-            yield json_item(number, element, topic)
+            yield json_item(number, element, topic, filling)
 
 
 class _Array:

@@ -43,21 +43,27 @@ Item = Record | Refused | None
 @dataclass(frozen=True, slots=True)
 class Filling:
     """Values that are added to every row. `made`: if a row already has one of these fields, the row is refused.
-    `default`: if a row already has one of these fields, it keeps its own value."""
+    `default`: if a row already has one of these fields, it keeps its own value. `sources`: the values that the field
+    `source` may have; None: any."""
 
     made: Mapping[str, Any] = field(default_factory=dict)
     default: Mapping[str, Any] = field(default_factory=dict)
+    sources: frozenset[str] | None = None
 
     @property
     def names(self) -> set[str]:
         return {*self.made, *self.default}
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the row's data with the values added. Raises `InvalidEvent` if the row already has a field of
-        `made`."""
+        """Returns the row's data with the values added. Raises `InvalidEvent` if the row already has a field of `made`,
+        or a `source` that it may not have."""
         if brought := [name for name in self.made if data.get(name) is not None]:
             raise InvalidEvent([Problem(name, "is made here; leave it out") for name in brought])
-        return {**self.default, **{k: v for k, v in data.items() if v is not None}, **self.made}
+        filled = {**self.default, **{k: v for k, v in data.items() if v is not None}, **self.made}
+        if self.sources is not None and filled.get("source") not in self.sources:
+            allowed = ", ".join(sorted(self.sources)) or "none"
+            raise InvalidEvent([Problem("source", f"is none that may be published here; allowed: {allowed}")])
+        return filled
 
 
 NOTHING: Final = Filling()

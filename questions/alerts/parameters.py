@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from coupon_ledger.questions.parameters import DEFAULT_ZONE, Bounds, Instant, Limit, OfPast, Parameters, Zone
+from coupon_ledger.questions.parameters import (
+    DEFAULT_ZONE,
+    Bounds,
+    Hint,
+    Instant,
+    Limit,
+    Offset,
+    OfPast,
+    Parameters,
+    Partition,
+    Zone,
+)
 
 STATES = (
     *("open", "closed", "all"),
@@ -73,6 +84,15 @@ class AlertHistory(OfPast):
     since: Annotated[Instant | None, "Only events at or after this instant, by the wall clock."] = None
     until: Annotated[Instant | None, "Only events before this instant, by the wall clock."] = None
     limit: Annotated[Limit, "Only the last events, at most this many. [default: all]"] = None
+
+
+class AlertEvents(Parameters):
+    after: Annotated[
+        tuple[tuple[Partition, Offset], ...],
+        Hint("are no list of [partition, offset]"),
+        "Only events at or after these offsets of `coupon.alerts`: lists of partition and offset.",
+    ]
+    limit: Annotated[Annotated[int, Bounds(1, 100_000)], "At most this many events, the first ones."] = 1_000
 
 
 class Silences(OfPast):

@@ -9,6 +9,7 @@ from coupon_ledger.questions.parameters import (
     CENTURY_DAYS,
     Bounds,
     Campaign,
+    Hint,
     Instant,
     Integer,
     Limit,
@@ -26,6 +27,24 @@ class OneCoupon(OfPast):
 
 class CouponHistory(OneCoupon):
     limit: Annotated[Limit, "Only the last events, at most this many. [default: all]"] = None
+
+
+Check = tuple[
+    Annotated[str, "coupon"],
+    Annotated[str | None, "order"],
+    Annotated[str | None, "user"],
+    Annotated[Integer | None, "the order's list price, in minor units"],
+]
+
+
+class Usable(Parameters):
+    checks: Annotated[
+        tuple[Check, ...],
+        Hint("are no list of [coupon, order, user, list price]; give null for what is not known"),
+        "What to check: lists of coupon, order, user, and list price of the order in minor units. Null for an order,"
+        " user or price that is not known; user and price are then those of the order, if the ledger knows it.",
+    ]
+    when: Annotated[Instant, "When the coupons would be used."]
 
 
 class CouponFilter(OfPast):
