@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick soak lint format docs bench chaos kafka-up kafka-down clean
+.PHONY: help install demo serve test quick soak lint format docs bench chaos kafka-up kafka-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ install: .venv/.installed ## make .venv with the command .venv/bin/coupon-ledger
 
 demo: install ## a real retail year: import, consume, look at it (LOG=kafka: on a real Kafka)
 	@LOG=$(LOG) scripts/demo.sh
+
+serve: install ## pages and HTTP API over the real year and a sale that goes on now (PORT=8642; Ctrl-C stops it)
+	@scripts/serve.sh
 
 test: install ## the tests, those on a real Kafka broker and in a browser included (EXAMPLES=10: ten times as many random ones)
 	@$(BIN)/python -m tests.kafka_broker check
@@ -61,4 +64,4 @@ kafka-down: install ## stop it
 	$(BIN)/python -m tests.kafka_broker down
 
 clean: ## remove what the targets above made
-	rm -rf .venv .demo .kafka build *.egg-info
+	rm -rf .venv .demo .serve .kafka build *.egg-info

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from zoneinfo import ZoneInfo
@@ -25,6 +25,7 @@ from coupon_ledger.reports.labels import say
 if TYPE_CHECKING:
     import polars as pl
 
+    from coupon_ledger.cli.sources.simulate import World
     from coupon_ledger.ledger.log import Record
 
 
@@ -110,7 +111,18 @@ _DAYS: Final = 14
 @click.option("--seed", type=_SEED, default=1, show_default=True, help="The same seed gives the same events.")
 @click.option("--orders", is_flag=True, help="Also append the orders on which coupons are used (with --days always).")
 @click.option("--days", type=click.IntRange(1, 400), help="Append so many quiet days instead of a sale day.")
-@click.option("--start", type=click.DateTime(["%Y-%m-%d"]), help="With --days: the first day. [default: 2025-09-01]")
+@click.option(
+    "--start",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="The sale day; with --days, the first day. [default: 2026-11-11; with --days 2025-09-01]",
+)
+@click.option(
+    "--live",
+    type=click.FloatRange(0, 23),
+    metavar="HOURS",
+    help="The sale day began so many hours ago: append later events when their time comes.",
+)
+@click.option("--edition", default="", help="Part of the ids of campaigns, coupons and orders of the sale day.")
 @_fault_options
 @click.option("--experiment", is_flag=True, help="Append an experiment with known effects instead of a sale day.")
 @click.option(
@@ -127,6 +139,8 @@ def simulate(
     orders: bool,
     days: int | None,
     start: datetime | None,
+    live: float | None,
+    edition: str,
     faults: tuple[str, ...],
     labels_file: Path | None,
     experiment: bool,
@@ -144,15 +158,21 @@ def simulate(
     values and known true effects, refunds, and some people in the control who get a coupon anyway. The command prints
     the true effects, to compare with those of `experiment show`.
 
+    With --live, the sale goes on now: what has happened by now is appended at once, and what happens later in the
+    next hours, when its time comes. Two sales in one ledger need different values of --seed and --edition.
+
     \b
     coupon-ledger simulate --events 100000 --seed 7
+    coupon-ledger simulate --events 200000 --orders --live 20 --edition 26-
     coupon-ledger simulate --days 14 --fault device-farm --fault over-issue --labels labels.ndjson
     coupon-ledger simulate --days 1 --start 2025-09-15 --fault device-farm --seed 5
     coupon-ledger simulate --fault list
     coupon-ledger simulate --experiment --seed 7
     """
-    if start is not None and not (days or faults):
-        raise click.UsageError("--start is for --days and --fault; name the number of days")
+    if (live is not None or edition) and (days or faults or experiment):
+        raise click.UsageError("--live and --edition are for a sale day; leave out --days, --fault and --experiment")
+    if live is not None and start is not None:
+        raise click.UsageError("--live says when the sale day began; leave out --start")
     if experiment and (days or faults):
         raise click.UsageError("--experiment goes with neither --days nor --fault; simulate them one after the other")
     if _only_listed(faults, labels_file):
@@ -164,14 +184,34 @@ def simulate(
 
         quiet = QuietWorld(seed=seed, days=days or _DAYS, events_per_day=events or _EVENTS_A_DAY)
         if start is not None:
-            quiet = replace(quiet, start=start.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC))
+            quiet = replace(quiet, start=_midnight(start))
         _append_faulty(quiet_days(quiet), faults, seed, labels_file, settings)
     else:
         from coupon_ledger.cli.sources.simulate import World, sale_day
 
-        world = World(events=events or _EVENTS, seed=seed, orders=orders, frame_rows=_FRAME_ROWS)
+        world = World(events=events or _EVENTS, seed=seed, orders=orders, edition=edition, frame_rows=_FRAME_ROWS)
+        if start is not None:
+            world = replace(world, start=_midnight(start))
         with remembering(settings):
-            _append_frames(settings.log, sale_day(world), world.events)
+            if live is None:
+                _append_frames(settings.log, sale_day(world), world.events)
+            else:
+                _append_live(settings.log, replace(world, start=datetime.now(UTC) - timedelta(hours=live)))
+
+
+def _midnight(day: datetime) -> datetime:
+    return day.replace(tzinfo=ZoneInfo("Asia/Shanghai")).astimezone(UTC)
+
+
+def _append_live(log_settings: LogSettings, world: World) -> None:
+    from coupon_ledger.cli.sources.live import due, in_time
+    from coupon_ledger.cli.sources.simulate import sale_day
+
+    found = due(sale_day(world), _records)
+    try:
+        _append(log_settings, in_time(found), len(found))
+    except KeyboardInterrupt:
+        click.echo(say("the sale ends here; what happened so far is in the log"), err=True)
 
 
 def _only_listed(faults: tuple[str, ...], labels_file: Path | None) -> bool:

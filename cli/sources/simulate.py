@@ -94,6 +94,9 @@ class World:
     """Share of the events that arrive late: after 0.5% to 10% of the stream that should come after them."""
     illegal_share: float = 0.001
     """Share of the events that break a rule: half are second uses, half uses by a user other than the owner."""
+    edition: str = ""
+    """A part of the ids of campaigns, coupons and orders, so that several sales fit into one ledger. Their users are
+    the same people."""
     orders: bool = False
     """Whether there are also events of the orders that reserve and use coupons. They are not counted in `events`."""
     frame_rows: int = 50_000
@@ -145,7 +148,7 @@ def _campaigns(world: World) -> pl.DataFrame:
     kind = pl.lit(coupon_type).gather(number % len(coupon_type))
     value = (number % 7 + 1) * 500
     return pl.select(
-        campaign_id=_padded("camp-", number + 1, 4),
+        campaign_id=_padded(f"camp-{world.edition}", number + 1, 4),
         coupon_type=kind,
         face_value_minor=pl.when(kind != "percent").then(value),
         percent_off_bp=pl.when(kind == "percent").then(value),
@@ -510,10 +513,10 @@ def _coupon_frame(
             "type",
             pl.col("at").cast(_INSTANT).alias("occurred_at"),
             pl.when(known_to_marketing).then(pl.lit("marketing")).otherwise(pl.lit("shop")).alias("source"),
-            _padded("c-", coupon, 8).alias("coupon_id"),
+            _coupon_id(world).alias("coupon_id"),
             pl.when(known_to_marketing).then(_pick(campaigns["campaign_id"], campaign)).alias("campaign_id"),
             _user_id(),
-            pl.when(pl.col("order") >= 0).then(_order_id()).alias("order_id"),
+            pl.when(pl.col("order") >= 0).then(_order_id(world)).alias("order_id"),
             pl.when(claimed | (kind == "issued")).then(_pick(_CHANNELS, coupon % 4)).alias("channel"),
             _pick(_REASONS, pl.col("reason")).alias("reason"),
             *carried,
@@ -539,7 +542,7 @@ def _order_frame(world: World, coupons: pl.DataFrame, records: _Facts, first: in
             "type",
             pl.col("at").cast(_INSTANT).alias("occurred_at"),
             pl.lit("shop").alias("source"),
-            _order_id().alias("order_id"),
+            _order_id(world).alias("order_id"),
             _user_id(),
             pl.when(bought).then(_pick(_CHANNELS, pl.col("coupon") % 2)).alias("channel"),
             pl.lit(CURRENCY).alias("currency"),
@@ -548,7 +551,9 @@ def _order_frame(world: World, coupons: pl.DataFrame, records: _Facts, first: in
             pl.when(bought).then(pl.concat_list(discount)).alias("discounts"),
             pl.when(kind == "refunded").then(net).alias("refund_minor"),
             pl.when(~bought).then(_pick(_REASONS, pl.col("reason"))).alias("reason"),
-            pl.when(bought).then(pl.concat_list(_padded("c-", pl.col("coupon"), 8))).alias("coupon_ids"),
+            pl.when(bought)
+            .then(pl.concat_list(_padded(f"c-{world.edition}", pl.col("coupon"), 8)))
+            .alias("coupon_ids"),
         )
     )
 
@@ -572,8 +577,12 @@ def _user_id() -> pl.Expr:
     return pl.when(pl.col("user") >= 0).then(_padded("u-", pl.col("user"), 7)).alias("user_id")
 
 
-def _order_id() -> pl.Expr:
-    return _padded("o-", pl.col("coupon") * _ORDERS_PER_COUPON + pl.col("order"), 10)
+def _coupon_id(world: World) -> pl.Expr:
+    return _padded(f"c-{world.edition}", pl.col("coupon"), 8)
+
+
+def _order_id(world: World) -> pl.Expr:
+    return _padded(f"o-{world.edition}", pl.col("coupon") * _ORDERS_PER_COUPON + pl.col("order"), 10)
 
 
 def _ip() -> pl.Expr:
