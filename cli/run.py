@@ -16,7 +16,7 @@ from coupon_ledger.cli.options import LOG, duration_option, settings_options
 from coupon_ledger.ledger.extras import absent, missing
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.reports.labels import say
-from coupon_ledger.reports.view import view
+from coupon_ledger.reports.view import View, view
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -168,7 +168,7 @@ def serve(
             _say_where(settings, address, listener.getsockname()[1])
         else:
             listener = socket.socket(fileno=inherited)
-        serving(settings.database, settings.log if publish else None, address, listener)
+        serving(settings.database, settings.log if publish else None, address, listener, View(view().lang, view().zone))
 
 
 def _listen(address: Address) -> socket.socket:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
+from coupon_ledger.api.pages.site import Site
 from coupon_ledger.api.service import asking, publishing, usable
 from coupon_ledger.api.service.appending import Appender
 from coupon_ledger.api.service.callers import Identify
@@ -28,7 +29,9 @@ from coupon_ledger.api.service.openapi import responses
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.problems import Refusal, handled, problem
 from coupon_ledger.api.service.settings_store import SettingsStore
+from coupon_ledger.api.service.sign_in import SignIn
 from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.reports.view import View
 
 _READING_THREADS: Final = 2
 """Threads that read the bodies of batches."""
@@ -52,6 +55,7 @@ class Parts:
     hosts: frozenset[str]
     origins: frozenset[str]
     tls: bool
+    default_view: View
 
 
 def application(parts: Parts) -> tuple[ASGIApp, Live]:
@@ -69,6 +73,7 @@ def application(parts: Parts) -> tuple[ASGIApp, Live]:
             if parts.appender is not None:
                 await asyncio.to_thread(parts.appender.close)
             threads.shutdown(wait=False, cancel_futures=True)
+            sign_in.close()
             kept.close()
 
     app = FastAPI(
@@ -80,6 +85,7 @@ def application(parts: Parts) -> tuple[ASGIApp, Live]:
         openapi_url=None,
         lifespan=running,
     )
+    sign_in = SignIn(parts.store, tls=parts.tls)
     identified = Identify(app, parts.store, parts.origins)
     live = Live(parts.link, identified)
     _add_health(app, parts)
@@ -88,6 +94,7 @@ def application(parts: Parts) -> tuple[ASGIApp, Live]:
     app.include_router(usable.routes(parts.link))
     asking.Asking(parts.link, kept, parts.store.secret("cursors")).add_to(app)
     app.include_router(live.routes())
+    Site(parts.link, parts.store, sign_in, parts.default_view).add_to(app)
     for kind in (LedgerError, RequestValidationError, HTTPException, Refusal):
         app.add_exception_handler(kind, handled)
     return Guards(identified, parts.hosts, tls=parts.tls), live

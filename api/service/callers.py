@@ -156,6 +156,14 @@ def check_csrf(request: Request, form_value: object = None) -> None:
         raise Refusal(403, "the page is from an earlier session; reload it and try again")
 
 
+def same_origin(request: Request) -> None:
+    """For a form that somebody sends who has no session yet. Raises `Refusal` (403) if it comes from a page of another
+    origin."""
+    origin = request.headers.get("origin", "")
+    if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+        raise Refusal(403, "this form does not come from a page of this service; open the page here again")
+
+
 def session_cookie(headers: list[bytes]) -> str | None:
     """The value of the session's cookie in the request's `Cookie` headers."""
     cookies: SimpleCookie = SimpleCookie()

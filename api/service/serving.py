@@ -19,6 +19,7 @@ from coupon_ledger.api.service.settings_store import SettingsStore, settings_fil
 from coupon_ledger.ledger.errors import PortTaken, SettingsError
 from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.reports.view import View
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -103,9 +104,12 @@ def listening(address: Address) -> socket.socket:
     return listener
 
 
-def serve(database: Path, log: LogSettings | None, address: Address, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT. `log`: where events are published to; None: nothing is published. `listener`: from
-    `listening`; closed at the end. Raises `SettingsError` if a certificate cannot be used."""
+def serve(
+    database: Path, log: LogSettings | None, address: Address, listener: socket.socket, default_view: View
+) -> None:
+    """Serve until SIGTERM or SIGINT. `default_view`: language and zone of pages, for whoever has chosen none. `log`:
+    where events are published to; None: nothing is published. `listener`: from `listening`; closed at the end. Raises
+    `SettingsError` if a certificate cannot be used."""
     from uvicorn import Config, Server
 
     from coupon_ledger.api.service.application import Parts, application
@@ -116,7 +120,9 @@ def serve(database: Path, log: LogSettings | None, address: Address, listener: s
         stack.callback(listener.close)
         store = stack.enter_context(SettingsStore(settings_file(database)))
         appender = None if log is None else Appender(open_log(log))
-        parts = Parts(OwnerLink(database), store, appender, address.hosts(port), address.origins(port), tls=address.tls)
+        parts = Parts(
+            OwnerLink(database), store, appender, address.hosts(port), address.origins(port), address.tls, default_view
+        )
         app, live = application(parts)
         config = Config(
             app,

@@ -37,7 +37,7 @@ class SignIn:
 
     def __init__(self, store: SettingsStore, *, tls: bool) -> None:
         self._store = store
-        self._tls = tls
+        self.tls = tls
         self._attempts = Attempts()
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="passwords")
         self._waiting = 0
@@ -71,7 +71,7 @@ class SignIn:
             self._store.begin_session(person.name),
             max_age=int(LONGEST_S),
             path="/",
-            secure=self._tls,
+            secure=self.tls,
             httponly=True,
             samesite="lax",
         )
@@ -81,11 +81,11 @@ class SignIn:
         value = request.scope["state"].get("session")
         if isinstance(value, str):
             self._store.end_session(value)
-        response.delete_cookie(self._cookie, path="/", secure=self._tls, httponly=True, samesite="lax")
+        response.delete_cookie(self._cookie, path="/", secure=self.tls, httponly=True, samesite="lax")
 
     @property
     def _cookie(self) -> str:
-        return f"__Host-{COOKIE}" if self._tls else COOKIE
+        return f"__Host-{COOKIE}" if self.tls else COOKIE
 
 
 def inner(address: str) -> str:
