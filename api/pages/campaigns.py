@@ -66,6 +66,7 @@ def _of(names: Mapping[str, Row], stock: Mapping[str, Row], campaign: str) -> di
     return {
         "name": known.get("name") or campaign or say("without a campaign"),
         "status": known.get("status"),
+        **{name: known.get(name) for name in ("issued", "owned", "used", "in_use")},
         **{name: left.get(name) for name in STOCK},
     }
 

@@ -3,7 +3,7 @@ what needs somebody."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -44,7 +44,11 @@ async def page(looking: Looking) -> Page:
     currency = main_currency(totals, "coupon_gmv_minor")
     shown: list[Component] = [
         Cards([card(looking, name, totals, parts, currency) for name in CARDS]),
-        ChartPanel(Figure(_funnel(looking, totals), "funnel"), csv=looking.metrics_csv(names)),
+        ChartPanel(
+            Figure(_funnel(looking, campaigns), "funnel"),
+            say("of the campaigns below, since they began"),
+            csv=looking.csv("campaigns"),
+        ),
         ChartPanel(
             Figure(_lines(looking, lines), "lines"),
             csv=looking.metrics_csv(["claimed_events", "used_events"], grain=_fine(looking)),
@@ -111,13 +115,14 @@ def position(looking: Looking) -> str:
     return say("commit {n:count}", n=looking.state.commits)
 
 
-def _funnel(looking: Looking, totals: Sequence[Row]) -> Funnel:
-    row: Mapping[str, Any] = value_of(totals, "issued_events", None)
+def _funnel(looking: Looking, campaigns: Sequence[Row]) -> Funnel:
+    """How far the coupons got of the campaigns that have something in the period."""
     steps = [
-        Step(label(name), row.get(name) or 0, looking.href("/explore", metric=name))
-        for name in ("issued_events", "claimed_events", "used_events", "net_used_events")
+        Step(label(name), sum(row.get(name) or 0 for row in campaigns), looking.href("/campaigns"))
+        for name in ("issued", "owned", "used", "in_use")
     ]
-    return Funnel(say("Funnel"), say("How many coupons got how far in this period"), Quantity("events"), steps)
+    about = say("Coupons of the campaigns that moved in this period, since they began")
+    return Funnel(say("Funnel"), about, Quantity("coupons"), steps)
 
 
 def _lines(looking: Looking, rows: Sequence[Row]) -> Lines:

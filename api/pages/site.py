@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from coupon_ledger.api.pages import alerts, campaign, campaigns, now, objects
+from coupon_ledger.api.pages import alerts, campaign, campaigns, explore, now, objects, ops, report
 from coupon_ledger.api.pages.answers import PageAnswers
 from coupon_ledger.api.pages.components import Freshness, Person, State
 from coupon_ledger.api.pages.looking import Looking, Maker, Page
@@ -41,6 +41,10 @@ MAKERS: Final[Mapping[str, tuple[str, Maker]]] = {
     "/users/{user:path}": ("customers", objects.user),
     "/alerts": ("alerts", alerts.inbox),
     "/alerts/{alert}": ("alerts", alerts.alert),
+    "/customers": ("customers", report.customers),
+    "/finance": ("finance", report.finance),
+    "/explore": ("explore", explore.page),
+    "/ops": ("ops", ops.page),
 }
 """By address: the entry of the top bar, and what makes the page."""
 _LATE_S: Final = 60.0
@@ -240,7 +244,7 @@ class Site:
         return View(lang, zone)
 
 
-PAGES_THERE: Final = tuple(key for key in PAGES if any(here == key for here, _ in MAKERS.values()))
+PAGES_THERE: Final = tuple(key for key, (_, path, _) in PAGES.items() if path in MAKERS)
 """The entries of the top bar that have a page."""
 
 _TITLES: Final[Mapping[str, Any]] = {
