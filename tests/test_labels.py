@@ -46,6 +46,8 @@ CHINESE: Final = re.compile(r"[\u4e00-\u9fff]+")
 
 NAMED: Final[Mapping[str, Mapping[str, Any]]] = {
     "alert-backtest-behind": {"alerts": []},
+    "alert-events": {"after": [[0, 0]]},
+    "usable": {"checks": [["c-1", None, None, None]], "when": datetime(2026, 11, 10)},
     "diff": {"from_at": datetime(2026, 11, 10), "known_from": datetime(2026, 11, 10)},
     "restated": {"known_from": datetime(2026, 11, 10)},
     "histories": {"coupons": ["c-1"]},
