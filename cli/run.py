@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ from coupon_ledger.reports.view import View, view
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from coupon_ledger.api.service.openid import Provider
     from coupon_ledger.api.service.serving import Address
     from coupon_ledger.api.supervisor import Part
 
@@ -57,6 +58,36 @@ def _address_options(command: Command) -> Command:
     return command
 
 
+def _openid_options(command: Command) -> Command:
+    """Add the options of OpenID Connect; the command gets them by their names."""
+    options = (
+        click.option("--openid-issuer", help="Let people sign in with OpenID Connect at this provider."),
+        click.option("--openid-client", help="Id under which the provider knows this service."),
+        click.option(
+            "--openid-secret-file", type=click.Path(path_type=Path), help="File with the secret that goes with it."
+        ),
+        click.option(
+            "--openid-claim",
+            default="preferred_username",
+            show_default=True,
+            help="Claim that has a person's name here.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _provider(
+    openid_issuer: str | None, openid_client: str | None, openid_secret_file: Path | None, openid_claim: str
+) -> Provider | None:
+    from coupon_ledger.api.service.openid import Provider
+
+    if openid_issuer is None:
+        return None
+    return Provider.of_settings(openid_issuer, openid_client, openid_secret_file, openid_claim)
+
+
 def _address(
     host: str, port: int, tls_certificate: Path | None, tls_key: Path | None, names: Sequence[str], insecure: bool
 ) -> Address:
@@ -71,6 +102,7 @@ def _address(
 
 @click.command()
 @_address_options
+@_openid_options
 @click.option("--consume/--no-consume", default=True, show_default=True, help="Run the consumer, sweeps and alerts.")
 @click.option("--serve/--no-serve", default=True, show_default=True, help="Run the API and the pages.")
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Let events be published over HTTP.")
@@ -90,6 +122,7 @@ def run(
     sweep_every: timedelta | None,
     log_format: str,
     settings: Settings,
+    **openid: Any,
 ) -> None:
     """Run everything over one database: the consumer with sweeps and alerts, and the service with API and pages.
 
@@ -111,6 +144,7 @@ def run(
     from coupon_ledger.api.supervisor import Supervisor
 
     address = _address(host, port, tls_certificate, tls_key, names, insecure)
+    _provider(**openid)  # so that wrong options are refused before anything starts
     with logging_as(log_format):
         if consume:
             _create(settings)
@@ -120,7 +154,7 @@ def run(
             if consume:
                 parts.append(_consumer(settings, sweep_every, log_format))
             if listener is not None:
-                parts.append(_service(settings, address, listener, publish, log_format))
+                parts.append(_service(settings, address, listener, publish, log_format, openid))
                 _say_where(settings, address, listener.getsockname()[1])
             supervisor = Supervisor(parts)
             with on_signal(supervisor.stop):
@@ -134,6 +168,7 @@ def run(
 
 @click.command()
 @_address_options
+@_openid_options
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Let events be published over HTTP.")
 @click.option("--inherited", type=int, hidden=True, help="File descriptor of the listening socket, from `run`.")
 @log_format_option
@@ -149,6 +184,7 @@ def serve(
     inherited: int | None,
     log_format: str,
     settings: Settings,
+    **openid: Any,
 ) -> None:
     """Run the service alone: the HTTP API and the pages, beside a consumer that runs elsewhere on this machine.
 
@@ -168,7 +204,14 @@ def serve(
             _say_where(settings, address, listener.getsockname()[1])
         else:
             listener = socket.socket(fileno=inherited)
-        serving(settings.database, settings.log if publish else None, address, listener, View(view().lang, view().zone))
+        serving(
+            settings.database,
+            settings.log if publish else None,
+            address,
+            listener,
+            View(view().lang, view().zone),
+            _provider(**openid),
+        )
 
 
 def _listen(address: Address) -> socket.socket:
@@ -200,7 +243,14 @@ def _consumer(settings: Settings, sweep_every: timedelta | None, log_format: str
     return Part("consumer", [*_command("consume"), *options, *_flags(settings, (*LOG, "database", *_CONSUMING))])
 
 
-def _service(settings: Settings, address: Address, listener: socket.socket, publish: bool, log_format: str) -> Part:
+def _service(
+    settings: Settings,
+    address: Address,
+    listener: socket.socket,
+    publish: bool,
+    log_format: str,
+    openid: Mapping[str, Any],
+) -> Part:
     from coupon_ledger.api.supervisor import Part
 
     options = ["--host", address.host, "--port", str(address.port), "--log-format", log_format]
@@ -211,6 +261,8 @@ def _service(settings: Settings, address: Address, listener: socket.socket, publ
         options += ["--name", name]
     if address.insecure:
         options.append("--insecure")
+    for name, value in openid.items():
+        options += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     command = [*_command("serve"), *options, *_flags(settings, (*LOG, "database"))]
     return Part("service", command, pass_fds=(listener.fileno(),))
 

@@ -3,11 +3,13 @@ be shown."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
@@ -17,11 +19,12 @@ from starlette.routing import Route
 
 from coupon_ledger.api.pages import alerts, campaign, campaigns, explore, now, objects, ops, report
 from coupon_ledger.api.pages.answers import PageAnswers
-from coupon_ledger.api.pages.components import Freshness, Person, State
+from coupon_ledger.api.pages.components import Freshness, Link, Person, State
 from coupon_ledger.api.pages.looking import Looking, Maker, Page
 from coupon_ledger.api.pages.rendering import FRAGMENT, PAGES, THEME_COOKIE, THEMES, Frame, render, static
 from coupon_ledger.api.service.bodies import body_of
 from coupon_ledger.api.service.callers import Caller, check_csrf, same_origin
+from coupon_ledger.api.service.openid import OpenId, OpenIdFailed
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.problems import Refusal, of_error
 from coupon_ledger.api.service.settings_store import SettingsStore
@@ -50,6 +53,7 @@ MAKERS: Final[Mapping[str, tuple[str, Maker]]] = {
 _LATE_S: Final = 60.0
 _ALERTS_S: Final = 2.0
 _LANG, _ZONE = "lang", "zone"
+_OPENID: Final = "coupon-ledger-openid"
 _YEAR_S: Final = 365 * 86_400
 _FORM_BYTES: Final = 10_000
 _logger = logging.getLogger("coupon_ledger.service")
@@ -58,8 +62,12 @@ _logger = logging.getLogger("coupon_ledger.service")
 class Site:
     """Serves the pages, in one event loop."""
 
-    def __init__(self, link: OwnerLink, store: SettingsStore, sign_in: SignIn, default: View) -> None:
-        """`default`: language and zone for whoever has chosen none."""
+    def __init__(
+        self, link: OwnerLink, store: SettingsStore, sign_in: SignIn, default: View, openid: OpenId | None = None
+    ) -> None:
+        """`default`: language and zone for whoever has chosen none. `openid`: another way to sign in, if there is
+        one."""
+        self._openid = openid
         self._link = link
         self._store = store
         self._sign_in = sign_in
@@ -73,6 +81,8 @@ class Site:
             Route("/sign-in", self._sign_in_page, methods=["GET"]),
             Route("/sign-in", self._signed_in, methods=["POST"]),
             Route("/sign-out", self._signed_out, methods=["POST"]),
+            Route("/sign-in/openid", self._openid_begun),
+            Route("/sign-in/openid/back", self._openid_back),
             Route("/preferences", self._preferences, methods=["POST"]),
             Route("/search", self._search),
             *(Route(path, self._page_at(here, maker), methods=["GET"]) for path, (here, maker) in MAKERS.items()),
@@ -177,8 +187,21 @@ class Site:
         frame = await self._frame(request, None, "", page, None)
         first = not self._store.has_admin()
         return self._html(
-            request, frame, page, "sign_in.html", failed=failed, elsewhere=[], back=inner(back), first=first
+            request,
+            frame,
+            page,
+            "sign_in.html",
+            failed=failed,
+            elsewhere=self._elsewhere(back),
+            back=inner(back),
+            first=first,
         )
+
+    def _elsewhere(self, back: str) -> list[Link]:
+        """Other ways to sign in."""
+        if self._openid is None:
+            return []
+        return [Link(say("Sign in with your company's account"), f"/sign-in/openid?{urlencode({'next': inner(back)})}")]
 
     async def _signed_in(self, request: Request) -> Response:
         with showing(self._view(request, None)):
@@ -196,6 +219,37 @@ class Site:
             elif tried.busy:
                 failed, status = say("Too many people sign in at once. Try again in a moment."), 503
             return await self._show_sign_in(request, back, failed, status)
+
+    async def _openid_begun(self, request: Request) -> Response:
+        if self._openid is None:
+            raise Refusal(404, "this service has no sign-in with OpenID Connect")
+        with showing(self._view(request, None)):
+            back = inner(request.query_params.get("next", HOME))
+            try:
+                begun = await asyncio.to_thread(self._openid.begin, _openid_address(request), back)
+            except OpenIdFailed as error:
+                return await self._show_sign_in(request, back, say(str(error)), 502)
+            response = RedirectResponse(begun.url, 303)
+            secure = self._sign_in.tls
+            response.set_cookie(_OPENID, begun.cookie, max_age=600, path="/sign-in", httponly=True, secure=secure,
+                                samesite="lax")  # fmt: skip
+            return response
+
+    async def _openid_back(self, request: Request) -> Response:
+        if self._openid is None:
+            raise Refusal(404, "this service has no sign-in with OpenID Connect")
+        with showing(self._view(request, None)):
+            cookie, query = request.cookies.get(_OPENID, ""), request.url.query
+            try:
+                finished = await asyncio.to_thread(self._openid.finish, cookie, query, _openid_address(request))
+            except OpenIdFailed as error:
+                return await self._show_sign_in(request, HOME, say(str(error)), 401)
+            person, back = finished
+            # The session's cookie is not sent along when another site leads here, so the page is loaded anew.
+            response = HTMLResponse("", 200, {"Refresh": f"0; url={inner(back)}"})
+            self._sign_in.begin(person, response)
+            response.delete_cookie(_OPENID, path="/sign-in")
+            return response
 
     async def _signed_out(self, request: Request) -> Response:
         if _person(request) is not None:
@@ -283,8 +337,6 @@ def _person(request: Request) -> Caller | None:
 def _to_sign_in(request: Request) -> Response:
     if request.headers.get(FRAGMENT[0]):
         return HTMLResponse("", 401)
-    from urllib.parse import urlencode
-
     return RedirectResponse(f"/sign-in?{urlencode({'next': inner(_path(request))})}", 303)
 
 
@@ -294,8 +346,6 @@ def _path(request: Request) -> str:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    from urllib.parse import parse_qsl
-
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise Refusal(415, "send a form (application/x-www-form-urlencoded)")
@@ -312,6 +362,11 @@ async def _static(request: Request) -> Response:
     except KeyError:
         raise Refusal(404, "there is no such file") from None
     return Response(contents, 200, {"Cache-Control": "public, max-age=31536000, immutable"}, kind)
+
+
+def _openid_address(request: Request) -> str:
+    """Where the provider sends the browser back to."""
+    return f"{request.url.scheme}://{request.headers['host']}/sign-in/openid/back"
 
 
 def _of_browser(header: str) -> str | None:

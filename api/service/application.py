@@ -26,6 +26,7 @@ from coupon_ledger.api.service.guards import Guards
 from coupon_ledger.api.service.kept_answers import KeptAnswers
 from coupon_ledger.api.service.live import Live
 from coupon_ledger.api.service.openapi import responses
+from coupon_ledger.api.service.openid import OpenId, Provider
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.problems import Refusal, handled, problem
 from coupon_ledger.api.service.settings_store import SettingsStore
@@ -56,6 +57,7 @@ class Parts:
     origins: frozenset[str]
     tls: bool
     default_view: View
+    openid: Provider | None = None
 
 
 def application(parts: Parts) -> tuple[ASGIApp, Live]:
@@ -94,7 +96,8 @@ def application(parts: Parts) -> tuple[ASGIApp, Live]:
     app.include_router(usable.routes(parts.link))
     asking.Asking(parts.link, kept, parts.store.secret("cursors")).add_to(app)
     app.include_router(live.routes())
-    Site(parts.link, parts.store, sign_in, parts.default_view).add_to(app)
+    openid = None if parts.openid is None else OpenId(parts.openid, parts.store)
+    Site(parts.link, parts.store, sign_in, parts.default_view, openid).add_to(app)
     for kind in (LedgerError, RequestValidationError, HTTPException, Refusal):
         app.add_exception_handler(kind, handled)
     return Guards(identified, parts.hosts, tls=parts.tls), live

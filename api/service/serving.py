@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coupon_ledger.api.service.appending import Appender
+from coupon_ledger.api.service.openid import Provider
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.settings_store import SettingsStore, settings_file
 from coupon_ledger.ledger.errors import PortTaken, SettingsError
@@ -105,11 +106,16 @@ def listening(address: Address) -> socket.socket:
 
 
 def serve(
-    database: Path, log: LogSettings | None, address: Address, listener: socket.socket, default_view: View
+    database: Path,
+    log: LogSettings | None,
+    address: Address,
+    listener: socket.socket,
+    default_view: View,
+    openid: Provider | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `default_view`: language and zone of pages, for whoever has chosen none. `log`:
-    where events are published to; None: nothing is published. `listener`: from `listening`; closed at the end. Raises
-    `SettingsError` if a certificate cannot be used."""
+    """Serve until SIGTERM or SIGINT. `log`: where events are published to; None: nothing is published. `listener`: from
+    `listening`; closed at the end. `default_view`: language and zone of pages, for whoever has chosen none. `openid`:
+    another way to sign in. Raises `SettingsError` if a certificate cannot be used."""
     from uvicorn import Config, Server
 
     from coupon_ledger.api.service.application import Parts, application
@@ -121,7 +127,14 @@ def serve(
         store = stack.enter_context(SettingsStore(settings_file(database)))
         appender = None if log is None else Appender(open_log(log))
         parts = Parts(
-            OwnerLink(database), store, appender, address.hosts(port), address.origins(port), address.tls, default_view
+            OwnerLink(database),
+            store,
+            appender,
+            address.hosts(port),
+            address.origins(port),
+            address.tls,
+            default_view,
+            openid,
         )
         app, live = application(parts)
         config = Config(

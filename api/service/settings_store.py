@@ -238,9 +238,9 @@ class SettingsStore:
         rows = self._rows("SELECT * FROM people WHERE subject = ? AND disabled_at IS NULL", subject)
         return _person(rows[0]) if rows else None
 
-    def use_subject(self, name: str, subject: str) -> None:
-        """Note the person's id at the OpenID provider."""
-        self._change("UPDATE people SET subject = ? WHERE name = ?", subject, name)
+    def use_subject(self, name: str, subject: str) -> bool:
+        """Note the person's id at the OpenID provider. False if the person has another one already."""
+        return self._change("UPDATE people SET subject = ? WHERE name = ? AND subject IS NULL", subject, name) == 1
 
     # ── Sessions ─────────────────────────────────────────────────────────────────────────────────────────────
 
