@@ -28,6 +28,8 @@ _logger = logging.getLogger(__name__)
 _MISSING: Final = f"the extra is missing: {install('service')}"
 QUICK: Final = 2
 """Number of quick questions that run at once. More would slow down the consumer without answering sooner."""
+URGENT: Final = 1
+"""Number of urgent questions that run at once."""
 SLOW: Final = 1
 """Number of slow questions that run at once. They have their own threads, so that quick questions need not wait."""
 COPIES: Final = 1
@@ -101,7 +103,7 @@ class _Service:
         from coupon_ledger.api.metrics import Metrics
 
         self.metrics = Metrics(store.path, as_of(store), lambda: None if owner is None else owner.figures)
-        self._readers = Readers(store, QUICK + SLOW + COPIES + MOST + FOLLOWERS)
+        self._readers = Readers(store, URGENT + QUICK + SLOW + COPIES + MOST + FOLLOWERS)
         self.feed = Feed(self._readers)
         self._snapshots = Snapshots(self._readers)
         self._listening = listening
@@ -143,6 +145,7 @@ class _Service:
         # Otherwise it warns about every malformed request, even from clients without a token.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         with (
+            question_threads(URGENT, "urgent", nice=False) as urgent,
             question_threads(QUICK, "quick") as quick,
             question_threads(SLOW, "slow") as slow,
             question_threads(COPIES, "backup") as copying,
@@ -152,7 +155,7 @@ class _Service:
                 application(
                     self._readers,
                     self.metrics,
-                    (quick, slow),
+                    (urgent, quick, slow),
                     self._token,
                     port,
                     self._owner,

@@ -75,6 +75,8 @@ SWEEP_S: Final = 300.0
 """Time limit for a sweep. It begins when the consumer has caught up."""
 REPAIR_S: Final = 600.0
 """Time limit for a repair. It begins between two batches."""
+URGENT_S: Final = 5.0
+"""Questions with a limit up to this are urgent: somebody waits to pay. They have threads of their own."""
 _QUICK_S: Final = 30.0
 """Questions with a longer limit count as slow: they may read all rows, and run one at a time."""
 _COPY_S: Final = 3600.0
@@ -143,7 +145,7 @@ _ANSWERS: Final = _responses(
 def application(
     readers: Readers,
     metrics: Metrics,
-    threads: tuple[Executor, Executor],
+    threads: tuple[Executor, Executor, Executor],
     token: str,
     port: int,
     owner: Owner | None,
@@ -151,8 +153,8 @@ def application(
     snapshots: Snapshots,
     feed: Feed,
 ) -> ASGIApp:
-    """The web application, for a socket that listens on `port` of loopback. `threads`: run quick questions (the first)
-    and slow ones (the second). `copying`: runs backups. `owner`: does sweeps, repairs and swaps; if None, there are no
+    """The web application, for a socket that listens on `port` of loopback. `threads`: run urgent questions, quick
+    ones and slow ones. `copying`: runs backups. `owner`: does sweeps, repairs and swaps; if None, there are no
     routes for these."""
     personal = ", ".join(sorted(personal_columns()))
     app = FastAPI(
@@ -169,7 +171,7 @@ def application(
 
     @app.get("/metrics")
     async def metrics_text() -> PlainTextResponse:
-        await asyncio.get_running_loop().run_in_executor(threads[0], metrics.present.look, readers)
+        await asyncio.get_running_loop().run_in_executor(threads[1], metrics.present.look, readers)
         return PlainTextResponse(metrics.text(), media_type=metrics.CONTENT_TYPE)
 
     @app.get("/v1/feed", response_model=None)
@@ -191,8 +193,9 @@ def application(
     return _Guard(_Bounded(app), token, port)
 
 
-def question_threads(number: int, name: str) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(number, thread_name_prefix=f"{name}-question", initializer=_be_nice)
+def question_threads(number: int, name: str, *, nice: bool = True) -> ThreadPoolExecutor:
+    """`nice`: give precedence to the consumer's thread."""
+    return ThreadPoolExecutor(number, f"{name}-question", initializer=_be_nice if nice else None)
 
 
 def _be_nice() -> None:
@@ -418,7 +421,7 @@ class _QuestionHandler:
     def __init__(
         self,
         readers: Readers,
-        threads: tuple[Executor, Executor],
+        threads: tuple[Executor, Executor, Executor],
         metrics: Metrics,
         name: str,
         question: Question[Any],
@@ -438,7 +441,7 @@ class _QuestionHandler:
         held = self._snapshots.of(request.headers[SNAPSHOT]) if SNAPSHOT in request.headers else None
         running, progress = held.running if held else Running(), _ProgressLine()
         answered = asyncio.get_running_loop().run_in_executor(
-            self._threads[limit_s > _QUICK_S],
+            self._lane(limit_s),
             partial(self._answered, running, parameters, arrow, limit_s, progress)
             if held is None
             else partial(self._answered_of, held, parameters, arrow, limit_s, progress),
@@ -457,6 +460,13 @@ class _QuestionHandler:
             headers={"Content-Length": str(spool.seek(0, os.SEEK_END)), "Cache-Control": "no-store"},
             media_type=ARROW if arrow else "application/json",
         )
+
+    def _lane(self, limit_s: float) -> Executor:
+        """The threads that answer this question: urgent, quick or slow ones."""
+        urgent, quick, slow = self._threads
+        if self._question.limit_s <= URGENT_S:
+            return urgent
+        return slow if limit_s > _QUICK_S else quick
 
     def _limit_s(self, request: Request, parameters: Parameters) -> float:
         """The question's time limit in seconds: the one that the client requests in the header, otherwise the usual

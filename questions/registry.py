@@ -95,7 +95,7 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
     "violations": Question(states.violations, limit_s=300, stand_in=looking_back.violations),
     "violation-counts": Question(states.violation_counts, stand_in=looking_back.violations),
     "diff": Question(states.diff, limit_s=300, json=("changed",), folds=True),
-    "usable": Question(usable.usable),
+    "usable": Question(usable.usable, limit_s=5),
     "due": Question(states.due, limit_s=300),
     "expiries": Question(states.expiries, stand_in=looking_back.expiries),
     "expiring": Question(states.expiring, limit_s=300),

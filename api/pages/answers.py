@@ -1,17 +1,15 @@
-"""The answers that pages are made of. Viewers who see the same share one answer for each state: it is asked once, when
-the first of them needs it, and forgotten when later states have come."""
+"""The answers that pages are made of. Viewers who may see the same share them."""
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 from coupon_ledger.api.client import Remote
+from coupon_ledger.api.pages.shared import Shared
 from coupon_ledger.api.service.asking import on_behalf_of, whose
 from coupon_ledger.api.service.callers import Caller
 from coupon_ledger.api.service.owner_link import OwnerLink
@@ -19,12 +17,13 @@ from coupon_ledger.ledger.plain import plain
 from coupon_ledger.questions.registry import AsOf
 from coupon_ledger.reports.text import Row
 
+T = TypeVar("T")
 MOST: Final = 600
 """Answers that are kept."""
 MOST_ROWS: Final = 20_000
 """Rows of an answer that a page can be made of."""
-
-T = TypeVar("T")
+_LASTING_S: Final[Mapping[str, float]] = {"campaigns": 15.0, "campaign": 3.0, "alerts": 2.0, "alert-groups": 2.0}
+"""Answers that cost much and change little: for so long they stand although there were commits."""
 
 
 class Found(NamedTuple):
@@ -40,34 +39,26 @@ class PageAnswers:
 
     def __init__(self, link: OwnerLink) -> None:
         self._link = link
-        self._kept: OrderedDict[str, asyncio.Task[Any]] = OrderedDict()
+        self._shared: Shared[Any] = Shared(MOST)
 
     async def ask(self, caller: Caller, name: str, parameters: Mapping[str, Any]) -> Found:
         """The answer in the present state. Raises what the question raises, and `OwnerGone`."""
-        return await self.made(caller, [name, plain(dict(parameters))], partial(_asked, caller, name, parameters))
+        key = [name, plain(dict(parameters))]
+        return await self.made(caller, key, partial(_asked, caller, name, parameters), _LASTING_S.get(name, 0.0))
 
-    async def made(self, caller: Caller, key: list[Any], make: Callable[[Remote], T]) -> T:
-        """What `make` makes of answers in the present state. `key`: says what it is, for whoever sees the same."""
-        state = self._link.state
-        version = state.version if state is not None else ""
-        text = json.dumps([version, whose(caller), *key], default=str)
-        task = self._kept.get(text)
-        if task is None:
-            context = contextvars.copy_context()  # the reader's language is part of it
-            task = asyncio.create_task(self._link.run(lambda remote: context.run(make, remote)))
-            self._kept[text] = task
-            task.add_done_callback(partial(self._forget_failed, text))
-            while len(self._kept) > MOST:
-                self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(text)
-        # A viewer who goes does not stop what others wait for.
-        made: T = await asyncio.shield(task)
+    async def made(self, caller: Caller, key: Sequence[Any], make: Callable[[Remote], T], lasting_s: float = 0.0) -> T:
+        """What `make` makes of answers in the present state. `key`: says what it is, for whoever sees the same.
+        `lasting_s`: as for `Shared`."""
+        context = contextvars.copy_context()  # the reader's language is part of it
+        text = json.dumps([whose(caller), *key], default=str)
+        work = partial(self._link.run, lambda remote: context.run(make, remote))
+        made: T = await self._shared.get(text, self.version, work, lasting_s)
         return made
 
-    def _forget_failed(self, key: str, task: asyncio.Task[Any]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            self._kept.pop(key, None)
+    def version(self) -> str:
+        """Of the present state."""
+        state = self._link.state
+        return "" if state is None else state.version
 
 
 def _asked(caller: Caller, name: str, parameters: Mapping[str, Any], remote: Remote) -> Found:

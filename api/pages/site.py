@@ -4,10 +4,13 @@ be shown."""
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
@@ -22,6 +25,8 @@ from coupon_ledger.api.pages.answers import PageAnswers
 from coupon_ledger.api.pages.components import Freshness, Link, Person, State
 from coupon_ledger.api.pages.looking import Looking, Maker, Page
 from coupon_ledger.api.pages.rendering import FRAGMENT, PAGES, THEME_COOKIE, THEMES, Frame, render, static
+from coupon_ledger.api.pages.shared import Shared
+from coupon_ledger.api.service.asking import whose
 from coupon_ledger.api.service.bodies import body_of
 from coupon_ledger.api.service.callers import Caller, check_csrf, same_origin
 from coupon_ledger.api.service.openid import OpenId, OpenIdFailed
@@ -50,6 +55,10 @@ MAKERS: Final[Mapping[str, tuple[str, Maker]]] = {
     "/ops": ("ops", ops.page),
 }
 """By address: the entry of the top bar, and what makes the page."""
+_PAGE_HEADERS: Final = {"Cache-Control": "no-store", "Vary": "Cookie, X-Fragment"}
+_FRAGMENTS: Final = 300
+"""Fragments that are kept."""
+_CSRF: Final = "csrf-of-whoever-looks"
 _LATE_S: Final = 60.0
 _ALERTS_S: Final = 2.0
 _LANG, _ZONE = "lang", "zone"
@@ -73,6 +82,7 @@ class Site:
         self._sign_in = sign_in
         self._default = default
         self._answers = PageAnswers(link)
+        self._fragments: Shared[Response] = Shared(_FRAGMENTS, rests=False)
 
     def add_to(self, app: FastAPI) -> None:
         routes = [
@@ -97,9 +107,19 @@ class Site:
             if caller is None:
                 return _to_sign_in(request)
             with showing(self._view(request, caller)):
+                if _wants_fragment(request):
+                    return await self._fragment(request, caller, here, maker)
                 return await self._made(request, caller, here, maker)
 
         return serve
+
+    async def _fragment(self, request: Request, caller: Caller, here: str, maker: Maker) -> Response:
+        """What changes of a page. Viewers of the same page share it, with the `csrf` value of each in its place."""
+        key = json.dumps([whose(caller), _path(request), view().lang, view().zone])
+        made = partial(self._made, request, replace(caller, csrf=_CSRF), here, maker)
+        response = await self._fragments.get(key, self._answers.version, made)
+        body = bytes(response.body).replace(_CSRF.encode(), (caller.csrf or "").encode())
+        return Response(body, response.status_code, _PAGE_HEADERS, response.media_type)
 
     async def _made(self, request: Request, caller: Caller, here: str, maker: Maker) -> Response:
         looking: Looking | None = None
@@ -119,10 +139,8 @@ class Site:
         return self._html(request, frame, page, "page.html", title=page.title, under=page.under, parts=page.parts)
 
     def _html(self, request: Request, frame: Frame, page: Page, template: str, **parts: Any) -> Response:
-        fragment = request.headers.get(FRAGMENT[0]) == FRAGMENT[1]
-        # A page that could not be made is shown as a whole: the browser's script leaves the former one in its place.
-        html = render(template, frame, fragment=fragment, **parts)
-        return HTMLResponse(html, page.status, {"Cache-Control": "no-store", "Vary": "Cookie, X-Fragment"})
+        html = render(template, frame, fragment=_wants_fragment(request), **parts)
+        return HTMLResponse(html, page.status, _PAGE_HEADERS)
 
     async def _frame(
         self, request: Request, caller: Caller | None, here: str, page: Page, looking: Looking | None
@@ -327,6 +345,10 @@ def _instead(error: Exception) -> tuple[int, State]:
 def _said(error: Exception) -> str:
     message = error.args[0] if error.args else ""
     return text_of(message) if isinstance(message, Note) else str(error)
+
+
+def _wants_fragment(request: Request) -> bool:
+    return request.headers.get(FRAGMENT[0]) == FRAGMENT[1]
 
 
 def _person(request: Request) -> Caller | None:

@@ -7,7 +7,7 @@ that ask at once may both be told yes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +19,7 @@ from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.questions.states.parameters import Usable
 
 _OPEN: Final = frozenset({"issued", "claimed", "reserved"})
+_AT_ONCE: Final = 32
 _SCHEMA: Final[dict[str, Any]] = {
     "coupon_id": pl.String,
     "order_id": pl.String,
@@ -59,25 +60,20 @@ def usable(reading: Reading, parameters: Usable) -> pl.DataFrame:
     """
     coupons = _coupons(reading, [coupon for coupon, *_ in parameters.checks])
     orders = _orders(reading, [order for _, order, *_ in parameters.checks if order])
+    checks = [_check(one, orders) for one in parameters.checks]
+    owners = {check: coupons[check.coupon]["owner"] for check in checks if check.coupon in coupons}
+    strange = {(owner, check.user) for check, owner in owners.items() if owner and check.user and owner != check.user}
+    persons = _persons(reading, {one for pair in strange for one in pair})
     rows = []
-    for coupon, order, user, gross_minor in parameters.checks:
-        known = orders.get(order or "", {})
-        check = _Check(
-            coupon,
-            order,
-            user or known.get("order_user"),
-            known.get("gross_minor") if gross_minor is None else gross_minor,
-            known.get("order_currency"),
-            bool(known.get("order_over")),
-        )
-        row = coupons.get(coupon)
-        reasons = dict(_reasons(reading, row, check, parameters.when))
+    for check in checks:
+        row = coupons.get(check.coupon)
+        reasons = dict(_reasons(persons, row, check, parameters.when))
         first = next(iter(reasons.values()), None)
         rows.append(
             {
                 **(row or {}),
-                "coupon_id": coupon,
-                "order_id": order,
+                "coupon_id": check.coupon,
+                "order_id": check.order,
                 "user_id": check.user,
                 "usable": not reasons,
                 "reasons": list(reasons),
@@ -87,19 +83,41 @@ def usable(reading: Reading, parameters: Usable) -> pl.DataFrame:
     return pl.DataFrame([{name: row.get(name) for name in _SCHEMA} for row in rows], schema=_SCHEMA)
 
 
+def _check(asked: tuple[str, str | None, str | None, int | None], orders: Mapping[str, Mapping[str, Any]]) -> _Check:
+    coupon, order, user, gross_minor = asked
+    known = orders.get(order or "", {})
+    return _Check(
+        coupon,
+        order,
+        user or known.get("order_user"),
+        known.get("gross_minor") if gross_minor is None else gross_minor,
+        known.get("order_currency"),
+        bool(known.get("order_over")),
+    )
+
+
 def _coupons(reading: Reading, coupons: list[str]) -> dict[str, dict[str, Any]]:
-    parameters = {"coupons": coupons, "hashes": stable_hash(pl.Series(coupons, dtype=pl.String)).tolist()}
-    return {row["coupon_id"]: row for row in reading.frame(sql(__package__, "usable"), parameters).to_dicts()}
+    return {row["coupon_id"]: row for row in _with_hashes(reading, "usable", coupons)}
 
 
 def _orders(reading: Reading, orders: list[str]) -> dict[str, dict[str, Any]]:
-    if not orders:
-        return {}
-    parameters = {"orders": orders, "hashes": stable_hash(pl.Series(orders, dtype=pl.String)).tolist()}
-    return {row["order"]: row for row in reading.frame(sql(__package__, "usable_orders"), parameters).to_dicts()}
+    return {row["order"]: row for row in _with_hashes(reading, "usable_orders", orders)}
 
 
-def _reasons(reading: Reading, row: dict[str, Any] | None, check: _Check, when: datetime) -> Iterator[tuple[str, Note]]:
+def _with_hashes(reading: Reading, query: str, keys: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of the query for these keys, and possibly for others with the same hashes. DuckDB looks only at the
+    column of hashes for an equality, but reads all columns for a list: so a few keys are looked up one by one."""
+    hashes: list[int] = stable_hash(pl.Series(sorted(set(keys)), dtype=pl.String)).tolist()
+    text = sql(__package__, query)
+    for first in range(0, len(hashes), _AT_ONCE):
+        several = hashes[first : first + _AT_ONCE]
+        union = "\nUNION ALL\n".join(text.replace("$key_hash", f"{int(one)}") for one in several)
+        yield from reading.frame(union).iter_rows(named=True)
+
+
+def _reasons(
+    persons: Mapping[str, str], row: dict[str, Any] | None, check: _Check, when: datetime
+) -> Iterator[tuple[str, Note]]:
     """Why the coupon cannot be used: codes with their sentences, the most telling first."""
     if row is None:
         yield "not_there", note("coupon {coupon} is not known", coupon=check.coupon)
@@ -111,7 +129,7 @@ def _reasons(reading: Reading, row: dict[str, Any] | None, check: _Check, when: 
         yield "wrong_order", note("coupon {coupon} is reserved for another order", coupon=check.coupon)
     if row["owner"] is None and state == "issued":
         yield "no_owner", note("nobody has claimed coupon {coupon}", coupon=check.coupon)
-    elif row["owner"] is not None and check.user is not None and not _one_person(reading, row["owner"], check.user):
+    elif row["owner"] is not None and check.user is not None and not _same(persons, row["owner"], check.user):
         yield "wrong_user", note("coupon {coupon} belongs to another user", coupon=check.coupon)
     if row["valid_from"] is not None and when < row["valid_from"]:
         yield "outside_validity", note("coupon {coupon} is valid from {at:instant} on", coupon=check.coupon,
@@ -130,12 +148,14 @@ def _reasons(reading: Reading, row: dict[str, Any] | None, check: _Check, when: 
                                      other=check.currency)  # fmt: skip
 
 
-def _one_person(reading: Reading, owner: str, user: str) -> bool:
+def _same(persons: Mapping[str, str], owner: str, user: str) -> bool:
     """Whether the two user ids are equal, or linked ids of one person."""
-    if owner == user:
-        return True
-    found = reading.frame(
-        "SELECT count(DISTINCT person) AS persons, count(*) AS ids FROM persons WHERE user_id IN ($owner, $user)",
-        {"owner": owner, "user": user},
-    ).row(0)
-    return bool(found == (1, 2))
+    return owner == user or persons.get(owner, owner) == persons.get(user, user)
+
+
+def _persons(reading: Reading, users: set[str]) -> dict[str, str]:
+    """The persons of those of these user ids that are linked with others."""
+    if not users:
+        return {}
+    query = "SELECT user_id, person FROM persons WHERE user_id IN (SELECT unnest($users::VARCHAR[]))"
+    return dict(reading.frame(query, {"users": sorted(users)}).iter_rows())
