@@ -51,8 +51,9 @@ class Shared(Generic[T]):
     async def get(
         self, key: str, version: Callable[[], str], make: Callable[[], Awaitable[T]], lasting_s: float = 0.0
     ) -> T:
-        """The result `key` for the present state. `version`: of the present state. `make`: makes the result. `lasting_s`:
-        for so long, a result counts for later states too. Raises what `make` raises; a failure is not kept."""
+        """The result `key` for the present state. `version`: of the present state. `make`: makes the result.
+        `lasting_s`: for so long, a result counts for later states too. Raises what `make` raises; a failure is not
+        kept."""
         while True:
             kept = self._kept.get(key)
             if kept is None:

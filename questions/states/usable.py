@@ -19,7 +19,8 @@ from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.questions.states.parameters import Usable
 
 _OPEN: Final = frozenset({"issued", "claimed", "reserved"})
-_AT_ONCE: Final = 32
+_ONE_BY_ONE: Final = 12
+"""Up to so many keys are looked up one by one."""
 _SCHEMA: Final[dict[str, Any]] = {
     "coupon_id": pl.String,
     "order_id": pl.String,
@@ -105,14 +106,18 @@ def _orders(reading: Reading, orders: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _with_hashes(reading: Reading, query: str, keys: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of the query for these keys, and possibly for others with the same hashes. DuckDB looks only at the
-    column of hashes for an equality, but reads all columns for a list: so a few keys are looked up one by one."""
+    """The rows of the query for these keys, and possibly for others with the same hashes."""
     hashes: list[int] = stable_hash(pl.Series(sorted(set(keys)), dtype=pl.String)).tolist()
     text = sql(__package__, query)
-    for first in range(0, len(hashes), _AT_ONCE):
-        several = hashes[first : first + _AT_ONCE]
-        union = "\nUNION ALL\n".join(text.replace("$key_hash", f"{int(one)}") for one in several)
-        yield from reading.frame(union).iter_rows(named=True)
+    if not hashes:
+        return
+    if len(hashes) > _ONE_BY_ONE:
+        listed = text.replace("key_hash = $key_hash", "key_hash IN (SELECT unnest($hashes::BIGINT[]))")
+        yield from reading.frame(listed, {"hashes": hashes}).iter_rows(named=True)
+        return
+    # For an equality, DuckDB looks only at the column of hashes; for a list, it reads all columns.
+    union = "\nUNION ALL\n".join(text.replace("$key_hash", f"{int(one)}") for one in hashes)
+    yield from reading.frame(union).iter_rows(named=True)
 
 
 def _reasons(
