@@ -24,7 +24,7 @@ from coupon_ledger.api.pages.components import (
     Timeline,
     table_of,
 )
-from coupon_ledger.api.pages.looking import Looking, Page, segment
+from coupon_ledger.api.pages.looking import Looking, Page, segment, to_the_second
 from coupon_ledger.reports.alerts import (
     description,
     key_in_words,
@@ -139,7 +139,8 @@ async def alert(looking: Looking) -> Page:
         if rows:
             names = [column for column in columns.split() if column in rows[0]]
             hrefs = {key: [looking.href(f"{path}/{segment(str(one[key]))}") for one in rows]}
-            parts.append(table_of(name, label(name), rows, names, currency=row["currency"], hrefs=hrefs))
+            short = [to_the_second(one) for one in rows]
+            parts.append(table_of(name, label(name), short, names, currency=row["currency"], hrefs=hrefs))
     others = row["case_alerts"] or []
     if others:
         parts.append(Panel(say("Other alerts of this case"), [_others(looking, others)]))

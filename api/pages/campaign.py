@@ -3,6 +3,7 @@ caused, its money, its review."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from coupon_ledger.api.pages.components import (
     State,
     Tabs,
 )
-from coupon_ledger.api.pages.looking import Looking, Page, segment, together
+from coupon_ledger.api.pages.looking import Looking, Page, segment, to_the_second, together
 from coupon_ledger.api.pages.now import card
 from coupon_ledger.api.pages.sections import components_of
 from coupon_ledger.api.pages.series import main_currency
@@ -143,8 +144,17 @@ def _states(about: Row) -> ChartPanel:
 
 
 def _terms(about: Row) -> Panel:
-    facts = [(label(name), Cell(shown(name, about, about["currency"]))) for name in _TERMS if about[name] is not None]
+    short = to_the_second(about) | {"funded_by": _funders(about["funded_by"])}
+    facts = [(label(name), Cell(shown(name, short, about["currency"]))) for name in _TERMS if about[name] is not None]
     return Panel(say("Terms"), [Facts(facts)])
+
+
+def _funders(text: str | None) -> str | None:
+    """Who pays, with their shares."""
+    if text is None:
+        return None
+    shares = json.loads(text)
+    return ", ".join(f"{word(funder)} {share / 100:g}%" for funder, share in shares.items())
 
 
 async def _trend(looking: Looking, campaign: str) -> list[Component]:

@@ -152,6 +152,11 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
+def to_the_second(row: Row) -> Row:
+    """The row with its instants cut to seconds, as pages show them. CSV has them in full."""
+    return {k: v.replace(microsecond=0) if isinstance(v, datetime) else v for k, v in row.items()}
+
+
 Maker = Callable[[Looking], Awaitable[Page]]
 """Makes a page."""
 

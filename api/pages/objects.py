@@ -22,7 +22,7 @@ from coupon_ledger.api.pages.components import (
     Timeline,
     table_of,
 )
-from coupon_ledger.api.pages.looking import Looking, Page, segment
+from coupon_ledger.api.pages.looking import Looking, Page, segment, to_the_second
 from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.ledger.plain import plain
 from coupon_ledger.reports.labels import label, say, shown, word
@@ -77,8 +77,9 @@ def _up(looking: Looking, campaign: str | None) -> list[Link]:
 
 
 def _facts(looking: Looking, row: Row, names: Sequence[str]) -> list[tuple[str, Cell]]:
+    short = to_the_second(row)
     return [
-        (label(name), Cell(shown(name, row, row.get("currency")), href=_object(looking, name, row[name])))
+        (label(name), Cell(shown(name, short, row.get("currency")), href=_object(looking, name, row[name])))
         for name in names
         if row.get(name) is not None
     ]
@@ -184,7 +185,8 @@ def _list(looking: Looking, key: str, rows: Sequence[Row], currency: str | None,
         if name in _LINKS
     }
     title = label(key) + (f" ({len(rows):,} / {more:,})" if more > len(rows) else "")
-    return table_of(key, title, rows, names, currency=currency, hrefs=hrefs)
+    short = [to_the_second(row) for row in rows]
+    return table_of(key, title, short, names, currency=currency, hrefs=hrefs)
 
 
 # ── Search ───────────────────────────────────────────────────────────────────────────────────────────────────

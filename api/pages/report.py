@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from coupon_ledger.api.pages.components import (
     Cards,
     ChartPanel,
+    Chips,
     Component,
     Link,
     NumberCard,
@@ -17,7 +19,7 @@ from coupon_ledger.api.pages.components import (
     Tabs,
     table_of,
 )
-from coupon_ledger.api.pages.looking import Looking, Maker, Page, segment
+from coupon_ledger.api.pages.looking import Looking, Maker, Page, segment, to_the_second
 from coupon_ledger.reports.columns import in_natural_order
 from coupon_ledger.reports.labels import label, say, text_of, word
 from coupon_ledger.reports.parts import COHORTS, DETAILS, DOUBTS, FINANCE, MOVES, SEGMENTS, Part, doubt_in_words
@@ -40,13 +42,35 @@ _BARS: Final[Mapping[str, str]] = {
     "tiers": "customers",
 }
 """By part: the column that its chart shows."""
+_SHORT: Final[Mapping[str, str]] = {
+    "split": "Discounts",
+    "margin": "Margin",
+    "categories": "Categories",
+    "budget": "Budgets",
+    "cash": "Cash",
+    "losses": "Losses",
+    "refunds": "Refunds",
+    "statement": "Statement",
+    "doubts": "Doubts",
+    "reconciliation": "Reconciliation",
+    "rfm": "Segments",
+    "tiers": "Tiers",
+    "at-use": "New or returning",
+    "clusters": "Clusters",
+    "use": "What goes with use",
+    "repurchase": "Repurchase",
+    "lapsing": "About to lapse",
+    "retention": "Cohorts",
+    "coupon": "Cohorts with a coupon",
+}
+"""By part: what its tab says."""
 _HIDDEN: Final = frozenset({"data_clock", "open"})
 
 
 def page_of(title: str, parts: Mapping[str, Part]) -> Maker:
     async def page(looking: Looking) -> Page:
         tab = looking.query.get("tab", next(iter(parts)))
-        tabs = [Link(say(part.title), looking.here(tab=name, sort=None), name == tab) for name, part in parts.items()]
+        tabs = [Link(say(_SHORT[name]), looking.here(tab=name, sort=None), name == tab) for name in parts]
         shown_parts: list[Component] = [Tabs(say("Parts of this report"), tabs)]
         if tab not in parts:
             said = say("This report has no such part.")
@@ -72,9 +96,15 @@ async def _shown(looking: Looking, name: str, part: Part) -> list[Component]:
         return [
             State("empty", say("Nothing of this in the period."), say("look at all time"), looking.here(period="all"))
         ]
+    currencies = sorted({row.get("currency") or "" for row in rows} - {""})
+    chosen = looking.query.get("currency") or _largest(rows)
+    if len(currencies) > 1 and name != "doubts":
+        rows = [row for row in rows if row.get("currency") in (chosen, None)]
     if name == "doubts":
         return [Sentences([text_of(doubt_in_words(row)) for row in rows if row["doubt"] in DOUBTS], "attention")]
     found: list[Component] = []
+    if len(currencies) > 1:
+        found.append(Chips([Link(one, looking.here(currency=one), one == chosen) for one in currencies]))
     if name == "statement":
         found += _statement(looking, rows)
     if name in ("retention", "coupon"):
@@ -89,7 +119,7 @@ async def _shown(looking: Looking, name: str, part: Part) -> list[Component]:
         and column not in _HIDDEN
         and column not in DETAILS.get(name, "").split()
     ]
-    ordered = in_natural_order([dict(row) for row in rows], names)
+    ordered = in_natural_order([to_the_second(row) for row in rows], names)
     hrefs = {}
     if "campaign_id" in names:
         hrefs["campaign_id"] = [
@@ -101,6 +131,12 @@ async def _shown(looking: Looking, name: str, part: Part) -> list[Component]:
         )
     )
     return found
+
+
+def _largest(rows: Sequence[Row]) -> str | None:
+    """The currency of most rows."""
+    counts = Counter(row["currency"] for row in rows if row.get("currency"))
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def _bars(looking: Looking, name: str, rows: Sequence[Row]) -> list[Component]:
