@@ -164,8 +164,9 @@ def _facts(looking: Looking, row: Row) -> list[tuple[str, Cell]]:
         "measured threshold peak money_minor opened_at fired_at last_true_at raised_at assignee acknowledged_by"
         " acknowledged_at resolved_at resolved_by outcome saved_minor coupons users orders alert_id"
     )
+    short = to_the_second(row)
     return [
-        (label(name), Cell(shown(name, row, row["currency"]))) for name in names.split() if row.get(name) is not None
+        (label(name), Cell(shown(name, short, row["currency"]))) for name in names.split() if row.get(name) is not None
     ]
 
 
