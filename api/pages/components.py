@@ -50,8 +50,8 @@ class Change:
 
 @dataclass(frozen=True)
 class NumberCard(Component):
-    """A number that leads to what it is made of (`href`). When pointed at it shows the exact number, its definition, its
-    position in the log and a link to why it changed. An unknown number (`text` is a dash) says why in `note`.
+    """A number that leads to what it is made of (`href`). When pointed at, it shows the exact number, its definition,
+    its position in the log and a link to why it changed. An unknown number (`text` is a dash) says why in `note`.
 
     `hollow`: it comes from few cases, which `note` counts. `alert`: a link to the open alert about it.
     """
@@ -411,5 +411,3 @@ class Person:
     name: str
     role: str
     pages: frozenset[str] | None = None
-
-

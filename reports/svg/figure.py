@@ -44,13 +44,15 @@ class Hover:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Shapes on a sheet. `left`, `right`: the ends of the plot that `Hover` speaks of."""
+    """Shapes on a sheet. `left`, `right`: the ends of the plot that `Hover` speaks of. `stretched`: it
+    fills any box, since nothing in it has a form of its own."""
 
     width: float
     height: float
     shapes: Markup
     left: float = 0
     right: float = 0
+    stretched: bool = False
 
 
 class Chart(Protocol):
@@ -109,9 +111,10 @@ def svg(chart: Chart, width: float, key: str, look: str = "") -> Markup:
         viewBox=f"0 0 {drawn.width:g} {drawn.height:g}",
         width=drawn.width,
         height=drawn.height,
+        preserveAspectRatio="none" if drawn.stretched else None,
         role="img",
         aria_labelledby=f"{key}-t {key}-d",
-        tabindex="0",
-        data_left=drawn.left,
-        data_right=drawn.right,
+        tabindex=None if drawn.stretched else "0",
+        data_left=drawn.left or None,
+        data_right=drawn.right or None,
     )
