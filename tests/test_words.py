@@ -38,7 +38,7 @@ HOMES = tuple(
 
 def written_out() -> Iterator[tuple[str, str]]:
     """Templates that stand in a call, and where."""
-    for room in ("ledger", "cli", "delivery", "reports", "questions", "projections", "analysis"):
+    for room in ("ledger", "cli", "api", "delivery", "reports", "questions", "projections", "analysis"):
         for file in (ROOT / room).rglob("*.py"):
             tree = ast.parse(file.read_text(encoding="utf-8"))
             ours = {

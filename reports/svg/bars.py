@@ -105,14 +105,14 @@ class Columns:
         sums = [sum(self._at(n)) for n in range(len(self.times))]
         levels = ticks(*reach_of(sums, zero=True), 5)
         left = 8 + max(width_of(self.quantity.short(level)) for level in levels)
-        top = _TOP + (18 if len(self.parts) > 1 else 0)
+        keys, high = self._keys(left, width)
         step = (width - left) / max(1, len(self.times))
-        up = Scale(levels[0], levels[-1], self.height - _BOTTOM, top)
+        up = Scale(levels[0], levels[-1], self.height - _BOTTOM, _TOP + high)
         shapes = [
             *(self._level(level, up, left, width) for level in levels),
             *(self._stack(n, left + n * step, step, up) for n in range(len(self.times))),
             *self._dates(left, step, width),
-            *self._keys(left, width),
+            *keys,
         ]
         return Drawing(width, self.height, Markup("").join(shapes))
 
@@ -147,18 +147,16 @@ class Columns:
                 last = x + half + 6
                 yield markup.words(x, self.height - 6, name, "tick date" if date else "tick", "middle")
 
-    def _keys(self, left: float, right: float) -> Iterator[Markup]:
-        """The names of the parts, above the stacks: a stack has no end to name it at."""
-        if len(self.parts) < 2:
-            return
-        x = left
-        for number, part in enumerate(self.parts, 1):
+    def _keys(self, left: float, right: float) -> tuple[list[Markup], float]:
+        """The names of the parts, above the stacks: a stack has no end to name it at. And how high they are."""
+        shapes, x, y = [], left, 3.0
+        for number, part in enumerate(self.parts if len(self.parts) > 1 else (), 1):
             width = width_of(part.name) + 16
             if x + width > right:
-                return
-            yield markup.rect(x, 3, 9, 9, f"bar s{number}")
-            yield markup.words(x + 14, 12, part.name, "name")
+                x, y = left, y + 18
+            shapes += [markup.rect(x, y, 9, 9, f"bar s{number}"), markup.words(x + 14, y + 9, part.name, "name")]
             x += width + 16
+        return shapes, y + 15 if shapes else 0
 
     def numbers(self) -> Numbers:
         heads = (label("at"), *(part.name for part in self.parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from markupsafe import Markup
@@ -72,8 +73,8 @@ class Grid:
         look = f"cell q{self.shade(value)}{' within' if self.within else ''}"
         inside = [markup.rect(x + 1, y + 1, step - 2, high - 2, look, data_value=f"{value:g}")]
         said = self.quantity.short(value)
-        if self.within and width_of(said) <= step - 4:
-            inside.append(markup.words(x + step / 2, y + high / 2 + 4, said, "in-cell", "middle"))
+        fits = (text for text in (said, said.replace(".0%", "%")) if self.within and width_of(text) <= step - 2)
+        inside += [markup.words(x + step / 2, y + high / 2 + 4, text, "in-cell", "middle") for text in islice(fits, 1)]
         return markup.mark(f"{self.rows[r]} · {self.columns[c]}\n{self.quantity.exact(value)}", *inside)
 
     def _key(self, left: float, y: float) -> list[Markup]:

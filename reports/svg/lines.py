@@ -153,7 +153,7 @@ class Lines:
         free = 0.0
         notes = sorted((n for n in self.notes if self.times[0] <= n.at <= self.times[-1]), key=lambda note: note.at)
         places = [across(seconds(note.at)) for note in notes]
-        for note, x, following in zip(notes, places, [*places[1:], across.end + 8], strict=True):
+        for note, x, following in zip(notes, places, [*places[1:], across.end + 8], strict=False):
             inside = [markup.line(x, 16, x, height - _BOTTOM, "note")]
             if note.kind == "alert":
                 inside.append(markup.path([(x - 5, 16), (x + 5, 16), (x, 7)], "alert", closed=True))
@@ -193,8 +193,8 @@ class Lines:
 
     def numbers(self) -> Numbers:
         """The numbers of about sixty instants, the first and the last among them; the note says how many there are."""
-        every = -(-len(self.times) // _ROWS_SHOWN)
-        shown = sorted({0, *range(len(self.times) - 1, -1, -every)})
+        every = max(1, -(-len(self.times) // _ROWS_SHOWN))
+        shown = sorted({*range(min(1, len(self.times))), *range(len(self.times) - 1, -1, -every)})
         columns = [one.values for one in self._named()]
         heads = [label("at"), *(one.name for one in self._named())]
         if self.band:
