@@ -111,6 +111,11 @@ def total_label() -> str:
     return _in_language(labels.section("words")["total"])
 
 
+def word_of(section: str, key: str | int) -> str:
+    """The words for a key of one section of `labels.toml`, such as `months`, in the reader's language."""
+    return _in_language(labels.section(section)[str(key)])
+
+
 def say(template: str, /, **values: Any) -> str:
     """The sentence in the reader's language. `template`: the sentence in English, with placeholders for the `values`
     (see `ledger.words`)."""

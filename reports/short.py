@@ -15,7 +15,15 @@ from coupon_ledger.reports.view import view
 SPACE: Final = "\u00a0"
 """Between a number and its unit, where no line may break."""
 
-_SYMBOLS: Final[Mapping[str, str]] = {"CNY": "¥", "EUR": "€", "GBP": "£", "INR": "₹", "JPY": "JP¥", "KRW": "₩", "USD": "$"}
+_SYMBOLS: Final[Mapping[str, str]] = {
+    "CNY": "¥",
+    "EUR": "€",
+    "GBP": "£",
+    "INR": "₹",
+    "JPY": "JP¥",
+    "KRW": "₩",
+    "USD": "$",
+}
 """One sign is one currency here: the yen is not shown with the sign of the yuan."""
 
 MAGNITUDES: Final[Mapping[str, tuple[tuple[int, str], ...]]] = {

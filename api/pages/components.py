@@ -50,7 +50,7 @@ class Change:
 
 @dataclass(frozen=True)
 class NumberCard(Component):
-    """A number that leads to what it is made of (`href`). When pointed at it shows the exact number, its definition,
+    """A number that leads to what it is made of (`href`). When pointed at, it shows the exact number, its definition,
     its position in the log and a link to why it changed. An unknown number (`text` is a dash) says why in `note`.
 
     `hollow`: it comes from few cases, which `note` counts. `alert`: a link to the open alert about it.

@@ -14,8 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from coupon_ledger.api.pages.components import FRESH, Component, FilterBar, Freshness, Link, Person, State
-from coupon_ledger.reports.labels import label, say, word
+from coupon_ledger.api.pages.components import Component, FilterBar, Freshness, Link, Person, State
+from coupon_ledger.reports.labels import label, say, word, word_of
 from coupon_ledger.reports.view import view
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ STATIC: Final = ("design.css", "page.js", "icon.svg")
 THEMES: Final = ("auto", "light", "dark")
 THEME_COOKIE: Final = "theme"
 
-PAGES: Final[Mapping[str, tuple[str, str, str]]] = {
-    "now": ("Now", "/now", "n"),
-    "campaigns": ("Campaigns", "/campaigns", "c"),
-    "customers": ("Customers", "/customers", "u"),
-    "finance": ("Finance", "/finance", "f"),
-    "alerts": ("Alerts", "/alerts", "a"),
-    "explore": ("Explore", "/explore", "e"),
-    "ops": ("Ops", "/ops", "o"),
-    "replay": ("Replay", "/replay", "r"),
+PAGES: Final[Mapping[str, str]] = {
+    "now": "n",
+    "campaigns": "c",
+    "customers": "u",
+    "finance": "f",
+    "alerts": "a",
+    "explore": "e",
+    "ops": "o",
+    "replay": "r",
 }
-"""The pages of the top bar, by key: name, path, and the letter that opens each after `g`."""
+"""The pages of the top bar, with the letter that opens each after `g`. Each is at its name."""
 ON_PHONE: Final = ("now", "campaigns", "finance", "alerts")
 """The pages of the bar at the bottom of a phone; the fifth place opens the others."""
 
@@ -58,7 +58,7 @@ class Frame:
     title: str
     here: str
     path: str
-    freshness: Freshness
+    freshness: Freshness | None = None
     person: Person | None = None
     filters: FilterBar | None = None
     crumbs: Sequence[Link] = ()
@@ -74,8 +74,8 @@ class Frame:
         """Key, link and letter of the pages that this person may open."""
         allowed = self.person.pages if self.person else None
         return [
-            (key, Link(say(name), path, here=key == self.here), letter)
-            for key, (name, path, letter) in PAGES.items()
+            (key, Link(word_of("pages", key), f"/{key}", here=key == self.here), letter)
+            for key, letter in PAGES.items()
             if allowed is None or key in allowed
         ]
 
@@ -156,15 +156,14 @@ def _environment() -> Environment:
         "csrf": _csrf.get,
         "label": label,
         "word": word,
+        "word_of": word_of,
         "view": view,
         "show": show,
         "static_url": static_url,
         "said_by_script": said_by_script,
-        "fresh_words": FRESH_WORDS,
         "zones": ZONES,
         "languages": LANGUAGES,
         "themes": THEMES,
-        "theme_words": THEME_WORDS,
     }
     return made
 
@@ -173,8 +172,6 @@ def _template(name: str) -> str:
     return files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
 
 
-FRESH_WORDS: Final = dict(zip(FRESH, ("live", "late", "as of the past", "stale", "disconnected"), strict=True))
-THEME_WORDS: Final = {"auto": "as the system", "light": "light", "dark": "dark"}
 LANGUAGES: Final = {"en": "English", "zh": "中文"}
 ZONES: Final = ("Asia/Shanghai", "UTC", "Asia/Singapore", "Europe/Berlin", "America/New_York")
 """The zones that the menu offers; a URL or a cookie may name any other."""

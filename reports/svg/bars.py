@@ -15,8 +15,7 @@ from coupon_ledger.reports.short import Quantity
 from coupon_ledger.reports.svg import markup
 from coupon_ledger.reports.svg.figure import Drawing, Numbers
 from coupon_ledger.reports.svg.lines import MOST_SERIES, Line
-from coupon_ledger.reports.svg.scales import Scale, reach_of, seconds, tick_text, ticks, time_ticks, width_of
-from coupon_ledger.reports.text import middle_cut
+from coupon_ledger.reports.svg.scales import Scale, fitted, reach_of, seconds, tick_text, ticks, time_ticks, width_of
 
 FEW: Final = 30
 """From fewer cases than this, what is drawn is hollow, and the count stands beside it."""
@@ -64,7 +63,7 @@ class Bars:
         return Drawing(width, bottom, Markup("").join([*rows, markup.line(zero, 0, zero, bottom, "axis")]))
 
     def _row(self, bar: Bar, top: float, gutter: float, across: Scale) -> Markup:
-        name = middle_cut(bar.name, max(4, int((gutter - 12) / width_of("0"))))
+        name = fitted(bar.name, gutter - 12)
         inside = [markup.words(0, top + 18, name, "label")]
         zero = across(0)
         if bar.behind is not None:
@@ -82,7 +81,9 @@ class Bars:
 
     def numbers(self) -> Numbers:
         heads = ("", label(self.quantity.name))
-        return Numbers(heads, tuple((b.name, counted(self.quantity.exact(b.value), b)) for b in self.bars), (False, True))
+        return Numbers(
+            heads, tuple((b.name, counted(self.quantity.exact(b.value), b)) for b in self.bars), (False, True)
+        )
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,14 @@ class Columns:
         sums = [sum(self._at(n)) for n in range(len(self.times))]
         levels = ticks(*reach_of(sums, zero=True), 5)
         left = 8 + max(width_of(self.quantity.short(level)) for level in levels)
-        top = _TOP + (18 if len(self.parts) > 1 else 0)
+        keys, high = self._keys(left, width)
         step = (width - left) / max(1, len(self.times))
-        up = Scale(levels[0], levels[-1], self.height - _BOTTOM, top)
+        up = Scale(levels[0], levels[-1], self.height - _BOTTOM, _TOP + high)
         shapes = [
             *(self._level(level, up, left, width) for level in levels),
             *(self._stack(n, left + n * step, step, up) for n in range(len(self.times))),
             *self._dates(left, step, width),
-            *self._keys(left, width),
+            *keys,
         ]
         return Drawing(width, self.height, Markup("").join(shapes))
 
@@ -130,7 +131,9 @@ class Columns:
         for number, value in enumerate(self._at(n), 1):
             low, total = total, total + value
             place = x + (step - width) / 2
-            inside.append(markup.rect(place, up(total), width, up(low) - up(total), f"bar s{number}", data_value=f"{value:g}"))
+            inside.append(
+                markup.rect(place, up(total), width, up(low) - up(total), f"bar s{number}", data_value=f"{value:g}")
+            )
         said = [f"{part.name} {self.quantity.exact(part.values[n])}" for part in self.parts]
         return markup.mark("\n".join([text(self.times[n]), *said]), *inside)
 
@@ -144,18 +147,16 @@ class Columns:
                 last = x + half + 6
                 yield markup.words(x, self.height - 6, name, "tick date" if date else "tick", "middle")
 
-    def _keys(self, left: float, right: float) -> Iterator[Markup]:
-        """The names of the parts, above the stacks: a stack has no end to name it at."""
-        if len(self.parts) < 2:
-            return
-        x = left
-        for number, part in enumerate(self.parts, 1):
+    def _keys(self, left: float, right: float) -> tuple[list[Markup], float]:
+        """The names of the parts, above the stacks: a stack has no end to name it at. And how high they are."""
+        shapes, x, y = [], left, 3.0
+        for number, part in enumerate(self.parts if len(self.parts) > 1 else (), 1):
             width = width_of(part.name) + 16
             if x + width > right:
-                return
-            yield markup.rect(x, 3, 9, 9, f"bar s{number}")
-            yield markup.words(x + 14, 12, part.name, "name")
+                x, y = left, y + 18
+            shapes += [markup.rect(x, y, 9, 9, f"bar s{number}"), markup.words(x + 14, y + 9, part.name, "name")]
             x += width + 16
+        return shapes, y + 15 if shapes else 0
 
     def numbers(self) -> Numbers:
         heads = (label("at"), *(part.name for part in self.parts))
@@ -188,7 +189,11 @@ class Waterfall:
         gutter = min(width * 0.36, 12 + max(map(width_of, names)))
         values = [self.quantity.short(total), *(self._signed(step) for step in self.steps)]
         across = Scale(min(levels), max(levels), gutter, width - 12 - max(map(width_of, values)))
-        rows = [self._row(0, self.start.name, 0, self.start.value or 0, "total", self.quantity.short(self.start.value), across)]
+        rows = [
+            self._row(
+                0, self.start.name, 0, self.start.value or 0, "total", self.quantity.short(self.start.value), across
+            )
+        ]
         for n, (step, low) in enumerate(zip(self.steps, before, strict=True), 1):
             look = "lost" if (step.value or 0) < 0 else "s1"
             rows.append(self._row(n, step.name, low, step.value or 0, look, self._signed(step), across))
@@ -198,11 +203,13 @@ class Waterfall:
 
     def _row(self, n: int, name: str, low: float, value: float, look: str, said: str, across: Scale) -> Markup:
         y, end = n * _ROW, max(across(low), across(low + value))
-        cut = middle_cut(name, max(4, int((across.start - 12) / width_of("0"))))
+        cut = fitted(name, across.start - 12)
         return markup.mark(
             f"{name}\n{self.quantity.exact(value)}",
             markup.words(0, y + 18, cut, "label strong" if look == "total" else "label"),
-            markup.rect(across(low), y + 6, across(low + value) - across(low), 16, f"bar {look}", data_value=f"{value:g}"),
+            markup.rect(
+                across(low), y + 6, across(low + value) - across(low), 16, f"bar {look}", data_value=f"{value:g}"
+            ),
             markup.words(end + 8, y + 18, said, "value"),
         )
 
@@ -226,9 +233,13 @@ def share_text(part: float | None, whole: float | None) -> str:
     return Quantity("share").exact(part / whole if part is not None and whole else None)
 
 
+_BAR: Final = 0.58
+"""Width of a funnel's bar; the rest tapers to the next one."""
+
+
 @dataclass(frozen=True)
 class Step:
-    """A step of a funnel. `loss`: what did not get there, in words, such as an amount."""
+    """A step of a funnel: how many got there."""
 
     name: str
     value: float
@@ -248,7 +259,10 @@ class Funnel:
     @property
     def worst(self) -> int | None:
         """The step that the largest share of those before it did not reach."""
-        shares = [after.value / before.value if before.value else 1 for before, after in zip(self.steps, self.steps[1:], strict=False)]
+        shares = [
+            after.value / before.value if before.value else 1
+            for before, after in zip(self.steps, self.steps[1:], strict=False)
+        ]
         return shares.index(min(shares)) + 1 if shares else None
 
     def draw(self, width: float) -> Drawing:
@@ -256,13 +270,13 @@ class Funnel:
 
     def _standing(self, width: float) -> Drawing:
         """Steps beside each other, tapering from one to the next."""
-        height, floor, top = 148.0, 140.0, 56.0
-        step = width / max(1, len(self.steps))
-        bar = step * 0.62
+        height, floor, top = 132.0, 126.0, 54.0
+        step = width / (len(self.steps) - 1 + _BAR)
+        bar = step * _BAR
         up = Scale(0, max(one.value for one in self.steps) or 1, floor, top)
         shapes = []
         for n, one in enumerate(self.steps):
-            x, look = n * step, "bar s1"
+            x = n * step
             if n + 1 < len(self.steps):
                 after = self.steps[n + 1].value
                 corners = [(x + bar, up(one.value)), (x + step, up(after)), (x + step, floor), (x + bar, floor)]
@@ -270,12 +284,14 @@ class Funnel:
             inside = [
                 markup.words(x, 13, one.name, "label"),
                 markup.words(x, 36, self.quantity.short(one.value), "figure"),
-                markup.rect(x, up(one.value), bar, floor - up(one.value), look, data_value=f"{one.value:g}"),
+                markup.rect(x, up(one.value), bar, floor - up(one.value), "bar s1", data_value=f"{one.value:g}"),
             ]
             if n:
                 share = share_text(one.value, self.steps[n - 1].value)
                 middle = x - (step - bar) / 2
-                inside.append(markup.words(middle, 36, f"{share} →", "value lost" if n == self.worst else "value", "middle"))
+                inside.append(
+                    markup.words(middle, 36, f"{share} →", "value lost" if n == self.worst else "value", "middle")
+                )
             shapes.append(markup.mark(self._said(n), *inside, href=one.href))
         return Drawing(width, height, Markup("").join(shapes))
 

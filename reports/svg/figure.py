@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 
 from markupsafe import Markup
 
-from coupon_ledger.reports.svg.markup import element
+from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.svg.markup import element, words
 
 WHOLE: Final = 1200
 HALF: Final = 580
@@ -44,13 +45,15 @@ class Hover:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Shapes on a sheet. `left`, `right`: the ends of the plot that `Hover` speaks of."""
+    """Shapes on a sheet. `left`, `right`: the ends of the plot that `Hover` speaks of. `stretched`: it
+    fills any box, since nothing in it has a form of its own."""
 
     width: float
     height: float
     shapes: Markup
     left: float = 0
     right: float = 0
+    stretched: bool = False
 
 
 class Chart(Protocol):
@@ -93,12 +96,17 @@ class Figure:
     def hover(self) -> str | None:
         """What to say where, for `page.js`; None if the marks say it themselves."""
         found: Any = getattr(self.chart, "hover", None)
-        return found().dumps() if found is not None else None
+        return found().dumps() if found is not None and self.numbers.rows else None
+
+
+def _nothing(width: float) -> Drawing:
+    """In place of a chart without data."""
+    return Drawing(width, 48, words(0, 28, say("nothing found"), "unknown"))
 
 
 def svg(chart: Chart, width: float, key: str, look: str = "") -> Markup:
     """The chart as an `<svg>` element of this width. `key` is unlike that of any other on the page."""
-    drawn = chart.draw(width)
+    drawn = chart.draw(width) if chart.numbers().rows else _nothing(width)
     return element(
         "svg",
         element("title", chart.title, id=f"{key}-t"),
@@ -109,9 +117,10 @@ def svg(chart: Chart, width: float, key: str, look: str = "") -> Markup:
         viewBox=f"0 0 {drawn.width:g} {drawn.height:g}",
         width=drawn.width,
         height=drawn.height,
+        preserveAspectRatio="none" if drawn.stretched else None,
         role="img",
         aria_labelledby=f"{key}-t {key}-d",
-        tabindex="0",
-        data_left=drawn.left,
-        data_right=drawn.right,
+        tabindex=None if drawn.stretched else "0",
+        data_left=drawn.left or None,
+        data_right=drawn.right or None,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from markupsafe import Markup
 
-from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.labels import word_of
 from coupon_ledger.reports.short import Quantity
 from coupon_ledger.reports.svg import markup
 from coupon_ledger.reports.svg.figure import Drawing, Numbers
@@ -17,14 +18,13 @@ from coupon_ledger.reports.svg.scales import width_of
 SHADES: Final = 6
 """Steps of shading above "none"."""
 
-WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _HEAD: Final = 20
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Values by row and column; None is a cell that cannot be known yet. `within`: whether cells show their values, else
-    only when pointed at. `every`: each how manieth column is named."""
+    """Values by row and column; None is a cell that cannot be known yet. `within`: whether cells show their values;
+    others do when pointed at. `every`: of how many columns one is named."""
 
     title: str
     about: str
@@ -73,8 +73,8 @@ class Grid:
         look = f"cell q{self.shade(value)}{' within' if self.within else ''}"
         inside = [markup.rect(x + 1, y + 1, step - 2, high - 2, look, data_value=f"{value:g}")]
         said = self.quantity.short(value)
-        if self.within and width_of(said) <= step - 4:
-            inside.append(markup.words(x + step / 2, y + high / 2 + 4, said, "in-cell", "middle"))
+        fits = (text for text in (said, said.replace(".0%", "%")) if self.within and width_of(text) <= step - 2)
+        inside += [markup.words(x + step / 2, y + high / 2 + 4, text, "in-cell", "middle") for text in islice(fits, 1)]
         return markup.mark(f"{self.rows[r]} · {self.columns[c]}\n{self.quantity.exact(value)}", *inside)
 
     def _key(self, left: float, y: float) -> list[Markup]:
@@ -94,4 +94,6 @@ class Grid:
 def week(title: str, about: str, quantity: Quantity, values: Sequence[Sequence[float | None]]) -> Grid:
     """When in the week: a row for each weekday from Monday, a column for each hour of the reader's clock."""
     hours = [f"{hour:02d}" for hour in range(24)]
-    return Grid(title, about, quantity, [say(day) for day in WEEKDAYS], hours, values, within=False, every=3)
+    return Grid(
+        title, about, quantity, [word_of("weekdays", day) for day in range(1, 8)], hours, values, within=False, every=3
+    )

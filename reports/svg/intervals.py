@@ -1,8 +1,8 @@
-"""Estimates with their confidence intervals. What comes from fewer than 30 cases is hollow; what is unknown says why."""
+"""Estimates with their confidence intervals. One from fewer than 30 cases is hollow; an unknown one says why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,8 +13,7 @@ from coupon_ledger.reports.short import Quantity
 from coupon_ledger.reports.svg import markup
 from coupon_ledger.reports.svg.bars import FEW
 from coupon_ledger.reports.svg.figure import Drawing, Numbers
-from coupon_ledger.reports.svg.scales import Scale, ticks, width_of
-from coupon_ledger.reports.text import middle_cut
+from coupon_ledger.reports.svg.scales import Scale, fitted, ticks, width_of
 
 _ROW, _AXIS = 44, 22
 
@@ -64,11 +63,13 @@ class Intervals:
 
     def _level(self, level: float, across: Scale, bottom: float) -> Markup:
         x = across(level)
-        return markup.line(x, 14, x, bottom, "level") + markup.words(x, bottom + 16, self.quantity.short(level), "tick", "middle")
+        return markup.line(x, 14, x, bottom, "level") + markup.words(
+            x, bottom + 16, self.quantity.short(level), "tick", "middle"
+        )
 
     def _row(self, one: Interval, top: float, across: Scale) -> Markup:
         y = top + 28
-        inside = [markup.words(0, y + 4, middle_cut(one.name, max(4, int((across.start - 12) / width_of("0")))), "label")]
+        inside = [markup.words(0, y + 4, fitted(one.name, across.start - 20), "label")]
         if one.value is None:
             inside.append(markup.words(across.start + 4, y + 4, f"{NOTHING} {one.why}", "unknown"))
             return markup.mark(f"{one.name}\n{NOTHING} {one.why}", *inside)
@@ -85,9 +86,8 @@ class Intervals:
         inside.append(markup.words(middle, y - 11, said, "value", "middle"))
         return markup.mark(f"{one.name}\n{self._said(one, self.quantity.exact)}", *inside)
 
-    def _said(self, one: Interval, written: object) -> str:
-        assert callable(written)
-        said = str(written(one.value))
+    def _said(self, one: Interval, written: Callable[[float | None], str]) -> str:
+        said = written(one.value)
         if one.low is not None and one.high is not None:
             said += f" ({written(one.low)} – {written(one.high)})"
         return f"{said} (n = {one.cases})" if one.few else said

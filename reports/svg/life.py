@@ -34,8 +34,10 @@ class Life:
     until: datetime
 
     def draw(self, width: float) -> Drawing:
-        across = Scale(seconds(self.moments[0].at), max(seconds(self.until), seconds(self.moments[-1].at) + 1), 6, width - 6)
-        shapes = [*self._states(across), *map(lambda moment: self._event(moment, across), self.moments)]
+        across = Scale(
+            seconds(self.moments[0].at), max(seconds(self.until), seconds(self.moments[-1].at) + 1), 6, width - 6
+        )
+        shapes = [*self._states(across), *(self._event(moment, across) for moment in self.moments)]
         last = 0.0
         for instant in time_ticks(self.moments[0].at, self.until, int(width / 90)):
             name, date = tick_text(instant)

@@ -151,16 +151,15 @@ class Lines:
     def _marks(self, across: Scale, height: float) -> Iterator[Markup]:
         """What happened: a thin line with its text on top, where there is room for it."""
         free = 0.0
-        for note in sorted(self.notes, key=lambda note: seconds(note.at)):
-            x = across(seconds(note.at))
-            if not across.start <= x <= across.end:
-                continue
+        notes = sorted((n for n in self.notes if self.times[0] <= n.at <= self.times[-1]), key=lambda note: note.at)
+        places = [across(seconds(note.at)) for note in notes]
+        for note, x, following in zip(notes, places, [*places[1:], across.end + 8], strict=False):
             inside = [markup.line(x, 16, x, height - _BOTTOM, "note")]
             if note.kind == "alert":
                 inside.append(markup.path([(x - 5, 16), (x + 5, 16), (x, 7)], "alert", closed=True))
             width = width_of(note.text)
             start = min(x + 8 if note.kind == "alert" else x, across.end - width)
-            if start >= free and start >= across.start and note.text:
+            if free <= start and across.start <= start <= following - 8 - width and note.text:
                 inside.append(markup.words(start, 13, note.text, "note-text"))
                 free = start + width + 12
             yield markup.mark(f"{text(note.at)} · {note.text}", *inside, look=f"noted {note.kind}")
@@ -193,9 +192,9 @@ class Lines:
         return "\n".join(parts)
 
     def numbers(self) -> Numbers:
-        """The numbers of at most sixty instants, evenly apart, the last among them; the note says how many there are."""
-        every = -(-len(self.times) // _ROWS_SHOWN)
-        shown = sorted({*range(len(self.times) - 1, -1, -every)})
+        """The numbers of about sixty instants, the first and the last among them; the note says how many there are."""
+        every = max(1, -(-len(self.times) // _ROWS_SHOWN))
+        shown = sorted({*range(min(1, len(self.times))), *range(len(self.times) - 1, -1, -every)})
         columns = [one.values for one in self._named()]
         heads = [label("at"), *(one.name for one in self._named())]
         if self.band:
@@ -233,11 +232,14 @@ class Spark:
         low, high = reach_of(known, zero=False)
         across = Scale(0, max(1, len(self.values) - 1, len(self.behind) - 1), 1, width - 4)
         up = Scale(low, high, height - 3, 4)
-        shapes = [_small(self.behind, "line behind", across, up), _small(self.values, "line s1", across, up)]
+        shapes = [
+            _small(self.behind, "line behind still", across, up),
+            _small(self.values, "line still s1", across, up),
+        ]
         if (last := _last(self.values)) is not None:
             at = across(last), up(self.values[last] or 0)
-            shapes.append(markup.element("circle", cx=at[0], cy=at[1], r=2.5, class_="dot s1"))
-        return Drawing(width, height, Markup("").join(shapes))
+            shapes.append(markup.path([at, at], "end still s1"))
+        return Drawing(width, height, Markup("").join(shapes), stretched=True)
 
     def numbers(self) -> Numbers:
         return Numbers((self.title,), tuple((self.quantity.exact(value),) for value in self.values), (True,))

@@ -23,8 +23,8 @@ def element(tag: str, *children: str, **attributes: str | float | None) -> Marku
         Markup(' {}="{}"').format(name, value if isinstance(value, str) else number(value)) for name, value in pairs
     )
     inside = Markup("").join(escape(child) for child in children)
-    name = Markup(tag)  # noqa: S704  (names of elements stand in this code)
-    return Markup("<{0}{1}>{2}</{0}>").format(name, written, inside) if inside else Markup("<{}{}/>").format(name, written)
+    form = Markup("<{0}{1}>{2}</{0}>") if inside else Markup("<{0}{1}/>")
+    return form.format(tag, written, inside)
 
 
 def group(*children: str, **attributes: str | float | None) -> Markup:

@@ -12,8 +12,7 @@ from coupon_ledger.reports.labels import label, say
 from coupon_ledger.reports.svg import markup
 from coupon_ledger.reports.svg.figure import Drawing, Numbers
 from coupon_ledger.reports.svg.markup import number
-from coupon_ledger.reports.svg.scales import width_of
-from coupon_ledger.reports.text import middle_cut
+from coupon_ledger.reports.svg.scales import fitted, width_of
 
 MOST_NODES: Final = 40
 _ROW: Final = 26
@@ -47,7 +46,8 @@ class Network:
 
     def draw(self, width: float) -> Drawing:
         columns = self._columns()
-        step = width / max(1, len(columns))
+        last = list(columns.values())[-1] if columns else []
+        step = (width - 26 - max((width_of(node.id) for node in last), default=0)) / max(1, len(columns) - 1)
         tallest = max(map(len, columns.values()), default=0)
         at = {
             node.id: (n * step + 10, 40 + _ROW * (k + (tallest - len(column)) / 2))
@@ -79,13 +79,14 @@ class Network:
     def _link(self, a: str, b: str, at: Mapping[str, tuple[float, float]]) -> Markup:
         (x1, y1), (x2, y2) = sorted((at[a], at[b]))
         bend = (x1 + x2) / 2 if x1 != x2 else x1 + 40
-        d = f"M{number(x1)} {number(y1)}C{number(bend)} {number(y1)} {number(bend)} {number(y2)} {number(x2)} {number(y2)}"
+        x1, y1, x2, y2, bend = map(number, (x1, y1, x2, y2, bend))  # type: ignore[assignment]
+        d = f"M{x1} {y1}C{bend} {y1} {bend} {y2} {x2} {y2}"
         return markup.element("path", d=d, class_="link")
 
     def _node(self, node: Node, at: tuple[float, float], step: float) -> Markup:
         x, y = at
         size = min(9.0, 4 + node.weight**0.5)
-        name = middle_cut(node.id, max(5, int((step - 30) / width_of("0"))))
+        name = fitted(node.id, step - 30)
         circle = markup.element("circle", cx=x, cy=y, r=size, class_="node lost" if node.suspect else "node")
         back = markup.rect(x + 12, y - 9, width_of(name) + 4, 18, "backing")
         said = f"{label(node.kind)} {node.id}\n" + say("{n:count} event{n:s}", n=node.weight)
@@ -97,7 +98,9 @@ class Network:
             near.setdefault(a, []).append(b)
             near.setdefault(b, []).append(a)
         rows = tuple((label(n.kind), n.id, f"{n.weight:,}", ", ".join(sorted(near[n.id])) or "–") for n in self.nodes)
-        return Numbers((say("kind of id"), say("id"), label("events"), say("linked with")), rows, (False, False, True, False))
+        return Numbers(
+            (say("kind of id"), say("id"), label("events"), say("linked with")), rows, (False, False, True, False)
+        )
 
 
 def _middle(places: Sequence[int], otherwise: int) -> float:

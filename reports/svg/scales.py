@@ -1,4 +1,4 @@
-"""Where values lie on a chart: scales, ticks that people would choose, widths of texts, and honest thinning of points."""
+"""Where values lie on a chart: scales, ticks at round values, widths of texts, and honest thinning of points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from math import ceil, floor, log10
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.labels import say, word_of
 from coupon_ledger.reports.svg.markup import Point
 from coupon_ledger.reports.text import text_width
 from coupon_ledger.reports.view import view
@@ -24,6 +24,15 @@ SMALL: Final = 12
 def width_of(text: str, size: float = SMALL) -> float:
     """About how wide the text is."""
     return text_width(text) * _COLUMN_OF_TEXT * size
+
+
+def fitted(text: str, width: float) -> str:
+    """The text, without its middle if it is wider than `width`: names and ids often differ at their ends alone."""
+    left, right = text, ""
+    while len(left) + len(right) > 2 and width_of(f"{left}…{right}" if right else left) > width:
+        half = (len(left) + len(right) - 1) / 2
+        left, right = text[: int(half + 0.5)], text[len(text) - int(half) :]
+    return f"{left}…{right}" if right else left
 
 
 @dataclass(frozen=True)
@@ -108,11 +117,7 @@ def _rounded(first: datetime, last: datetime, step: timedelta) -> Iterator[datet
 
 def day_text(day: datetime) -> str:
     """A local day: "11 Nov"."""
-    return say(_MONTHS[day.month - 1], day=day.day)
-
-
-_MONTHS: Final = tuple(f"{{day}} {month}" for month in "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())
-MONTHS: Final = _MONTHS
+    return say("{day} {month}", day=day.day, month=word_of("months", day.month))
 
 
 def tick_text(instant: datetime) -> tuple[str, bool]:

@@ -328,7 +328,7 @@ function announce(text) {
 // ── A chart as a picture ─────────────────────────────────────────────────────────────────────────────────────────
 
 const LOOK = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linejoin",
-  "font-family", "font-size", "font-weight", "text-anchor", "opacity", "letter-spacing"];
+  "font-family", "font-size", "font-weight", "text-anchor", "opacity", "letter-spacing", "paint-order"];
 
 async function picture(key) {
   const figure = document.getElementById(key);
