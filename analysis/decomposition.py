@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 Slice = TypeVar("Slice")
@@ -47,9 +48,7 @@ def quotient_weights(before: Quotient, after: Quotient) -> tuple[Fraction, Fract
     return of, per
 
 
-def mix_and_rate(
-    before: Mapping[Slice, Quotient], after: Mapping[Slice, Quotient]
-) -> dict[Slice, MixAndRate]:
+def mix_and_rate(before: Mapping[Slice, Quotient], after: Mapping[Slice, Quotient]) -> dict[Slice, MixAndRate]:
     """The mix and rate effect of each slice on the quotient of the sums over all slices. Both sums of denominators must
     differ from 0.
 
@@ -85,8 +84,8 @@ def chain(before: Sequence[Fraction], after: Sequence[Fraction]) -> list[Fractio
         for factor in (*new[:replaced], *old[replaced:]):
             value *= factor
         values.append(value)
-    return [later - earlier for earlier, later in zip(values, values[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(values)]
 
 
 def _factors(numbers: Sequence[Fraction]) -> list[Fraction]:
-    return [numbers[0], *(later / earlier for earlier, later in zip(numbers, numbers[1:], strict=False))]
+    return [numbers[0], *(later / earlier for earlier, later in pairwise(numbers))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from math import floor
 
 import polars as pl
 
@@ -25,11 +26,24 @@ def rows_of_lines(
     moved = {name: None if None in (before[name], after[name]) else after[name] - before[name] for name in before}  # type: ignore[operator]
     heads = ((BEFORE, formula.value(before), before), (AFTER, formula.value(after), after), (CHANGE, change, moved))
     rows = [_row(measured, currency, cause, value, parts) for cause, value, parts in heads]
-    for line in lines:
+    shown = _rounded(lines) if is_whole(measured.metric) else [line.contribution for line in lines]
+    for line, number in zip(lines, shown, strict=True):
         row = _row(measured, currency, line.cause, line.contribution, {name: line.parts.get(name) for name in before})
         share = float(line.contribution / change) if line.contribution is not None and change else None
-        rows.append(row | {"slice": _text(line.slice), "share": share, "events": line.events, "step": line.metric})
+        row[measured.metric.name] = number
+        rows.append(row | {"slice": _text(line.slice), "share": share, "events": line.events, "metric": line.metric})
     return rows
+
+
+def _rounded(lines: Sequence[Line]) -> list[Fraction | None]:
+    """The contributions as whole numbers that add up to the same, by the method of the largest remainder."""
+    known = [line.contribution for line in lines if line.contribution is not None]
+    whole = [floor(value) for value in known]
+    left = round(sum(known, Fraction(0))) - sum(whole)
+    for place in sorted(range(len(known)), key=lambda place: whole[place] - known[place])[:left]:
+        whole[place] += 1
+    numbers = iter(whole)
+    return [None if line.contribution is None else Fraction(next(numbers)) for line in lines]
 
 
 def _row(measured: Measured, currency: str | None, cause: str, value: Fraction | None, parts: Parts) -> Row:
@@ -44,12 +58,12 @@ def _row(measured: Measured, currency: str | None, cause: str, value: Fraction |
 
 def frame(measured: Measured, rows: Sequence[Row], *, steps: bool) -> pl.DataFrame:
     """The frame of these rows. The column of the metric contains its values and contributions; `exact` contains them as
-    fractions. The parts of a formula have columns, too. `steps`: whether lines are about metrics."""
+    fractions, before rounding. The parts of a formula have columns, too. `steps`: whether lines are about metrics."""
     metric = measured.metric
     others = [name for name in (*metric.parts, *([MINUTES] if measured.in_minutes else [])) if name != metric.name]
     columns = [
         pl.Series("cause", [row["cause"] for row in rows], dtype=pl.String),
-        *([_texts("step", rows)] if steps else []),
+        *([_texts("metric", rows)] if steps else []),
         *([_texts("currency", rows)] if measured.money else []),
         *([_texts("slice", rows)] if measured.by else []),
         _numbers(metric.name, [row[metric.name] for row in rows], whole=is_whole(metric)),
@@ -63,8 +77,10 @@ def frame(measured: Measured, rows: Sequence[Row], *, steps: bool) -> pl.DataFra
 
 def is_whole(metric: Metric) -> bool:
     """Whether the metric's values, and so the contributions to its change, are whole numbers."""
-    return metric.whole if metric.source else metric.unit in ("events", "coupons", "orders", "minor") and (
-        "/" not in metric.base
+    return (
+        metric.whole
+        if metric.source
+        else metric.unit in ("events", "coupons", "orders", "minor") and ("/" not in metric.base)
     )
 
 

@@ -54,23 +54,19 @@ def frame(measured: Measured, formula: Formula, found: Differences, cause: str, 
     number, kind = (int, pl.Int64) if is_whole(measured.metric) else (float, pl.Float64)
     objects = pl.DataFrame(
         [
-            pl.Series("kind", [_object(place)[0] for place, _ in shown], dtype=pl.String),
-            pl.Series("id", [_object(place)[1] for place, _ in shown], dtype=pl.String),
-            *([pl.Series("currency", [place.currency for place, _ in shown], dtype=pl.String)] if measured.money else []),
-            *([pl.Series("slice", [_slice(place) for place, _ in shown], dtype=pl.String)] if measured.by else []),
+            _texts("kind", [_object(place)[0] for place, _ in shown]),
+            _texts("id", [_object(place)[1] for place, _ in shown]),
+            *([_texts("currency", [place.currency for place, _ in shown])] if measured.money else []),
+            *([_texts("slice", [_slice(place) for place, _ in shown])] if measured.by else []),
             pl.Series(measured.metric.name, [None if v is None else number(v) for v in values], dtype=kind),
-            pl.Series("exact", [None if v is None else str(v) for v in values], dtype=pl.String),
+            _texts("exact", [None if v is None else str(v) for v in values]),
         ]
     )
     joined = objects.join(records, on=["kind", "id"], how="left", maintain_order="left").rename({"id": "object"})
-    return joined.with_columns(
-        pl.col("kind").str.strip_suffix("_id"), found=pl.lit(len(lines), pl.Int64)
-    )
+    return joined.with_columns(pl.col("kind").str.strip_suffix("_id"), found=pl.lit(len(lines), pl.Int64))
 
 
-def _lines(
-    measured: Measured, formula: Formula, found: Differences, cause: str
-) -> list[tuple[Place, Fraction | None]]:
+def _lines(measured: Measured, formula: Formula, found: Differences, cause: str) -> list[tuple[Place, Fraction | None]]:
     """The objects behind the cause with their contributions. They are applied after all causes before this one, so that
     they add up to its contribution."""
     objects = found.objects.get(cause, {})
@@ -78,7 +74,9 @@ def _lines(
     for currency in dict.fromkeys(place.currency for place in objects):
         side = Place(currency)
         none = of({}, measured.parts)
-        mine = {place: Line(cause, parts=_known(parts)) for place, parts in objects.items() if place.currency == currency}
+        mine = {
+            place: Line(cause, parts=_known(parts)) for place, parts in objects.items() if place.currency == currency
+        }
         earlier = [
             Line(other, parts=_known(parts))
             for other, values in found.sums.items()
@@ -86,9 +84,7 @@ def _lines(
             for place, parts in values.items()
             if place.currency == currency
         ]
-        contribute(
-            formula, found.before.get(side, none), found.after.get(side, none), [*earlier, *mine.values()]
-        )
+        contribute(formula, found.before.get(side, none), found.after.get(side, none), [*earlier, *mine.values()])
         lines += [(place, line.contribution) for place, line in mine.items()]
     return lines
 
@@ -99,6 +95,10 @@ def _records(found: Differences, cause: str) -> pl.DataFrame:
 
 def _known(parts: dict[str, Fraction | None]) -> dict[str, Fraction]:
     return {name: value for name, value in parts.items() if value is not None}
+
+
+def _texts(name: str, values: list[str | None] | list[str]) -> pl.Series:
+    return pl.Series(name, values, dtype=pl.String)
 
 
 def _object(place: Place) -> tuple[str, str]:

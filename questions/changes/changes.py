@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
 from fractions import Fraction
 from typing import Final
 
@@ -58,7 +57,9 @@ def change_explained(reading: Reading, parameters: ChangeExplained, progress: Pr
             "change: between what is not said; give an earlier state (--known-at-before, --at-before or"
             " --position-before) or an earlier period (--compare, or --before-since and --before-until), not both"
         )
-    return _of_periods(reading, measured, parameters) if two_periods else _of_states(reading, measured, parameters, progress)
+    if two_periods:
+        return _of_periods(reading, measured, parameters)
+    return _of_states(reading, measured, parameters, progress)
 
 
 def _measured(reading: Reading, parameters: ChangeExplained) -> Measured:
@@ -85,9 +86,7 @@ def _measured(reading: Reading, parameters: ChangeExplained) -> Measured:
 # ── Two states of knowledge ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _of_states(
-    reading: Reading, measured: Measured, parameters: ChangeExplained, progress: Progress
-) -> pl.DataFrame:
+def _of_states(reading: Reading, measured: Measured, parameters: ChangeExplained, progress: Progress) -> pl.DataFrame:
     p = parameters
     before = Cut(p.at_before, p.known_at_before, positions_of(reading, p.positions_before))
     after = Cut(p.at_after, p.known_at_after, positions_of(reading, p.positions_after))

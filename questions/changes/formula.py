@@ -1,7 +1,7 @@
 """The formulas of metrics, computed exactly: with rationals instead of floating-point numbers.
 
-A formula in metrics.toml is a sum of parts, or a quotient of two such sums (`… / nullif(…, 0)`). A test checks that each
-of them can be read here.
+A formula in metrics.toml is a sum of parts, or a quotient of two such sums (`… / nullif(…, 0)`). A test checks that
+each of them can be read here.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ class Differences:
     records: pl.DataFrame = field(default_factory=pl.DataFrame)
     counts: dict[str, int] = field(default_factory=dict)
 
+
 def differences(reading: Reading, measured: Measured, sides: Sides, progress: Progress) -> Differences:
     """Measure both states, and what every cause changes."""
     return _Applying(reading, measured, sides).run(progress)
@@ -125,7 +126,7 @@ class _Applying:
             f"SELECT max({moment}) AS moment FROM {deliveries_of(topic, self._live)} WHERE {inside(topic)}"
             for topic in INPUT_TOPICS
         )
-        [(latest,)] = self._reading.rows(f"SELECT max(moment) FROM ({each})")
+        latest: datetime | None = self._reading.rows(f"SELECT max(moment) FROM ({each})")[0][0]
         return latest
 
     def _horizon(self) -> datetime | None:
@@ -198,9 +199,7 @@ class _Applying:
         return {"objects": objects, "sums": _merged(_summed(objects), self._as_a_whole(names, measured.split))}
 
     def _of_objects(self, names: list[str], slice_: Slice, narrow: bool) -> Values:
-        return measure(
-            self._reading, names, slice_, money=self._measured.money, objects=True, changed=narrow
-        )
+        return measure(self._reading, names, slice_, money=self._measured.money, objects=True, changed=narrow)
 
     def _as_a_whole(self, names: list[str], slice_: Slice) -> Values:
         wanted = [name for name in self._whole_parts if name in names]

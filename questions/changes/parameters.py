@@ -38,9 +38,9 @@ class ChangeExplained(Parameters):
         Instant | None, "Later state: only events that the log had recorded up to this instant. [default: now]"
     ] = None
     at_before: Annotated[Instant | None, "Earlier state: only events that happened up to this instant."] = None
-    at_after: Annotated[
-        Instant | None, "Later state: only events that happened up to this instant. [default: now]"
-    ] = None
+    at_after: Annotated[Instant | None, "Later state: only events that happened up to this instant. [default: now]"] = (
+        None
+    )
     positions_before: Annotated[str | None, "Earlier state: only records before these log positions."] = None
     positions_after: Annotated[
         str | None, "Later state: only records before these log positions. [default: all records]"

@@ -39,7 +39,7 @@ VOLUME, RATE, MIX, PART, SLICE, NEW_SLICE, GONE_SLICE = CODES = (
     "volume",
     "rate",
     "mix",
-    "part",
+    "part_of_formula",
     "same_slice",
     "new_slice",
     "gone_slice",
@@ -99,9 +99,7 @@ class _Two:
 class _Sides:
     """The metric and the numbers before it in both periods."""
 
-    def __init__(
-        self, reading: Reading, measured: Measured, periods: tuple[tuple[datetime, datetime], ...]
-    ) -> None:
+    def __init__(self, reading: Reading, measured: Measured, periods: tuple[tuple[datetime, datetime], ...]) -> None:
         self._reading = reading
         self._measured = measured
         self._periods = periods
@@ -129,7 +127,8 @@ class _Sides:
             lines = self._over(base, metric.name, currency)
             if lines is not None:
                 return lines
-        return self._quotients(currency, before, after) if self.formula.per is not None else self._sums(currency, before, after)
+        split = self._sums if self.formula.per is None else self._quotients
+        return split(currency, before, after)
 
     # --- without a dimension
 
@@ -150,9 +149,8 @@ class _Sides:
         if found is None:
             return None
         causes = [VOLUME, *[RATE] * (len(steps) - 1)]
-        return [
-            Line(cause, metric=step, contribution=value) for cause, step, value in zip(causes, steps, found, strict=True)
-        ]
+        lines = zip(causes, steps, found, strict=True)
+        return [Line(cause, metric=step, contribution=value) for cause, step, value in lines]
 
     def _parts(self, before: Parts, after: Parts) -> list[Line]:
         lines = []
@@ -200,8 +198,8 @@ class _Sides:
         return _mixed(mix_and_rate(*sides), Fraction(1), self._measured.metric.name)
 
     def _over(self, base: str, name: str, currency: str | None) -> list[Line] | None:
-        """The metric as its `base` times a rate: volume is the change of the base at the mean rate; mix and rate of each
-        slice count at the mean base. None if the base is 0 in one of the periods."""
+        """The metric as its `base` times a rate: volume is the change of the base at the mean rate; mix and rate of
+        each slice count at the mean base. None if the base is 0 in one of the periods."""
         numbers = [self._numbers(one, currency, by=self._measured.by) for one in (name, base)]
         wholes = [self._numbers(one, currency, by=None) for one in (name, base)]
         sides, totals = [], []
@@ -261,7 +259,8 @@ class _Sides:
         formula = Formula.of_metric(metric)
         found: list[dict[object, Fraction | None]] = []
         for values in (two.before, two.after):
-            mine = {p.slice: of(parts, metric.parts) for p, parts in values.items() if not apart or p.currency == currency}
+            of_currency = [place for place in values if not apart or place.currency == currency]
+            mine = {place.slice: of(values[place], metric.parts) for place in of_currency}
             if by is None and not mine:
                 mine = {None: of({}, metric.parts)}
             found.append({slice_: formula.value(parts) for slice_, parts in mine.items()})
@@ -277,11 +276,13 @@ class _Sides:
 
 def _mixed(effects: Mapping[object, object], scale: Fraction, name: str) -> list[Line]:
     lines = []
-    for slice_, effect in effects.items():
+    for slice_, effect in sorted(effects.items(), key=lambda item: (item[0] == SEVERAL, str(item[0]))):
         for cause, value in zip((MIX, RATE), effect, strict=True):  # type: ignore[call-overload]
             if value:
-                where = (SEVERAL, None) if slice_ == SEVERAL else (cause, slice_)
-                lines.append(Line(*where, metric=name, contribution=value * scale))
+                several = slice_ == SEVERAL
+                line = Line(SEVERAL if several else cause, None if several else slice_)
+                line.metric, line.contribution = name, value * scale
+                lines.append(line)
     return lines
 
 
