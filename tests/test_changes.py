@@ -3,11 +3,13 @@ events."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from coupon_ledger.questions.local import Local
 from coupon_ledger.questions.metrics.definitions import METRICS
 from coupon_ledger.reports.labels import named
 from coupon_ledger.reports.why import headline
+from tests.command_line import coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import emptied, fold_in, scratch_store
 from tests.metric_model import World, model, within, world
 from tests.test_metrics import Events, at
@@ -460,7 +463,7 @@ def test_another_content_takes_the_place_of_what_counted(store: Store, told: Eve
     """By positions: partition 1 was read, partition 0 with an earlier record of the same event was not."""
     first = told.told[COUPON][3]
     assert first.event["type"] == "used"
-    told.told[COUPON].append(Delivery(first.event | {"discount_minor": 60}, first.recorded_at + 1, 1, 0))
+    told.told[COUPON].append(Delivery({**first.event, "discount_minor": 60}, first.recorded_at + 1, 1, 0))
     fill(store, World(told.told))
     before = f"{COUPON}:0:{first.offset},{COUPON}:1:1,{ORDER}:0:1000"
     with store.transaction():
@@ -478,15 +481,8 @@ def test_another_content_takes_the_place_of_what_counted(store: Store, told: Eve
 
 
 def test_amended_terms_move_the_stock(store: Store, told: Events) -> None:
-    for kind, when, quantity in (("published", "2026-11-10T00:00", 5), ("amended", NEW, 8)):
-        told.tell(
-            CAMPAIGN,
-            "k",
-            kind,
-            when,
-            quantity=quantity,
-            **({"name": "n", "coupon_type": "cash"} if quantity == 5 else {}),
-        )
+    told.tell(CAMPAIGN, "k", "published", "2026-11-10T00:00", quantity=5, name="n", coupon_type="cash")
+    told.tell(CAMPAIGN, "k", "amended", NEW, quantity=8)
     told.tell(COUPON, "e", "claimed", NEW, user_id="u", channel="app", campaign_id="k")
     assert why(store, told, "stock_left") == {"new_claims": -1, "new_terms": 3}
 
@@ -553,6 +549,30 @@ def test_a_sale_against_the_last_one_by_its_funnel(store: Store) -> None:
         ("rate", "net_uses", 0),
         ("rate", "discount_cost_minor", 0),
     ]
+
+
+# ── From the command line ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.long
+def test_the_command_explains_in_both_languages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else people would see codes, or a table that does not add up."""
+    monkeypatch.chdir(tmp_path)
+    done("init")
+    lived = (("created", "2026-11-11T00:00:00Z"), ("claimed", "2026-11-11T01:00:00Z"), ("used", "2026-11-11T02:00:00Z"))
+    done("publish", "-", stdin=ndjson([coupon_event(kind, when) for kind, when in lived]))
+    done("consume")
+    day = ("--since", "2026-11-11", "--until", "2026-11-12", "--known-at-before", "2026-11-11")
+    assert "discount rose by" in done("why", "discount_cost_minor", *day).out
+    chinese = done("why", "discount_cost_minor", *day, "--lang", "zh").out
+    assert "上升" in chinese and "新增的核销" in chinese
+    rows = json.loads(done("why", "discount_cost_minor", *day, "-o", "json").out)
+    check_sums(rows, "discount_cost_minor")
+    [behind] = json.loads(done("why", "discount_cost_minor", *day, "--explain", "new_uses", "-o", "json").out)
+    assert (behind["object"], behind["types"]) == ("c-1", ["used"])
+    assert done("why", "discount_cost_minor", *day, "--replays", "-o", "json").out
+    one_sentence(ledger("why", "discount_cost_minor", "--explain", "volume"), 2)
+    one_sentence(ledger("why", "ghosts", *day), 4)
 
 
 # ── For people ───────────────────────────────────────────────────────────────────────────────────────────────
