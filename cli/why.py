@@ -76,7 +76,8 @@ def why(metric: str, where: tuple[str, ...], replays: bool, settings: Settings, 
     happened since. Between two periods (--compare, or --before-since and --before-until), the causes are volume, mix
     and the rates of the funnel. docs/why.md explains the arithmetic.
 
-    --explain CAUSE lists the coupons, orders or campaigns behind a cause, with their events.
+    --explain CAUSE lists the coupons, orders or campaigns behind a cause, with their events. Between two periods, write
+    the metric of a row instead of a cause.
 
     \b
     coupon-ledger why gmv_minor --since 2026-11-11 --until 2026-11-12 --known-at-before 2026-11-12

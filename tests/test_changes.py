@@ -371,7 +371,7 @@ def test_what_cannot_be_asked_is_refused_with_a_remedy(store: Store) -> None:
         ({"known_at_before": early, "explain": "ghosts"}, "cause ghosts: there is none"),
         ({"known_at_before": early, "replayed": ["coupon.events:0:x"]}, "write TOPIC:PARTITION:FIRST-LAST"),
         ({"known_at_before": early, "by": "reason"}, "has no reason"),
-        ({"compare": "week", "since": early, "until": datetime(2020, 1, 8), "explain": "volume"}, "ask `metrics query"),
+        ({"compare": "week", "since": early, "until": datetime(2020, 1, 8), "explain": "volume"}, "no such metric"),
     ):
         with pytest.raises(WrongQuestion, match=said):
             ask(store, "gmv_minor", **given)
@@ -531,6 +531,21 @@ def test_two_periods_are_explained_exactly(store: Store, by: str | None) -> None
                     check_sums(asked(local, metric, by=by, zone="UTC", **week, **given), metric)
 
 
+@pytest.mark.long
+def test_the_objects_of_two_periods_add_up(store: Store) -> None:
+    """Else the coupons and orders behind a comparison would not make its number."""
+    given = {"since": datetime(2026, 11, 2), "until": datetime(2026, 11, 9), "compare": "week", "zone": "UTC"}
+    with emptied(store):
+        fill(store, world(6))
+        with closing(Local(store)) as local:
+            for metric in ("gmv_minor", "coupon_gmv_minor", "discount_cost_minor", "use_rate", "other_cost_minor"):
+                behind = blocks(asked(local, metric, explain=metric, limit=10_000, **given))
+                for currency, rows in blocks(asked(local, metric, **given)).items():
+                    objects = behind.get(currency, [])
+                    assert sum((exact(one) or 0 for one in objects), Fraction(0)) == exact(rows[2]), (metric, currency)
+                    assert all(one["event_ids"] for one in objects)
+
+
 def test_a_sale_against_the_last_one_by_its_funnel(store: Store) -> None:
     """Last week 2 owned, 1 used at 100; this week 4 owned, 3 used at 100."""
     events = Events()
@@ -542,6 +557,7 @@ def test_a_sale_against_the_last_one_by_its_funnel(store: Store) -> None:
     with emptied(store):
         fill(store, World(events.told))
         rows = ask(store, "discount_cost_minor", compare="week", **week)
+        behind = ask(store, "discount_cost_minor", compare="week", explain="owned_events", **week)
     check_sums(rows, "discount_cost_minor")
     assert [(r["cause"], r["metric"], r["discount_cost_minor"]) for r in causes_of(rows)] == [
         ("volume", "owned_events", 100),
@@ -549,6 +565,8 @@ def test_a_sale_against_the_last_one_by_its_funnel(store: Store) -> None:
         ("rate", "net_uses", 0),
         ("rate", "discount_cost_minor", 0),
     ]
+    assert {row["object"]: row["owned_events"] for row in behind} == {f"c-{n}": -1 if n < 2 else 1 for n in range(6)}
+    assert behind[0]["types"] == ["created", "claimed", "used"] and behind[0]["found"] == 6
 
 
 # ── From the command line ────────────────────────────────────────────────────────────────────────────────────

@@ -66,8 +66,8 @@ def frame(measured: Measured, rows: Sequence[Row], *, steps: bool) -> pl.DataFra
         *([_texts("metric", rows)] if steps else []),
         *([_texts("currency", rows)] if measured.money else []),
         *([_texts("slice", rows)] if measured.by else []),
-        _numbers(metric.name, [row[metric.name] for row in rows], whole=is_whole(metric)),
-        *(_numbers(name, [row.get(f"_{name}") for row in rows], whole=_part_is_whole(name)) for name in others),
+        numbers(metric.name, [row[metric.name] for row in rows], whole=is_whole(metric)),
+        *(numbers(name, [row.get(f"_{name}") for row in rows], whole=_part_is_whole(name)) for name in others),
         pl.Series("share", [row.get("share") for row in rows], dtype=pl.Float64),
         pl.Series("events", [row.get("events") for row in rows], dtype=pl.Int64),
         _texts("exact", rows),
@@ -88,12 +88,13 @@ def _part_is_whole(name: str) -> bool:
     return name in METRICS and METRICS[name].whole
 
 
-def _numbers(name: str, values: Iterable[object], *, whole: bool) -> pl.Series:
+def numbers(name: str, values: Iterable[object], *, whole: bool) -> pl.Series:
+    """The column `name`: whole numbers, of 128 bits if one needs them, or floating-point numbers."""
     if not whole:
         return pl.Series(name, [None if v is None else float(v) for v in values], dtype=pl.Float64)  # type: ignore[arg-type]
-    numbers = [None if v is None else int(v) for v in values]  # type: ignore[call-overload]
-    wide = any(abs(number) >= 2**63 for number in numbers if number is not None)
-    return pl.Series(name, numbers, dtype=pl.Int128 if wide else pl.Int64)
+    integers = [None if v is None else int(v) for v in values]  # type: ignore[call-overload]
+    wide = any(abs(number) >= 2**63 for number in integers if number is not None)
+    return pl.Series(name, integers, dtype=pl.Int128 if wide else pl.Int64)
 
 
 def _texts(name: str, rows: Sequence[Mapping[str, object]]) -> pl.Series:

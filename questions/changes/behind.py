@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import polars as pl
 
-from coupon_ledger.questions.changes.answers import is_whole
+from coupon_ledger.questions.changes.answers import is_whole, numbers
 from coupon_ledger.questions.changes.causes import stage_of
 from coupon_ledger.questions.changes.contributions import Line, contribute
 from coupon_ledger.questions.changes.formula import Formula
@@ -36,9 +36,37 @@ def frame(measured: Measured, formula: Formula, found: Differences, cause: str, 
     """One row for each object behind the cause, the largest contributions first. `limit`: at most this many. If the
     metric cannot be split into objects, the objects are those of the records, without contributions."""
     lines = _lines(measured, formula, found, cause)
-    records = (
-        _records(found, cause)
-        .sort("recorded_at", *_RECORD)
+    records = _records(found, cause)
+    if not lines and not found.objects.get(cause):
+        objects = records.select("kind", "id").unique(maintain_order=True)
+        lines = [(Place(object=(kind, id_)), None) for kind, id_ in objects.iter_rows()]
+    return assembled(measured, largest(lines), records, limit)
+
+
+def largest(lines: list[tuple[Place, Fraction | None]]) -> list[tuple[Place, Fraction | None]]:
+    """The objects, those with the largest contributions first."""
+    return sorted(lines, key=lambda line: (-abs(line[1] or Fraction(0)), str(line[0])))
+
+
+def assembled(
+    measured: Measured, lines: list[tuple[Place, Fraction | None]], records: pl.DataFrame, limit: int
+) -> pl.DataFrame:
+    """The answer: one row for each of the first `limit` objects in `lines`, with its contribution and its records.
+    `records`: one row per object (`kind`, `id`) and record."""
+    shown = lines[:limit]
+    values = [value for _, value in shown]
+    objects = pl.DataFrame(
+        [
+            _texts("kind", [_object(place)[0] for place, _ in shown]),
+            _texts("id", [_object(place)[1] for place, _ in shown]),
+            *([_texts("currency", [place.currency for place, _ in shown])] if measured.money else []),
+            *([_texts("slice", [_slice(place) for place, _ in shown])] if measured.by else []),
+            numbers(measured.metric.name, values, whole=is_whole(measured.metric)),
+            _texts("exact", [None if value is None else str(value) for value in values]),
+        ]
+    )
+    of_object = (
+        records.sort("recorded_at", *_RECORD)
         .group_by("kind", "id", maintain_order=True)
         .agg(
             types=pl.col("type").unique(maintain_order=True),
@@ -46,23 +74,7 @@ def frame(measured: Measured, formula: Formula, found: Differences, cause: str, 
             recorded_at=pl.col("recorded_at").max(),
         )
     )
-    if not lines and not found.objects.get(cause):
-        lines = [(Place(object=(kind, id_)), None) for kind, id_ in records.select("kind", "id").iter_rows()]
-    lines.sort(key=lambda line: (-abs(line[1] or Fraction(0)), str(line[0])))
-    shown = lines[:limit]
-    values = [value for _, value in shown]
-    number, kind = (int, pl.Int64) if is_whole(measured.metric) else (float, pl.Float64)
-    objects = pl.DataFrame(
-        [
-            _texts("kind", [_object(place)[0] for place, _ in shown]),
-            _texts("id", [_object(place)[1] for place, _ in shown]),
-            *([_texts("currency", [place.currency for place, _ in shown])] if measured.money else []),
-            *([_texts("slice", [_slice(place) for place, _ in shown])] if measured.by else []),
-            pl.Series(measured.metric.name, [None if v is None else number(v) for v in values], dtype=kind),
-            _texts("exact", [None if v is None else str(v) for v in values]),
-        ]
-    )
-    joined = objects.join(records, on=["kind", "id"], how="left", maintain_order="left").rename({"id": "object"})
+    joined = objects.join(of_object, on=["kind", "id"], how="left", maintain_order="left").rename({"id": "object"})
     return joined.with_columns(pl.col("kind").str.strip_suffix("_id"), found=pl.lit(len(lines), pl.Int64))
 
 

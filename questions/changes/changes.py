@@ -46,7 +46,8 @@ def change_explained(reading: Reading, parameters: ChangeExplained, progress: Pr
     number of records behind a cause. If the metric is a formula, there is a column for each of its parts.
 
     With `explain`, one row for each coupon, order or campaign behind a cause, the largest contributions first; `found`
-    is how many there are.
+    is how many there are. Between two periods, `explain` is the metric of a line, and the rows are what counts for it
+    in one of the periods.
 
     Raises `NotThere`, `WrongQuestion`.
     """

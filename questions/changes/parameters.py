@@ -63,7 +63,9 @@ class ChangeExplained(Parameters):
         Hint('are no JSON object of basis points, 0 to 10000; write {"food": 7000, "": 6000}'),
         "Cost of goods as the earlier number was computed with. [default: goods_rates]",
     ] = None
-    explain: Annotated[str | None, "Instead of the causes, list the coupons, orders or campaigns behind this one."] = (
-        None
-    )
+    explain: Annotated[
+        str | None,
+        "Instead of the causes, list the coupons, orders or campaigns behind this one. Between two periods: the metric"
+        " of a line.",
+    ] = None
     limit: Annotated[int, Bounds(0, MOST_ROWS), "List at most this many objects behind a cause."] = 20

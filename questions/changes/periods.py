@@ -18,8 +18,8 @@ import polars as pl
 
 from coupon_ledger.analysis.decomposition import Quotient, chain, mix_and_rate
 from coupon_ledger.ledger.errors import WrongQuestion
-from coupon_ledger.projections.connection import Reading
-from coupon_ledger.questions.changes import answers
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.questions.changes import answers, behind
 from coupon_ledger.questions.changes.causes import CHAINS, SEVERAL
 from coupon_ledger.questions.changes.contributions import Line, contribute, unexplained
 from coupon_ledger.questions.changes.formula import Formula, Parts
@@ -49,20 +49,37 @@ _NONE: Final = Fraction(0)
 
 def frame(reading: Reading, measured: Measured, parameters: ChangeExplained) -> pl.DataFrame:
     """The answer, as `changes.change_explained` describes it. Raises `WrongQuestion`."""
-    if parameters.explain is not None:
-        raise WrongQuestion(
-            "explain: lists what is behind a difference between two states; for two periods, ask `metrics query"
-            " --explain` for each of them"
-        )
     if measured.metric.view == "now":
         raise WrongQuestion(f"metric {measured.metric.name}: is what stands now, in no period; compare two states")
-    sides = _Sides(reading, measured, _periods(measured, parameters))
+    periods = _periods(measured, parameters)
+    if parameters.explain is not None:
+        return _objects(reading, measured, periods, parameters.explain, parameters.limit)
+    sides = _Sides(reading, measured, periods)
     rows = []
     for currency in sides.currencies:
         before, after = sides.whole(currency)
         lines = sides.lines(currency, before, after)
         rows += answers.rows_of_lines(measured, sides.formula, currency, before, after, lines)
     return answers.frame(measured, rows, steps=True)
+
+
+def _objects(
+    reading: Reading, measured: Measured, periods: tuple[tuple[datetime, datetime], ...], name: str, limit: int
+) -> pl.DataFrame:
+    """The objects that count in one of the periods for the metric `name`, each with its contribution to the change of
+    this metric. Raises `WrongQuestion`."""
+    known = dict.fromkeys((measured.metric.name, *measured.parts, *CHAINS.get(measured.metric.name, [])))
+    if name not in known:
+        raise WrongQuestion(f"explain {name}: this change is about no such metric; there are {', '.join(known)}")
+    of_step = replace(measured, metric=METRICS[name], by=None)
+    lines = behind.largest(_Sides(reading, of_step, periods).objects())
+    shown = pl.DataFrame(
+        [place.object for place, _ in lines[:limit]], schema={"kind": pl.String, "id": pl.String}, orient="row"
+    )
+    bounds = dict(zip(("before_since", "before_until", "since", "until"), (*periods[0], *periods[1]), strict=True))
+    with reading.given(shown=shown.unique()):
+        records = reading.frame(sql(__package__, "records_of_periods"), bounds)
+    return behind.assembled(of_step, lines, records, limit)
 
 
 def _periods(measured: Measured, parameters: ChangeExplained) -> tuple[tuple[datetime, datetime], ...]:
@@ -129,6 +146,21 @@ class _Sides:
                 return lines
         split = self._sums if self.formula.per is None else self._quotients
         return split(currency, before, after)
+
+    def objects(self) -> list[tuple[Place, Fraction | None]]:
+        """Every object that counts differently in the two periods, with its contribution."""
+        two = self._measure(self._measured.parts, by=None, money=self._measured.money, objects=True)
+        found: list[tuple[Place, Fraction | None]] = []
+        for currency in self.currencies:
+            lines = {}
+            for place in dict.fromkeys((*two.before, *two.after)):
+                old, new = two.before.get(place, {}), two.after.get(place, {})
+                parts = {n: (new.get(n) or _NONE) - (old.get(n) or _NONE) for n in self._measured.parts}
+                if place.currency == currency and any(parts.values()):
+                    lines[place] = Line(VOLUME, parts=parts)
+            contribute(self.formula, *self.whole(currency), list(lines.values()))
+            found += [(place, line.contribution) for place, line in lines.items()]
+        return found
 
     # --- without a dimension
 
@@ -234,7 +266,7 @@ class _Sides:
 
     # --- measuring
 
-    def _measure(self, names: Sequence[str], *, by: str | None, money: bool) -> _Two:
+    def _measure(self, names: Sequence[str], *, by: str | None, money: bool, objects: bool = False) -> _Two:
         measured = self._measured
         found = []
         for place, (since, until) in enumerate(self._periods):
@@ -248,7 +280,7 @@ class _Sides:
                 span=(min(low, since), max(high, until)),
                 goods_rates=rates,
             )
-            found.append(measure(self._reading, names, slice_, money=money))
+            found.append(measure(self._reading, names, slice_, money=money, objects=objects))
         return _Two(*found)
 
     def _numbers(self, name: str, currency: str | None, *, by: str | None) -> list[dict[object, Fraction | None]]:
