@@ -88,7 +88,7 @@ def why(metric: str, where: tuple[str, ...], replays: bool, settings: Settings, 
     """
     parameters = {"metric": metric, "where": filters(where) if where else None, **options}
     if replays:
-        parameters["replayed"] = _replayed(settings, options["known_at_before"])
+        parameters["replayed"] = _replayed(settings, options["known_at_before"], options["known_at_after"])
     with answered(settings, output, "change-explained", **parameters) as answer:
         rows = list(rows_of(answer))
     if output != "table":
@@ -142,8 +142,9 @@ def _shown(row: Row, *hidden: str) -> Row:
     return {name: value for name, value in row.items() if name not in (*_HIDDEN, *hidden)}
 
 
-def _replayed(settings: Settings, since: datetime | None) -> list[str]:
-    """The dead letters that were replayed after `since`, as the question takes them."""
+def _replayed(settings: Settings, since: datetime | None, until: datetime | None) -> list[str]:
+    """The dead letters that were replayed after `since` and up to `until` (None: until now), as the question takes
+    them."""
     from coupon_ledger.consumers.replay import REPLAYED
     from coupon_ledger.ledger import operations
     from coupon_ledger.ledger.opening import open_log
@@ -157,6 +158,6 @@ def _replayed(settings: Settings, since: datetime | None) -> list[str]:
         log.close()
     spans: list[Any] = []
     for one in done:
-        if one.recorded_at.replace(tzinfo=None) > since:
+        if since < one.recorded_at and (until is None or one.recorded_at <= until):
             spans += (one.operation.details or {}).get("positions") or []  # type: ignore[arg-type]
     return [f"{topic}:{partition}:{first}-{last}" for topic, partition, first, last in spans]

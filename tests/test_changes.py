@@ -15,10 +15,15 @@ from typing import Any
 import pytest
 
 from coupon_ledger.analysis.decomposition import Quotient, chain, mix_and_rate, quotient_weights
+from coupon_ledger.consumers.replay import REPLAYED
+from coupon_ledger.ledger import operations
 from coupon_ledger.ledger.errors import NotThere, WrongQuestion
 from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
 from coupon_ledger.ledger.words import note
+from coupon_ledger.projections.database import open_database
 from coupon_ledger.projections.live.apply import apply
 from coupon_ledger.projections.store import Store
 from coupon_ledger.questions.changes.causes import CAUSES, CHAINS, KINDS
@@ -27,7 +32,7 @@ from coupon_ledger.questions.local import Local
 from coupon_ledger.questions.metrics.definitions import METRICS
 from coupon_ledger.reports.labels import named
 from coupon_ledger.reports.why import headline
-from tests.command_line import coupon_event, done, ledger, ndjson, one_sentence
+from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import emptied, fold_in, scratch_store
 from tests.metric_model import World, model, within, world
 from tests.test_metrics import Events, at
@@ -591,6 +596,29 @@ def test_the_command_explains_in_both_languages(tmp_path: Path, monkeypatch: pyt
     assert done("why", "discount_cost_minor", *day, "--replays", "-o", "json").out
     one_sentence(ledger("why", "discount_cost_minor", "--explain", "volume"), 2)
     one_sentence(ledger("why", "ghosts", *day), 1)
+
+
+@pytest.mark.long
+def test_the_command_finds_replays_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a number that a replay of dead letters mended would have no cause."""
+    monkeypatch.chdir(tmp_path)
+    done("init")
+    lived = (("created", "2026-11-11T00:00:00Z"), ("claimed", "2026-11-11T01:00:00Z"), ("used", "2026-11-11T02:00:00Z"))
+    done("publish", "-", stdin=ndjson([coupon_event(kind, when) for kind, when in lived]))
+    done("consume")
+    with open_database(tmp_path / DATABASE, read_only=True) as store:
+        [(partition, offset)] = store.rows("SELECT log_partition, log_offset FROM coupon_events WHERE type = 'used'")
+    reported = datetime.now(UTC).isoformat()
+    log = open_log(LogSettings(f"sqlite:///{tmp_path / LOG}"))
+    try:
+        positions = {"positions": [[COUPON, partition, offset, offset]]}
+        operations.append(log, REPLAYED, why="the schema is known now", operator="mei", details=positions)
+    finally:
+        log.close()
+    given = ("why", "used_events", "--known-at-before", reported, "-o", "json")
+    assert contributions(json.loads(done(*given).out)) == {}
+    assert contributions(json.loads(done(*given, "--replays").out)) == {"replayed_records": 1}
+    assert contributions(json.loads(done(*given, "--replays", "--known-at-after", reported).out)) == {}
 
 
 # ── For people ───────────────────────────────────────────────────────────────────────────────────────────────
