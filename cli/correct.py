@@ -22,6 +22,7 @@ from coupon_ledger.cli.tables import warn
 from coupon_ledger.ledger.amounts import amount, counted, money
 from coupon_ledger.ledger.errors import InvalidEvent, UnusableFile
 from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.rules import CORRECTED
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.reports.labels import say, word
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 SOURCE: Final = "operator"
 """The `source` of every compensating event."""
-_PREFIX: Final = "correct:"
 _FORMATS: Final = ("ndjson", "csv")
 _AT_ONCE: Final = 2_000
 """Coupons per question."""
@@ -56,7 +56,7 @@ class Correction:
         """The id of the `correction_applied` operation that is recorded with this correction. The same events, in any
         order, give the same id."""
         ids = "\n".join(sorted(event["event_id"] for event in self.events))
-        return _PREFIX + hashlib.sha256(ids.encode()).hexdigest()
+        return CORRECTED + hashlib.sha256(ids.encode()).hexdigest()
 
 
 @click.command()
@@ -213,7 +213,7 @@ def _records(items: Iterator[Item], file: Path) -> Iterator[Record]:
 def _id_of(event: Row) -> str:
     content = {name: value for name, value in plain(event).items() if value is not None and name != "event_id"}
     text = json.dumps(content, ensure_ascii=False, sort_keys=True)
-    return _PREFIX + hashlib.sha256(text.encode()).hexdigest()[:32]
+    return CORRECTED + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 # ── The effect ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "order": ("coupon_ledger.cli.orders", "Show an order with its coupons and what does not match."),
     "campaigns": ("coupon_ledger.cli.campaigns", "List campaigns with their funnel and rates, or show one."),
     "metrics": ("coupon_ledger.cli.metrics", "Show the operating metrics over any slice and period."),
+    "why": ("coupon_ledger.cli.why", "Show why a metric changed: every cause, exactly."),
     "detect": ("coupon_ledger.cli.detect", "Find anomalies of one metric in a CSV."),
     "violations": ("coupon_ledger.cli.violations", "List broken rules."),
     "alerts": ("coupon_ledger.cli.alerts", "List and handle alerts; statistics; rules."),

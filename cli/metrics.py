@@ -182,7 +182,7 @@ def query(
     parameters = {
         "names": [name for names_ in names for name in names_.split(",")],
         "by": [name for names_ in by if names_ for name in names_.split(",")],
-        "where": _filters(where) if where else None,
+        "where": filters(where) if where else None,
         **options,
     }
     if explain:
@@ -272,7 +272,7 @@ def _for_people(rows: list[Row]) -> Iterator[Row]:
         }
 
 
-def _filters(where: Iterable[str]) -> dict[str, list[str]]:
+def filters(where: Iterable[str]) -> dict[str, list[str]]:
     filters: dict[str, list[str]] = {}
     for one in where:
         dimension, equals, value = one.partition("=")

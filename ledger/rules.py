@@ -34,6 +34,8 @@ GRACE_MINUTES: Final[int] = DATA["cross"]["grace_minutes"]
 EXPIRY: Final[dict[str, Any]] = DATA["expiry"]
 SWEPT: Final = "sweep:"
 """Prefix of the `event_id` of events that the ledger's own sweeps append."""
+CORRECTED: Final = "correct:"
+"""Prefix of the `event_id` of compensating events, which `correct` appends."""
 NEEDS: Final[dict[str, dict[str, list[str]]]] = DATA["topics"]
 CHOICES: Final[dict[str, list[str]]] = DATA["choices"]
 CURRENCIES: Final[frozenset[str]] = frozenset(

@@ -24,6 +24,7 @@ from coupon_ledger.questions.alerts import alerts, recorded, stats
 from coupon_ledger.questions.asking import Answer, AsOf, Frames, Question, Source, as_of, cut_of
 from coupon_ledger.questions.attribution import attribution
 from coupon_ledger.questions.backtest import backtest, behind
+from coupon_ledger.questions.changes import changes
 from coupon_ledger.questions.customers import customers
 from coupon_ledger.questions.experiments import experiments
 from coupon_ledger.questions.finance import finance
@@ -137,6 +138,7 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
     "restated": Question(finance.restated, limit_s=300),
     "metrics": Question(metrics.metrics, stand_in=looking_back.metrics),
     "metric-explained": Question(metrics.metric_explained, json=("parameters", "rows"), stand_in=looking_back.metrics),
+    "change-explained": Question(changes.change_explained, limit_s=300, folds=True),
     "alert-backtest": Question(backtest.backtest, limit_s=900, json=("key", "details"), folds=True),
     "alert-backtest-plan": Question(backtest.backtest_plan, limit_s=120),
     "alert-backtest-behind": Question(behind.alerts_behind, limit_s=300),

@@ -50,6 +50,7 @@ NAMED: Final[Mapping[str, Mapping[str, Any]]] = {
     "usable": {"checks": [["c-1", None, None, None]], "when": datetime(2026, 11, 10)},
     "diff": {"from_at": datetime(2026, 11, 10), "known_from": datetime(2026, 11, 10)},
     "restated": {"known_from": datetime(2026, 11, 10)},
+    "change-explained": {"metric": "use_rate", "by": "channel", "known_at_before": datetime(2026, 11, 10)},
     "histories": {"coupons": ["c-1"]},
     "expiring": {"within_s": 86_400},
     "across": {"coupons": []},

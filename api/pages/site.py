@@ -316,7 +316,7 @@ class Site:
         return View(lang, zone)
 
 
-PAGES_THERE: Final = tuple(key for key, (_, path, _) in PAGES.items() if path in MAKERS)
+PAGES_THERE: Final = tuple(key for key in PAGES if f"/{key}" in MAKERS)
 """The entries of the top bar that have a page."""
 
 _TITLES: Final[Mapping[str, Any]] = {

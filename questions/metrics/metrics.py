@@ -30,7 +30,7 @@ def metrics(reading: Reading, parameters: Metrics) -> pl.DataFrame:
     Raises `NotThere`, `WrongQuestion`.
     """
     rates = Rates.of(parameters.rates) if parameters.rates is not None else None
-    return Evaluation(reading, _checked(parameters, parameters.compare or None, rates)).frame()
+    return Evaluation(reading, checked(parameters, parameters.compare or None, rates)).frame()
 
 
 def metric_explained(reading: Reading, parameters: MetricExplained) -> pl.DataFrame:
@@ -42,7 +42,7 @@ def metric_explained(reading: Reading, parameters: MetricExplained) -> pl.DataFr
 
     Raises `NotThere`, `WrongQuestion`.
     """
-    question = _checked(parameters)
+    question = checked(parameters)
     evaluation = Evaluation(reading, question)
     rows = [
         _explained(reading, evaluation, question, metric, METRICS[name], parameters.limit)
@@ -72,7 +72,7 @@ def _explained(
     }
 
 
-def _checked(parameters: MetricSlice, compare: str | None = None, rates: Rates | None = None) -> MetricQuestion:
+def checked(parameters: MetricSlice, compare: str | None = None, rates: Rates | None = None) -> MetricQuestion:
     """The question that the parameters describe, validated. Raises `NotThere`, `WrongQuestion`."""
     grain, since, until = parameters.grain or None, parameters.since, parameters.until
     if not parameters.names:
