@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from coupon_ledger.api.pages import alerts, campaign, campaigns, explore, now, objects, ops, report
+from coupon_ledger.api.pages import alerts, campaign, campaigns, explore, now, objects, ops, report, why
 from coupon_ledger.api.pages.answers import PageAnswers
 from coupon_ledger.api.pages.components import Freshness, Link, Person, State
 from coupon_ledger.api.pages.looking import Looking, Maker, Page
@@ -53,6 +53,7 @@ MAKERS: Final[Mapping[str, tuple[str, Maker]]] = {
     "/finance": ("finance", report.finance),
     "/explore": ("explore", explore.page),
     "/ops": ("ops", ops.page),
+    "/why": ("explore", why.page),
 }
 """By address: the entry of the top bar, and what makes the page."""
 _PAGE_HEADERS: Final = {"Cache-Control": "no-store", "Vary": "Cookie, X-Fragment"}
