@@ -118,7 +118,8 @@ def svg(chart: Chart, width: float, key: str, look: str = "") -> Markup:
         width=drawn.width,
         height=drawn.height,
         preserveAspectRatio="none" if drawn.stretched else None,
-        role="img",
+        # A picture hides what is in it from readers, so one with links is none.
+        role="group" if "<a " in str(drawn.shapes) else "img",
         aria_labelledby=f"{key}-t {key}-d",
         tabindex=None if drawn.stretched else "0",
         data_left=drawn.left or None,
