@@ -177,7 +177,7 @@ def test_thinning_keeps_the_ends_and_the_extremes_of_each_column() -> None:
 def test_what_is_hovered_is_the_exact_value_of_a_real_point() -> None:
     chart = lines([float(n * n) for n in range(5_000)])
     hover = chart.hover()
-    assert len(hover.places) <= 601 and hover.places[-1] == 1.0
+    assert len(hover.places) <= 401 and hover.places[-1] == 1.0
     known = {f"one {n * n:,}" for n in range(5_000)}
     assert all(text.split("\n")[1].replace(".0", "") in known for text in hover.texts)
     assert chart.numbers().note.endswith("of 5,000 points")

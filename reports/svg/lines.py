@@ -30,7 +30,7 @@ from coupon_ledger.reports.svg.scales import (
 MOST_SERIES: Final = 6
 _TOP, _BOTTOM = 24, 24
 _ROWS_SHOWN: Final = 60
-_HOVERS: Final = 600
+_HOVERS: Final = 400
 _NARROW: Final = 420
 
 Values = Sequence[float | None]
