@@ -1,4 +1,5 @@
-"""Short numbers for cards and charts: "¥ 9.42 M", or "¥ 942 万" for whoever reads Chinese. Tables and hovers show the
+"""Short numbers for cards and charts: "¥ 9.42 M", and in tens of thousands for
+whoever reads Chinese. Tables and hovers show the
 exact number (`reports.labels.shown`)."""
 
 from __future__ import annotations

@@ -1006,7 +1006,7 @@ class Gallery:
             return Response(status_code=503)
 
         async def events() -> AsyncIterator[str]:
-            seen = self.commit
+            seen = 0
             yield "event: beat\ndata: \n\n"
             while not self.refused:
                 await asyncio.sleep(0.02)

@@ -62,6 +62,11 @@ def shows(page: Page, text: str) -> None:
     page.wait_for_function("text => document.querySelector('.card-number').textContent === text", arg=text)
 
 
+def settled(page: Page) -> None:
+    """No fetch is in flight, and none is due."""
+    page.wait_for_function("() => !fetching && !outdated")
+
+
 def serious(page: Page) -> list[str]:
     """What axe finds serious, without rules that are about the page's place on a site."""
     if not page.evaluate("() => 'axe' in window"):
@@ -115,24 +120,30 @@ def test_a_commit_changes_the_number_and_nothing_that_somebody_does(page: Page, 
 def test_many_commits_are_few_fetches(page: Page, served: Any) -> None:
     """Else a busy ledger is asked by every open page at each of its commits."""
     shows(page, commit(served))
+    settled(page)
     before = served[0].fetches
     slow: list[Any] = []
-    page.route("**/now*", lambda route: slow.append(route))
-    commit(served)
-    page.wait_for_function("() => fetching")
+
+    def hold(route: Any) -> None:
+        slow.append(route)
+
+    page.route("**/now*", hold)
+    with page.expect_request("**/now*"):
+        commit(served)
     for _ in range(5):
         page.evaluate("() => { refresh(); }")
     page.wait_for_timeout(100)
     assert len(slow) == 1, "one is in flight"
     expected = commit(served)
-    page.unroute("**/now*")
     slow[0].continue_()
+    page.unroute("**/now*")
     shows(page, expected)
     assert served[0].fetches - before <= 3
 
 
 def test_pause_stops_and_resume_catches_up(page: Page, served: Any) -> None:
     shows(page, commit(served))
+    settled(page)
     page.keyboard.press("p")
     assert page.locator("[data-pause]").get_attribute("aria-pressed") == "true"
     before = served[0].fetches

@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -84,7 +85,10 @@ def test_every_chart_can_be_heard_and_copied_and_no_data_become_markup(chart: Ch
     assert text == str(svg(chart, width, "k")), "the same data give the same bytes"
     assert "<script" not in text and "style=" not in text
     root = drawn(chart, width)
-    assert root.get("role") == "img" and root.get("aria-labelledby") == "k-t k-d"
+    assert (
+        root.get("role") == ("img" if root.find(".//a") is None else "group")
+        and root.get("aria-labelledby") == "k-t k-d"
+    )
     assert root[0].tag == "title" and root[0].text == chart.title and root[1].tag == "desc" and root[1].text
     numbers = chart.numbers()
     assert numbers.rows and all(len(row) == len(numbers.heads) == len(numbers.right) for row in numbers.rows)
@@ -138,14 +142,11 @@ def test_a_line_goes_through_its_values_and_stops_at_a_gap() -> None:
         text.text: number(text, "y") - 4 for text in of_look(root, "text", "tick") if text.get("text-anchor") == "end"
     }
     assert [len(first), len(second)] == [2, 2]
-    assert first[0][1] == pytest.approx(levels["100"], abs=0.02) and second[0][1] == pytest.approx(
-        levels["200"], abs=0.02
-    )
+    assert first[0][1] == pytest.approx(levels["100"], abs=0.02)
+    assert second[0][1] == pytest.approx(levels["200"], abs=0.02)
     assert first[1][1] == pytest.approx((levels["100"] + levels["200"]) / 2, abs=0.02)
-    assert (first[0][0], second[1][0]) == (
-        number(root, "data-left"),
-        pytest.approx(number(root, "data-right"), abs=0.02),
-    )
+    assert first[0][0] == pytest.approx(number(root, "data-left"), abs=0.02)
+    assert second[1][0] == pytest.approx(number(root, "data-right"), abs=0.02)
     assert "0" not in levels, "an axis of lines does not start at zero where the values are far from it"
 
 
@@ -176,7 +177,7 @@ def test_thinning_keeps_the_ends_and_the_extremes_of_each_column() -> None:
 def test_what_is_hovered_is_the_exact_value_of_a_real_point() -> None:
     chart = lines([float(n * n) for n in range(5_000)])
     hover = chart.hover()
-    assert len(hover.places) <= 601 and hover.places[-1] == 1.0
+    assert len(hover.places) <= 401 and hover.places[-1] == 1.0
     known = {f"one {n * n:,}" for n in range(5_000)}
     assert all(text.split("\n")[1].replace(".0", "") in known for text in hover.texts)
     assert chart.numbers().note.endswith("of 5,000 points")
@@ -277,7 +278,10 @@ def test_a_waterfall_goes_from_what_was_to_what_is() -> None:
     """Else the steps do not explain the change."""
     chart = Waterfall("t", "a", MONEY, Bar("was", 1_000_00), [Bar("up", 400_00), Bar("down", -600_00)], "is")
     start, up, down, end = of_look(drawn(chart), "rect", "bar")
-    right = lambda bar: number(bar, "x") + number(bar, "width")  # noqa: E731
+
+    def right(bar: ET.Element) -> float:
+        return number(bar, "x") + number(bar, "width")
+
     assert number(up, "x") == pytest.approx(right(start), abs=0.02) and right(up) == pytest.approx(
         right(down), abs=0.02
     )

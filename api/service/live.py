@@ -3,6 +3,7 @@
     event: commit    a state that the owner has committed: data's clock, lag, positions
     event: alert     an event in the life of an alert: which, of which rule, what happened
     event: away      the owner does not answer; the last state stands
+    event: beat      nothing changes, and the service is there
 
 Each has an `id`. A client that reconnects with `Last-Event-ID` gets the present state, and every event of alerts since.
 A client that reads slowly gets fewer commits, never old ones.
@@ -94,7 +95,7 @@ class Live:
                         if self._stopping or not self._identify.still_valid(request, caller):
                             return
                         if state is _NOTHING:
-                            yield b": alive\n\n"
+                            yield b"event: beat\ndata: {}\n\n"
                         elif state is None:
                             yield b"event: away\ndata: {}\n\n"
                         elif isinstance(state, State):

@@ -81,12 +81,15 @@ class Figure:
 
     @property
     def wide(self) -> Markup:
-        return svg(self.chart, self.width, f"{self.key}-wide", "wide")
+        return self._drawn(self.width, "wide")
 
     @property
     def narrow(self) -> Markup:
         """For phones; empty if the wide drawing fits them."""
-        return svg(self.chart, NARROW, f"{self.key}-narrow", "narrow") if self.width > NARROW else Markup("")
+        return self._drawn(NARROW, "narrow") if self.width > NARROW else Markup("")
+
+    def _drawn(self, width: float, look: str) -> Markup:
+        return svg(self.chart, width, f"{self.key}-{look}", look, numbers=self.numbers)
 
     @cached_property
     def numbers(self) -> Numbers:
@@ -104,9 +107,10 @@ def _nothing(width: float) -> Drawing:
     return Drawing(width, 48, words(0, 28, say("nothing found"), "unknown"))
 
 
-def svg(chart: Chart, width: float, key: str, look: str = "") -> Markup:
-    """The chart as an `<svg>` element of this width. `key` is unlike that of any other on the page."""
-    drawn = chart.draw(width) if chart.numbers().rows else _nothing(width)
+def svg(chart: Chart, width: float, key: str, look: str = "", numbers: Numbers | None = None) -> Markup:
+    """The chart as an `<svg>` element of this width. `key` is unlike that of any other on the page. `numbers`: those of
+    the chart, if they are known already."""
+    drawn = chart.draw(width) if (numbers or chart.numbers()).rows else _nothing(width)
     return element(
         "svg",
         element("title", chart.title, id=f"{key}-t"),
@@ -118,7 +122,8 @@ def svg(chart: Chart, width: float, key: str, look: str = "") -> Markup:
         width=drawn.width,
         height=drawn.height,
         preserveAspectRatio="none" if drawn.stretched else None,
-        role="img",
+        # A picture hides what is in it from readers, so one with links is none.
+        role="group" if "<a " in str(drawn.shapes) else "img",
         aria_labelledby=f"{key}-t {key}-d",
         tabindex=None if drawn.stretched else "0",
         data_left=drawn.left or None,

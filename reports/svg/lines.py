@@ -30,7 +30,7 @@ from coupon_ledger.reports.svg.scales import (
 MOST_SERIES: Final = 6
 _TOP, _BOTTOM = 24, 24
 _ROWS_SHOWN: Final = 60
-_HOVERS: Final = 600
+_HOVERS: Final = 400
 _NARROW: Final = 420
 
 Values = Sequence[float | None]
@@ -178,9 +178,11 @@ class Lines:
             yield markup.words(across.end + 8, y + 4, line.name, f"name {look}")
 
     def hover(self) -> Hover:
-        """At each place the exact values of one real point: the last in its share of the width."""
+        """At each place the exact values of one real point: the first in its share of the width."""
         first, reach = seconds(self.times[0]), seconds(self.times[-1]) - seconds(self.times[0])
-        at = {int((seconds(t) - first) / (reach or 1) * _HOVERS): n for n, t in enumerate(self.times)}
+        at: dict[int, int] = {}
+        for n, instant in enumerate(self.times):
+            at.setdefault(int((seconds(instant) - first) / (reach or 1) * _HOVERS), n)
         places = [(seconds(self.times[n]) - first) / (reach or 1) for n in at.values()]
         return Hover(places, [self._said(n) for n in at.values()])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -139,8 +139,8 @@ def thinned(points: Sequence[Point]) -> list[Point]:
         if len(inside) <= 4:
             kept += inside
             continue
-        by_value: Callable[[int], float] = lambda n: inside[n][1]  # noqa: B023, E731
-        chosen = {0, min(range(len(inside)), key=by_value), max(range(len(inside)), key=by_value), len(inside) - 1}
+        heights = [y for _, y in inside]
+        chosen = {0, heights.index(min(heights)), heights.index(max(heights)), len(inside) - 1}
         kept += [inside[n] for n in sorted(chosen)]
     return kept
 

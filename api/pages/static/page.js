@@ -80,6 +80,7 @@ let wait = FIRST_WAIT_MS;
 let lastNews = Date.now();
 let source = null;
 let retry = 0;
+let missed = false;  // whether there was a time without a connection
 
 async function refresh() {
   outdated = true;
@@ -129,12 +130,14 @@ function listen() {
   source.addEventListener("open", () => {
     wait = FIRST_WAIT_MS;
     news();
-    refresh();
+    if (missed) refresh();
+    missed = false;
   });
-  source.addEventListener("commit", () => {
+  source.addEventListener("commit", event => {
     news();
-    refresh();
+    if (String(JSON.parse(event.data).commits) !== one(".fresh").dataset.commit) refresh();
   });
+  source.addEventListener("alert", () => refresh());
   source.addEventListener("beat", news);
   source.addEventListener("error", disconnected);
 }
@@ -143,6 +146,7 @@ function stop() {
   clearTimeout(retry);
   source?.close();
   source = null;
+  missed = true;
 }
 
 function disconnected() {
