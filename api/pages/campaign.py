@@ -222,7 +222,7 @@ async def _channels(looking: Looking, campaign: str) -> list[Component]:
 
 async def _sections(looking: Looking, campaign: str, names: Sequence[str]) -> Mapping[str, Section]:
     """These sections of the campaign's review."""
-    past = {} if looking.filters.known_at is None else {"known_at": looking.filters.known_at}
+    past = looking.filters.cut
     key: list[Any] = ["sections", campaign, list(names), view().lang, view().zone, str(past)]
 
     def made(remote: Remote) -> Mapping[str, Section]:

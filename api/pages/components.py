@@ -343,6 +343,23 @@ class Slider(Component):
 
 
 @dataclass(frozen=True)
+class Player(Component):
+    """A replay: moves the parameter `name` of the URL through time, from `start` to `end`, and shows the page again at
+    each place. Instants are RFC 3339. `speed`: seconds of the past in a second; `speeds`: the URLs of other ones.
+    `marks`: instants to jump to."""
+
+    macro: ClassVar[str] = "player"
+    name: str
+    start: str
+    end: str
+    at: str
+    speed: int
+    said: str
+    speeds: Sequence[Link] = ()
+    marks: Sequence[Link] = ()
+
+
+@dataclass(frozen=True)
 class Skeleton(Component):
     """Stands where a component will be, with its final height. `kind`: `cards`, `chart` or `table`."""
 

@@ -18,7 +18,9 @@ PERIODS: Final = ("", "yesterday", "7d", "30d", "month", "year", "all")
 AGAINST: Final = ("", "previous", "none")
 SLICES: Final = ("campaign", "channel", "coupon_type", "segment", "store")
 """Dimensions by which pages are narrowed."""
-KEPT: Final = ("period", "against", *SLICES, "known_at", "currency")
+CLOCKS: Final = ("at", "known_at")
+"""The parameters that ask for the past: what had happened by an instant, and what was known at one."""
+KEPT: Final = ("period", "against", *SLICES, *CLOCKS, "currency")
 """The parameters that go on from page to page."""
 _DAYS: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.\.(\d{4}-\d{2}-\d{2}))?", re.ASCII)
 _LONGEST: Final = 200
@@ -35,7 +37,13 @@ class Filters:
     name: str
     against: str
     slice: Mapping[str, str]
+    at: datetime | None
     known_at: datetime | None
+
+    @property
+    def cut(self) -> dict[str, datetime]:
+        """The parameters of questions that ask for this past; empty for the present."""
+        return {name: one for name in CLOCKS if (one := getattr(self, name)) is not None}
 
     @property
     def grain(self) -> str:
@@ -65,13 +73,16 @@ def filters_of(query: Mapping[str, str], clock: datetime | None, zone: str) -> F
     against = query.get("against", "")
     if against not in AGAINST:
         raise Refusal(422, f"against {against}: there is none of that name; there are {', '.join(AGAINST[1:])}")
+    at, known_at = (_instant(one, query.get(one, ""), zone) for one in CLOCKS)
+    cut = min((one for one in (at, known_at) if one is not None), default=None)
+    clock = cut if cut is not None and (clock is None or cut < clock) else clock
     since, until, name = _period(query.get("period", ""), clock, ZoneInfo(zone))
     running = clock is not None and until is not None and (since or datetime.min) <= clock < until
     if running:
         assert clock is not None
         until = clock + timedelta(microseconds=1)
     chosen = {name: query[name] for name in SLICES if query.get(name)}
-    return Filters(since, until, running, name, against, chosen, _known_at(query.get("known_at", ""), zone))
+    return Filters(since, until, running, name, against, chosen, at, known_at)
 
 
 def _period(text: str, clock: datetime | None, zone: ZoneInfo) -> tuple[datetime | None, datetime | None, str]:
@@ -108,7 +119,7 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time(), zone).astimezone(UTC).replace(tzinfo=None)
 
 
-def _known_at(text: str, zone: str) -> datetime | None:
+def _instant(name: str, text: str, zone: str) -> datetime | None:
     if not text:
         return None
     try:
@@ -116,7 +127,7 @@ def _known_at(text: str, zone: str) -> datetime | None:
         aware = instant.replace(tzinfo=ZoneInfo(zone)) if instant.tzinfo is None else instant
         return aware.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
-        raise Refusal(422, f"known_at {text[:40]}: is no instant; write it as 2026-11-11T20:00") from None
+        raise Refusal(422, f"{name} {text[:40]}: is no instant; write it as 2026-11-11T20:00") from None
 
 
 def address(path: str, query: Mapping[str, str], **changes: Any) -> str:

@@ -55,12 +55,12 @@ class Looking:
         return filters_of(self.query, None if clock is None else clock.replace(tzinfo=None), view().zone)
 
     async def found(self, question: str, /, **parameters: Any) -> Found:
-        """The answer to a question, as known at the instant of the filters, if they name one."""
+        """The answer to a question, of the past that the filters name, if they name one."""
         from coupon_ledger.questions.parameters import OfPast
         from coupon_ledger.questions.registry import QUESTIONS
 
-        if self.filters.known_at is not None and issubclass(QUESTIONS[question].model, OfPast):
-            parameters.setdefault("known_at", self.filters.known_at)
+        if self.filters.cut and issubclass(QUESTIONS[question].model, OfPast):
+            parameters = self.filters.cut | parameters
         given = {name: value for name, value in parameters.items() if value is not None}
         return await self.answers.ask(self.caller, question, given)
 
@@ -85,8 +85,7 @@ class Looking:
     def csv(self, question: str, /, **parameters: Any) -> str:
         """Where a question's whole answer is to be had as CSV."""
         given = {name: value for name, value in parameters.items() if value is not None}
-        if self.filters.known_at is not None:
-            given.setdefault("known_at", self.filters.known_at)
+        given = self.filters.cut | given
         texts = {name: _in_address(value) for name, value in given.items()}
         return f"/v1/questions/{question}?{urlencode({**texts, 'format': 'csv'})}"
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from coupon_ledger.api.pages import alerts, campaign, campaigns, explore, now, objects, ops, report, why
+from coupon_ledger.api.pages import alerts, campaign, campaigns, explore, now, objects, ops, replay, report, why
 from coupon_ledger.api.pages.answers import PageAnswers
 from coupon_ledger.api.pages.components import Freshness, Link, Person, State
 from coupon_ledger.api.pages.looking import Looking, Maker, Page
@@ -54,6 +54,7 @@ MAKERS: Final[Mapping[str, tuple[str, Maker]]] = {
     "/explore": ("explore", explore.page),
     "/ops": ("ops", ops.page),
     "/why": ("explore", why.page),
+    "/replay": ("replay", replay.page),
 }
 """By address: the entry of the top bar, and what makes the page."""
 _PAGE_HEADERS: Final = {"Cache-Control": "no-store", "Vary": "Cookie, X-Fragment"}
@@ -173,7 +174,7 @@ class Site:
         said = " · ".join(filter(None, (commit, upto)))
         if self._link.state is None:
             return Freshness("disconnected", said, state.commits)
-        if looking is not None and looking.query.get("known_at"):
+        if looking is not None and looking.filters.cut:
             return Freshness("past", said, state.commits)
         if state.lag:
             said += " · " + say("{n:count} record{n:s} behind", n=state.lag)

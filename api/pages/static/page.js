@@ -7,6 +7,7 @@ const FIRST_WAIT_MS = 1_000;
 const LONGEST_WAIT_MS = 30_000;
 const SLIDE_MS = 250;
 const CYCLE_MS = 20_000;
+const PLAY_MS = 1_000;
 const PNG_SCALE = 2;
 
 const words = JSON.parse(document.body.dataset.words);
@@ -418,6 +419,35 @@ async function copyLink(button) {
   setTimeout(hideTip, 1_500);
 }
 
+// ── Replay: the URL moves through the past, and the page follows ─────────────────────────────────────────────────────
+
+let playing = 0;
+
+function play() {
+  const running = !playing;
+  clearInterval(playing);
+  playing = running ? setInterval(playOn, PLAY_MS) : 0;
+  showPlaying();
+}
+
+function showPlaying() {
+  one("[data-play]")?.setAttribute("aria-pressed", String(Boolean(playing)));
+}
+
+async function playOn() {
+  const player = document.getElementById("player");
+  if (!player || document.hidden) return;
+  if (fetching) return;  // a page that takes long is shown less often, never skipped to
+  const { name, start, end, at, speed } = player.dataset;
+  const next = Math.min(Date.parse(at || start) + Number(speed) * PLAY_MS, Date.parse(end));
+  const url = new URL(location.href);
+  url.searchParams.set(name, new Date(next).toISOString());
+  history.replaceState(null, "", url);
+  await refresh();
+  showPlaying();
+  if (next >= Date.parse(end) && playing) play();
+}
+
 // ── The wall: a clock, and one view after the other ──────────────────────────────────────────────────────────────
 
 function tick(clock) {
@@ -449,6 +479,7 @@ document.addEventListener("click", event => {
   if (within("[data-png]")) picture(within("[data-png]").dataset.png);
   if (within("[data-copy]")) copyLink(within("[data-copy]"));
   if (within("[data-pause]")) pause();
+  if (within("[data-play]")) play();
   if (within("[data-help]")) help();
 });
 for (const clock of all("[data-clock]")) {
