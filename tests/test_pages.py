@@ -175,6 +175,7 @@ def test_the_keyboard_reaches_everything(page: Page, served: Any) -> None:
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
     page.keyboard.press("Escape")
+    page.wait_for_selector("#help", state="hidden")
     page.keyboard.press("j")
     page.keyboard.press("j")
     assert page.evaluate("document.activeElement.closest('tr').rowIndex") == 2

@@ -158,7 +158,8 @@ class Lines:
             if note.kind == "alert":
                 inside.append(markup.path([(x - 5, 16), (x + 5, 16), (x, 7)], "alert", closed=True))
             width = width_of(note.text)
-            start = min(x + 8 if note.kind == "alert" else x, across.end - width)
+            gap = 8 if note.kind == "alert" else 0
+            start = x + gap if x + gap + width <= across.end else x - gap - width
             if free <= start and across.start <= start <= following - 8 - width and note.text:
                 inside.append(markup.words(start, 13, note.text, "note-text"))
                 free = start + width + 12
