@@ -85,10 +85,10 @@ class Question(Generic[P]):
     is None, `ask` applies the cut itself. `folds`: whether `ask` itself folds the past of many coupons, which takes
     long. `ask` then has a third parameter, with which it reports progress.
 
-    For access rights (`questions.access`): `area`: the part of the ledger that the question is about, which roles name.
-    `whole`: whether it has no meaning for a part of the objects, so that it is refused under a scope. `personal`: `none`
-    if no answer or parameter has personal data, so that nothing needs to be masked; `masked` if they can be masked;
-    `shown` if the question is refused to roles without personal data.
+    For access rights (`questions.access`): `area`: the part of the ledger that the question is about; roles name these.
+    `whole`: whether it has no meaning for a part of the objects, so that it is refused under a scope. `personal`:
+    `none` if no answer or parameter has personal data, so that nothing needs to be masked; `masked` if they can be
+    masked; `shown` if the question is refused to roles without personal data.
     """
 
     ask: Callable[[Reading, P], Frames] | Callable[[Reading, P, Progress], Frames]
