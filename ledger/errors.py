@@ -151,7 +151,7 @@ class UnknownAlert(NotThere):
 class Forbidden(LedgerError):
     """Raised if access rights do not allow a question. The message says nothing about what is in the database."""
 
-    exit_code = 7
+    exit_code = 8
 
 
 class WrongQuestion(LedgerError):

@@ -50,7 +50,7 @@ def world(name: str) -> list[dict[str, Any]]:
     value = {"face_value_minor": 500, "currency": "CNY"}
     return [
         {"topic": "campaign.events", "type": "published", "event_id": f"k-{name}-1", "campaign_id": f"k-{name}",
-         "name": name, **at},
+         "name": name, "coupon_type": "cash", **at},
         {"topic": "user.events", "type": "profiled", "event_id": f"u-{name}-1", "user_id": user,
          "attributes": {"segment": "new", "phone": "secret-attribute"}, **at},
         {"topic": "order.events", "type": "paid", "event_id": f"o-{name}-1", "order_id": f"o-{name}", "user_id": user,

@@ -5,7 +5,8 @@ CREATE MACRO pseudonym(user_id) AS 'p-' || left(sha256(getvariable('access_key')
 
 CREATE MACRO low_bits(x) AS (x & 18446744073709551615::UHUGEINT)::UBIGINT;
 
-CREATE MACRO shifted(x, bits) AS xor(x, x >> bits);
+-- A list with one element computes `x` once: DuckDB puts the text of an argument wherever the macro names it.
+CREATE MACRO shifted(x, bits) AS ([xor(y, y >> bits) FOR y IN [x]])[1];
 
 CREATE MACRO multiplied(x, factor) AS low_bits(x::UHUGEINT * factor::UHUGEINT);
 
@@ -21,6 +22,5 @@ CREATE MACRO hash_of(text) AS
     absorbed(absorbed(absorbed(mixed(multiplied(24, 11400714819323198485)), word(text, 1)), word(text, 2)), word(text, 3));
 
 CREATE MACRO pseudonym_hash(key_hash, user_id) AS
-    CASE WHEN hash_of(pseudonym(user_id)) > 9223372036854775807::UBIGINT
-         THEN (hash_of(pseudonym(user_id))::HUGEINT - 18446744073709551616::HUGEINT)::BIGINT
-         ELSE hash_of(pseudonym(user_id))::BIGINT END;
+    ([CASE WHEN h > 9223372036854775807::UBIGINT THEN (h::HUGEINT - 18446744073709551616::HUGEINT)::BIGINT ELSE h::BIGINT END
+      FOR h IN [hash_of(pseudonym(user_id))]])[1];
