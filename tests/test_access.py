@@ -1,4 +1,4 @@
-"""Access rights: what is out of scope, or personal, is in no answer and no error; and no table is visible by default."""
+"""Access rights: what is out of scope, or personal, is in no answer and no error. No table is visible by default."""
 
 from __future__ import annotations
 
