@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import polars as pl
 import pyarrow as pa
 
-from coupon_ledger.api.contact import ARROW, FOLLOWED, INTERFACE, LIMIT, SNAPSHOT, read_token
+from coupon_ledger.api.contact import ACCESS, ARROW, FOLLOWED, INTERFACE, LIMIT, SNAPSHOT, read_token
 from coupon_ledger.ledger.errors import (
     LedgerError,
     OwnerGone,
@@ -35,6 +35,7 @@ from coupon_ledger.projections.backup import Copied
 from coupon_ledger.projections.connection import frames_of
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.projections.ownership import owner
+from coupon_ledger.questions.access.access import Access
 from coupon_ledger.questions.local import Local
 from coupon_ledger.questions.registry import QUESTIONS, Answer, AsOf, Source
 
@@ -57,9 +58,15 @@ def _error(refusal: Mapping[str, Any], status: int | None = None) -> OwnerRefuse
 
 
 @contextmanager
-def asking(database: Path, progress: Progress | None = None, limit_s: float | None = None) -> Iterator[Source]:
+def asking(
+    database: Path,
+    progress: Progress | None = None,
+    limit_s: float | None = None,
+    access: Access = Access.FULL,
+) -> Iterator[Source]:
     """Within the block, a source answers questions about this database. `progress` is called while the past is folded.
-    `limit_s`: the time limit of a question that the owner answers; None for the question's usual limit.
+    `limit_s`: the time limit of a question that the owner answers; None for the question's usual limit. `access`: what
+    whoever asks may ask and see.
 
     If the owner is stopping or has just started, waits a few seconds. Raises `StoreOwned` if the owner answers no
     questions, and the errors of `open_database`.
@@ -69,7 +76,7 @@ def asking(database: Path, progress: Progress | None = None, limit_s: float | No
         try:
             store = open_database(database, read_only=True)
         except StoreOwned as owned:
-            remote = _remote(database, owned, progress, limit_s)
+            remote = _remote(database, owned, progress, limit_s, access)
             if remote is not None:
                 yield remote
                 return
@@ -77,7 +84,7 @@ def asking(database: Path, progress: Progress | None = None, limit_s: float | No
                 raise
             time.sleep(_AGAIN_S)
         else:
-            with store, closing(Local(store, progress or ignore)) as local:
+            with store, closing(Local(store, progress or ignore, access)) as local:
                 yield local
             return
 
@@ -92,7 +99,9 @@ def owner_of(database: Path) -> Remote | None:
         return None
 
 
-def _remote(database: Path, owned: StoreOwned, progress: Progress | None, limit_s: float | None) -> Remote | None:
+def _remote(
+    database: Path, owned: StoreOwned, progress: Progress | None, limit_s: float | None, access: Access
+) -> Remote | None:
     """The `Remote` for the owner. None if the owner does not answer yet. Raises `StoreOwned` if the owner will not
     answer: it has no endpoint, or is another version of coupon-ledger. `owned`: the error with which opening the
     database failed."""
@@ -109,7 +118,7 @@ def _remote(database: Path, owned: StoreOwned, progress: Progress | None, limit_
             f"{who}; it is another version of coupon-ledger ({announced.get('release')}); use that one, or restart it"
             " with this one"
         ) from owned
-    remote = Remote(announced["url"], database, progress, limit_s)
+    remote = Remote(announced["url"], database, progress, limit_s, access=access)
     return remote if remote.answers() else None
 
 
@@ -123,10 +132,12 @@ class Remote:
         progress: Progress | None = None,
         limit_s: float | None = None,
         snapshot: str | None = None,
+        access: Access = Access.FULL,
     ) -> None:
-        """`progress`, `limit_s`: as in `asking`. `snapshot`: the name of the owner's snapshot from which questions are
-        answered; None for the last committed state."""
+        """`progress`, `limit_s`, `access`: as in `asking`. `snapshot`: the name of the owner's snapshot from which
+        questions are answered; None for the last committed state."""
         self._snapshot = snapshot
+        self._access = access
         self._address = urlsplit(url).netloc
         self._database = database
         self._progress = progress
@@ -137,7 +148,7 @@ class Remote:
         """Within the block, a source answers all questions from one committed state, which the owner holds until the
         block ends. Raises `OwnerRefused`, `OwnerGone`."""
         held = self._held()
-        same = Remote(f"//{self._address}", self._database, self._progress, self._limit_s, held)
+        same = Remote(f"//{self._address}", self._database, self._progress, self._limit_s, held, self._access)
         try:
             yield same
         finally:
@@ -179,6 +190,8 @@ class Remote:
             headers[FOLLOWED] = "lines"
         if self._snapshot is not None:
             headers[SNAPSHOT] = self._snapshot
+        if self._access != Access.FULL:
+            headers[ACCESS] = self._access.dumps()
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:

@@ -27,6 +27,9 @@ LIMIT: Final = "x-limit-s"
 """Request header: time limit of the question, in seconds."""
 SNAPSHOT: Final = "x-snapshot"
 """Request header: name of the snapshot that answers."""
+ACCESS: Final = "x-access"
+"""Request header: the access rights of whoever asks, as `Access.dumps` writes them. Without it, all rights: the client
+is the command line. Only holders of the owner's token can send either."""
 
 
 def token_file(database: Path) -> Path:

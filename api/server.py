@@ -36,7 +36,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coupon_ledger.api.answers import Spool, pieces, spooled
-from coupon_ledger.api.contact import ARROW, FOLLOWED, LIMIT, SNAPSHOT
+from coupon_ledger.api.contact import ACCESS, ARROW, FOLLOWED, LIMIT, SNAPSHOT
 from coupon_ledger.api.described import address_parameters, inlined
 from coupon_ledger.api.feed import Feed
 from coupon_ledger.api.metrics import Metrics
@@ -46,6 +46,7 @@ from coupon_ledger.consumers.owner import Owner, Succeeded, waiting
 from coupon_ledger.consumers.replay import Replay, Rows
 from coupon_ledger.consumers.sweeper import Swept, over
 from coupon_ledger.ledger.errors import (
+    Forbidden,
     InvalidEvent,
     LedgerError,
     NoSnapshot,
@@ -64,6 +65,8 @@ from coupon_ledger.projections.backup import Copied, copy_to
 from coupon_ledger.projections.dead_letters import Chosen
 from coupon_ledger.projections.readers import Readers, Running
 from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.access.access import Access
+from coupon_ledger.questions.access.compiled import check
 from coupon_ledger.questions.parameters import Parameters, naive_utc
 from coupon_ledger.questions.registry import QUESTIONS, Answer, Question, answer_to
 
@@ -190,7 +193,7 @@ def application(
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
     app.openapi = partial(_described, app)  # type: ignore[method-assign]
-    return _Guard(_Bounded(app), token, port)
+    return _Guard(_Bounded(_QuestionsOnly(app)), token, port)
 
 
 def question_threads(number: int, name: str, *, nice: bool = True) -> ThreadPoolExecutor:
@@ -435,6 +438,8 @@ class _QuestionHandler:
         self._question = question
 
     async def __call__(self, request: Request, values: dict[str, Any]) -> Response:
+        access = access_of(request)
+        check(self._question, self._name, access)
         parameters = await asyncio.to_thread(self._question.read, self._name, values)
         arrow = ARROW in request.headers.get("accept", "")
         limit_s = self._limit_s(request, parameters)
@@ -442,9 +447,9 @@ class _QuestionHandler:
         running, progress = held.running if held else Running(), _ProgressLine()
         answered = asyncio.get_running_loop().run_in_executor(
             self._lane(limit_s),
-            partial(self._answered, running, parameters, arrow, limit_s, progress)
+            partial(self._answered, running, parameters, arrow, limit_s, progress, access)
             if held is None
-            else partial(self._answered_of, held, parameters, arrow, limit_s, progress),
+            else partial(self._answered_of, held, parameters, arrow, limit_s, progress, access),
         )
         if held is not None:
             answered.add_done_callback(lambda _: held.answered())
@@ -483,24 +488,36 @@ class _QuestionHandler:
             raise HTTPException(422, f"{LIMIT} {requested}: no number of seconds") from None
 
     def _answered(
-        self, running: Running, parameters: Parameters, arrow: bool, limit_s: float, progress: _ProgressLine
+        self,
+        running: Running,
+        parameters: Parameters,
+        arrow: bool,
+        limit_s: float,
+        progress: _ProgressLine,
+        access: Access,
     ) -> Spool:
         with (
             self._metrics.question(self._name),
             self._readers.snapshot(running, limit_s) as cursor,
             cursor.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
-            return self._spooled(answer_to(self._question, cursor, parameters, progress), arrow)
+            return self._spooled(answer_to(self._name, self._question, cursor, parameters, progress, access), arrow)
 
     def _answered_of(
-        self, held: Held, parameters: Parameters, arrow: bool, limit_s: float, progress: _ProgressLine
+        self,
+        held: Held,
+        parameters: Parameters,
+        arrow: bool,
+        limit_s: float,
+        progress: _ProgressLine,
+        access: Access,
     ) -> Spool:
         with (
             self._metrics.question(self._name),
             held.asking(progress, limit_s) as snapshot,
             snapshot.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
-            return self._spooled(snapshot.answer_to(self._question, parameters), arrow)
+            return self._spooled(snapshot.answer_to(self._name, self._question, parameters, access), arrow)
 
     def _spooled(self, answer: Answer, arrow: bool) -> Spool:
         try:
@@ -510,6 +527,15 @@ class _QuestionHandler:
                 f"answer to {self._name}: cannot be kept in a temporary file ({error.strerror}); free space in the"
                 " folder for those (TMPDIR), or ask for less"
             ) from error
+
+
+def access_of(request: Request) -> Access:
+    """The access rights in the request's header; all rights if there is none. Raises `Forbidden` if they cannot be
+    read, or are there twice."""
+    sent = request.headers.getlist(ACCESS)
+    if len(sent) > 1:
+        raise Forbidden("access rights: are sent twice; send them once")
+    return Access.loads(sent[0]) if sent else Access.FULL
 
 
 async def _behind_lines(
@@ -561,6 +587,8 @@ async def _in_words(_: Request, error: Exception) -> Response:
         code = error.exit_code
         if isinstance(error, NotThere):
             status = http.HTTPStatus.NOT_FOUND
+        elif isinstance(error, Forbidden):
+            status = http.HTTPStatus.FORBIDDEN
         elif (
             isinstance(error, StillToCome | NothingChosen | InvalidEvent) or error.exit_code == WrongQuestion.exit_code
         ):
@@ -625,6 +653,25 @@ class _Guard:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return None
+
+
+class _QuestionsOnly:
+    """Refuses every request with access rights, except for a question or a snapshot: all other routes act, or show the
+    whole ledger."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._paths = {f"/v1/{name}" for name in QUESTIONS}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        restricted = any(name.lower() == ACCESS.encode() for name, _ in scope["headers"])
+        path = scope["path"]
+        allowed = path in self._paths or path == "/v1/snapshots" or path.startswith("/v1/snapshots/")
+        if restricted and not allowed:
+            refusal = _refusal(http.HTTPStatus.FORBIDDEN, "with access rights, only questions can be asked")
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class _Bounded:

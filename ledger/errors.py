@@ -11,6 +11,7 @@
     ├── NotThere                    what a question is about is not in the database
     │   ├── UnknownCoupon           no event of that coupon was consumed
     │   └── UnknownAlert            there is no alert or silence of that id
+    ├── Forbidden                   the access rights do not allow the question
     ├── WrongQuestion               a question's parameters contradict each other, or one is out of bounds
     ├── TooFew                      too few people or orders to compare
     ├── RuleFailed                  an alert rule could not be evaluated
@@ -147,6 +148,12 @@ class UnknownCoupon(NotThere):
 
 class UnknownAlert(NotThere):
     pass
+
+
+class Forbidden(LedgerError):
+    """Raised if access rights do not allow a question. The message says nothing about what is in the database."""
+
+    exit_code = 8
 
 
 class WrongQuestion(LedgerError):

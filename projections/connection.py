@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,11 +142,55 @@ class Cursor(Reading):
     state."""
 
     _interrupted = False
+    _layer: str | None = None
+    _variables: tuple[str, ...] = ()
 
     def begin(self) -> None:
         self._interrupted = False
+        self.look_directly()
         with failing_clearly(self.path):
             self._connection.execute("BEGIN TRANSACTION READ ONLY")
+
+    def look_through(self, statements: Sequence[str], variables: Mapping[str, Any]) -> None:
+        """From here on, until `look_directly` or `end`, no query sees a live table. The only tables are the views that
+        `statements` create, and the temporary tables of this connection, which shadow them.
+
+        The views are in a database in memory of their own, which takes the place of the live one in the search path.
+        So a live table without a view is not found. `live_schema` then names the schema of the views.
+        `statements`: may contain `live.`, the schema of the live tables, as a prefix of names. `variables`: values that
+        the views read with `getvariable`, so that no query's text contains them.
+        """
+        self.look_directly()
+        self._check()
+        live, layer = live_schema(self), f"layer_{secrets.token_hex(8)}"
+        with failing_clearly(self.path):
+            # A connection of its own, since this one's transaction is read-only.
+            beside = self._direct.cursor()
+            try:
+                beside.execute(f"ATTACH ':memory:' AS {layer} (READ_WRITE)")
+                self._layer, self._variables = layer, tuple(variables)
+                beside.execute(f"USE {layer}")
+                beside.execute("BEGIN")
+                for name in variables:
+                    beside.execute(f"SET VARIABLE {name} = ''")
+                for statement in statements:
+                    beside.execute(statement.replace("live.", f"{live}."))
+                beside.execute("COMMIT")
+            finally:
+                beside.close()
+            for name, value in variables.items():
+                self._connection.execute(f"SET VARIABLE {name} = ?", [value])
+            self._connection.execute(f"SET search_path = '{layer}.main'")
+
+    def look_directly(self) -> None:
+        """End `look_through`: queries see the live tables again."""
+        if self._layer is None:
+            return
+        self._connection.execute("RESET search_path")
+        for name in self._variables:
+            self._connection.execute(f"RESET VARIABLE {name}")
+        self._connection.execute(f"DETACH {self._layer}")
+        self._layer = None
 
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
         self._check()
@@ -215,6 +260,8 @@ class Cursor(Reading):
         """Roll back, which releases the committed state. Also works after a query that failed or was interrupted."""
         with contextlib.suppress(duckdb.Error):
             self._connection.rollback()
+        with contextlib.suppress(duckdb.ConnectionException):  # already closed
+            self.look_directly()
 
     @contextlib.contextmanager
     def roomy(self) -> Iterator[None]:
@@ -319,7 +366,8 @@ class _Stream:
 
 def live_schema(reading: Reading) -> str:
     """The qualified name of the schema with the live tables. With it, a query reads a live table even if a temporary
-    table of the same name shadows it."""
+    table of the same name shadows it. On a cursor that looks through views (`Cursor.look_through`), the schema of the
+    views."""
     [(database,)] = reading.rows("SELECT current_database()")
     return '"' + str(database).replace('"', '""') + '".main'
 

@@ -7,11 +7,11 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, get_type_hints
 
 import polars as pl
 
@@ -70,6 +70,9 @@ class Source(Protocol):
 
 
 Frames = pl.DataFrame | Iterator[pl.DataFrame]
+Area = Literal[
+    "campaigns", "coupons", "customers", "finance", "metrics", "attribution", "experiments", "alerts", "backtest", "ops"
+]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class Question(Generic[P]):
     JSON text. `stand_in`: a function that replaces the live tables that the question reads by their past states. If it
     is None, `ask` applies the cut itself. `folds`: whether `ask` itself folds the past of many coupons, which takes
     long. `ask` then has a third parameter, with which it reports progress.
+
+    For access rights (`questions.access`): `area`: the part of the ledger that the question is about; roles name these.
+    `whole`: whether it has no meaning for a part of the objects, so that it is refused under a scope. `personal`:
+    `none` if no answer or parameter has personal data, so that nothing needs to be masked; `masked` if they can be
+    masked; `shown` if the question is refused to roles without personal data.
     """
 
     ask: Callable[[Reading, P], Frames] | Callable[[Reading, P, Progress], Frames]
@@ -88,6 +96,9 @@ class Question(Generic[P]):
     json: tuple[str, ...] = ()
     stand_in: Callable[[Past, P], None] | None = None
     folds: bool = False
+    area: Area = field(kw_only=True)
+    whole: bool = False
+    personal: Literal["none", "masked", "shown"] = "masked"
 
     @cached_property
     def model(self) -> type[P]:

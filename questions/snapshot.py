@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -17,9 +18,11 @@ from coupon_ledger.ledger.progress import Progress
 from coupon_ledger.projections.connection import Cursor
 from coupon_ledger.projections.past import Cut, Past
 from coupon_ledger.questions import looking_back
+from coupon_ledger.questions.access.access import Access
+from coupon_ledger.questions.access.compiled import Layer, apply, check, discreet, layer_of
 from coupon_ledger.questions.asking import Answer, Question, Source, as_of
 from coupon_ledger.questions.parameters import P, Parameters
-from coupon_ledger.questions.registry import QUESTIONS, cut_of_question, frames_of
+from coupon_ledger.questions.registry import QUESTIONS, cut_of_question, discreetly, frames_of
 
 _OURS = """
 SELECT 'TABLE' AS kind, table_name AS name FROM duckdb_tables() WHERE temporary
@@ -31,12 +34,14 @@ class Snapshot:
     """A source that answers from one committed state, for use by one thread at a time. An answer is valid until the
     next question."""
 
-    def __init__(self, cursor: Cursor, progress: Progress) -> None:
+    def __init__(self, cursor: Cursor, progress: Progress, access: Access = Access.FULL) -> None:
         """`cursor`: must not be in a transaction, and may not be used by others until `close`. `progress`: called while
-        the past is folded."""
+        the past is folded. `access`: what whoever calls `ask` may ask and see."""
         self._cursor = cursor
         self._progress = progress
         self._past: Past | None = None
+        self.access = access
+        self._layer: Layer | None = None
         cursor.begin()
         self._kept = self._temporary()
 
@@ -44,17 +49,33 @@ class Snapshot:
         """Answer the question with this name. Raises what the question raises, and `StoreError` if an earlier question
         was interrupted."""
         entry = QUESTIONS[question]
-        return self.answer_to(entry, entry.read(question, parameters))
+        check(entry, question, self.access)
+        return self.answer_to(question, entry, entry.read(question, parameters), self.access)
 
-    def answer_to(self, question: Question[P], parameters: P) -> Answer:
-        """Like `ask`, for a question and an instance of its parameter model."""
+    def answer_to(self, name: str, question: Question[P], parameters: P, access: Access = Access.FULL) -> Answer:
+        """Like `ask`, for a question with its name, an instance of its parameter model, and the rights of whoever
+        asks."""
+        check(question, name, access)
+        with discreet(access, name):
+            answered = self._answered(question, parameters, access)
+        return replace(answered, frames=discreetly(answered.frames, access, name))
+
+    def _answered(self, question: Question[P], parameters: P, access: Access) -> Answer:
         self._clear()
+        self._look_through(layer_of(question, access))
         cut = cut_of_question(question, self._cursor, parameters)
         if not cut:
             self._leave_past()
             return Answer(as_of(self._cursor), frames_of(question, self._cursor, parameters, self._progress))
         frames = self._of_past(question, parameters, cut)  # read `as_of` afterwards: the past changes the data's clock
         return Answer(as_of(self._cursor), iter(frames))
+
+    def _look_through(self, layer: Layer | None) -> None:
+        """Make the cursor look through these views. A past that was made from others is left."""
+        if layer != self._layer:
+            self._leave_past()
+            apply(self._cursor, layer)
+            self._layer = layer
 
     def _of_past(self, question: Question[P], parameters: P, cut: Cut) -> list[pl.DataFrame]:
         assert question.stand_in is not None

@@ -1,0 +1,1 @@
+"""Access rights of questions: which may be asked, which rows they see, and whether they see personal data."""
