@@ -171,6 +171,10 @@ class Remote:
             response.read()
             time.sleep(float(response.headers.get("Retry-After", 1)))
 
+    def restricted(self, access: Access, limit_s: float | None = None) -> Remote:
+        """The same owner, asked with these rights. `limit_s`: as in `asking`."""
+        return Remote(f"//{self._address}", self._database, self._progress, limit_s, self._snapshot, access)
+
     def answers(self) -> bool:
         try:
             return self._get("/v1/health", 2.0).status == http.HTTPStatus.OK

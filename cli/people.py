@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from coupon_ledger.api.service.settings_store import Person, Scope, SettingsStore, Token
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-ROLES: Final = ("publisher", "marketing", "finance", "risk", "ops", "manager", "admin")
+ROLES: Final = ("publisher", "marketing", "finance", "manager", "risk", "ops", "admin")
+"""Those of `questions/access/roles.toml`; a test compares them."""
 _OF_PEOPLE: Final = tuple(role for role in ROLES if role != "publisher")
 _VALID: Final = timedelta(days=90)
 _OVERLAP: Final = timedelta(hours=24)

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from coupon_ledger.api.client import Remote
 from coupon_ledger.api.pages.shared import Shared
-from coupon_ledger.api.service.asking import on_behalf_of, whose
+from coupon_ledger.api.service.asking import whose
 from coupon_ledger.api.service.callers import Caller
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.ledger.plain import plain
@@ -22,6 +22,8 @@ MOST: Final = 600
 """Answers that are kept."""
 MOST_ROWS: Final = 20_000
 """Rows of an answer that a page can be made of."""
+LIMIT_S: Final = 30.0
+"""A question of a page that takes longer is stopped."""
 _LASTING_S: Final[Mapping[str, float]] = {"campaigns": 15.0, "campaign": 3.0, "alerts": 2.0, "alert-groups": 2.0}
 """Answers that cost much and change little: for so long they stand although there were commits."""
 
@@ -62,7 +64,7 @@ class PageAnswers:
 
 
 def _asked(caller: Caller, name: str, parameters: Mapping[str, Any], remote: Remote) -> Found:
-    answer = on_behalf_of(caller, remote).ask(name, **parameters)
+    answer = remote.restricted(caller.access, LIMIT_S).ask(name, **parameters)
     rows: list[Row] = []
     for frame in answer.frames:
         rows.extend(frame.head(MOST_ROWS - len(rows) + 1).to_dicts())

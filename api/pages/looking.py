@@ -64,6 +64,13 @@ class Looking:
         given = {name: value for name, value in parameters.items() if value is not None}
         return await self.answers.ask(self.caller, question, given)
 
+    def may(self, *questions: str) -> bool:
+        """Whether whoever looks may ask these questions."""
+        from coupon_ledger.questions.access.compiled import allows
+        from coupon_ledger.questions.registry import QUESTIONS
+
+        return all(allows(QUESTIONS[name], self.caller.access) for name in questions)
+
     async def rows(self, question: str, /, **parameters: Any) -> Sequence[Row]:
         return (await self.found(question, **parameters)).rows
 
@@ -158,6 +165,11 @@ def to_the_second(row: Row) -> Row:
 
 Maker = Callable[[Looking], Awaitable[Page]]
 """Makes a page."""
+
+
+async def nothing() -> Sequence[Row]:
+    """The rows of a question that is not asked."""
+    return ()
 
 
 async def together(*asked: Awaitable[Sequence[Row]]) -> list[Sequence[Row]]:

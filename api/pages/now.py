@@ -10,7 +10,7 @@ from typing import Any, Final
 from coupon_ledger.api.pages.alerts import alert_list, open_alerts
 from coupon_ledger.api.pages.campaigns import campaign_table, campaigns_in
 from coupon_ledger.api.pages.components import Cards, ChartPanel, Component, Link, NumberCard, Panel, number_card
-from coupon_ledger.api.pages.looking import Looking, Page, change_of, together
+from coupon_ledger.api.pages.looking import Looking, Page, change_of, nothing, together
 from coupon_ledger.api.pages.series import main_currency, series_of, value_of
 from coupon_ledger.questions.metrics.definitions import METRICS
 from coupon_ledger.reports.labels import label, say
@@ -38,7 +38,7 @@ async def page(looking: Looking) -> Page:
         looking.metrics(names, compare=filters.compare),
         looking.metrics(["claimed_events", "net_used_events", *MONEY[:2]], compare=filters.compare, grain=grain),
         looking.metrics(["claimed_events", "used_events"], compare=filters.compare, grain=_fine(looking)),
-        open_alerts(looking),
+        open_alerts(looking) if looking.may("alerts") else nothing(),
         campaigns_in(looking),
     )
     currency = main_currency(totals, "coupon_gmv_minor")
@@ -54,12 +54,10 @@ async def page(looking: Looking) -> Page:
             csv=looking.metrics_csv(["claimed_events", "used_events"], grain=_fine(looking)),
         ),
         campaign_table(looking, campaigns[:_MOST_CAMPAIGNS], more=len(campaigns)),
-        Panel(
-            say("Open alerts"),
-            [alert_list(looking, alerts[:_MOST_ALERTS])],
-            [Link(say("all alerts"), looking.href("/alerts"))],
-        ),
     ]
+    if looking.may("alerts"):
+        links = [Link(say("all alerts"), looking.href("/alerts"))]
+        shown.append(Panel(say("Open alerts"), [alert_list(looking, alerts[:_MOST_ALERTS])], links))
     return Page(say("Now"), shown, slices=DIMENSIONS)
 
 

@@ -154,7 +154,7 @@ class Site:
             here=here,
             path=_path(request),
             freshness=self._freshness(looking),
-            person=None if person is None else Person(person.display_name, word(person.role), frozenset(PAGES_THERE)),
+            person=None if person is None else Person(person.display_name, word(person.role), _pages_of(caller)),
             filters=None if looking is None else looking.filter_bar(page),
             crumbs=page.crumbs,
             alerts=await self._open_alerts(looking),
@@ -182,7 +182,7 @@ class Site:
         return Freshness("late" if late else "live", said, state.commits)
 
     async def _open_alerts(self, looking: Looking | None) -> int:
-        if looking is None:
+        if looking is None or not looking.may("alert-groups"):
             return 0
         try:
             rows = await looking.answers.ask(looking.caller, "alert-groups", {"by": "severity"})
@@ -320,6 +320,16 @@ class Site:
 
 PAGES_THERE: Final = tuple(key for key in PAGES if f"/{key}" in MAKERS)
 """The entries of the top bar that have a page."""
+
+_AREAS: Final = {"customers": "customers", "finance": "finance", "alerts": "alerts", "ops": "ops"}
+"""The area of questions that each page needs; the others need metrics."""
+
+
+def _pages_of(caller: Caller | None) -> frozenset[str]:
+    """The entries of the top bar that somebody may open."""
+    areas = None if caller is None else caller.access.areas
+    return frozenset(key for key in PAGES_THERE if areas is None or _AREAS.get(key, "metrics") in areas)
+
 
 _TITLES: Final[Mapping[str, Any]] = {
     "forbidden": lambda: say("Not allowed"),

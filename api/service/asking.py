@@ -203,8 +203,8 @@ class Asking:
 
 
 def on_behalf_of(caller: Caller, remote: Remote) -> Remote:
-    """The owner, asked on behalf of the caller."""
-    return remote
+    """The owner, asked with the caller's rights."""
+    return remote.restricted(caller.access)
 
 
 async def wait_for_positions(link: OwnerLink, request: Request) -> None:
@@ -251,7 +251,7 @@ def _tags(header: str) -> set[str]:
 
 def whose(caller: Caller) -> str:
     """Callers with the same text get the same answers."""
-    return json.dumps([caller.role, {kind: sorted(names) for kind, names in caller.rows.items()}], sort_keys=True)
+    return hashlib.sha256(caller.access.dumps().encode()).hexdigest()
 
 
 _VARY: Final = {"Vary": "Accept, Authorization, Cookie", "X-Content-Type-Options": "nosniff"}

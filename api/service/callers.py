@@ -21,6 +21,9 @@ from coupon_ledger.api.service.problems import Refusal, of_error
 from coupon_ledger.api.service.settings_store import Person, SettingsStore, Token
 from coupon_ledger.api.service.settings_store import Scope as Rows
 from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.questions.access.access import Access
+from coupon_ledger.questions.access.access import Scope as AccessScope
+from coupon_ledger.questions.access.roles import roles
 
 COOKIE: Final = "coupon-ledger-session"
 CSRF_HEADER: Final = "x-csrf-token"
@@ -42,10 +45,14 @@ RIGHTS: Final[Mapping[str, frozenset[Right]]] = {
 """What each role may do. Which questions a role may ask, and what it sees of the answers, is in `questions/access`."""
 
 
+_NOTHING: Final = Access(areas=frozenset())
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """`name`: as it is recorded: the person's name, or `token:` and the token's name. `rows`: which rows may be seen.
-    `sources`: the values of `source` that may be published; None: any. `csrf`: for a browser, what its forms bring."""
+    `sources`: the values of `source` that may be published; None: any. `csrf`: for a browser, what its forms bring.
+    `access`: which questions may be asked, and what is seen of the answers."""
 
     name: str
     role: str
@@ -53,19 +60,38 @@ class Caller:
     sources: frozenset[str] | None = None
     csrf: str | None = None
     person: Person | None = None
+    access: Access = field(default=_NOTHING, repr=False)
 
     def may(self, right: Right) -> bool:
         return right in RIGHTS.get(self.role, frozenset())
 
 
-def of_person(person: Person, csrf: str) -> Caller:
-    return Caller(person.name, person.role, person.scope, None, csrf, person)
+def of_person(person: Person, csrf: str, key: bytes) -> Caller:
+    """`key`: the installation's key for pseudonyms."""
+    access = _access(person.role, person.scope, key)
+    return Caller(person.name, person.role, person.scope, None, csrf, person, access)
 
 
-def of_token(token: Token) -> Caller:
+def of_token(token: Token, key: bytes) -> Caller:
+    """`key`: the installation's key for pseudonyms."""
     any_source = token.role == "admin" and not token.sources
     sources = None if any_source else frozenset(token.sources)
-    return Caller(f"token:{token.name}", token.role, token.scope, sources)
+    access = _access(token.role, token.scope, key)
+    return Caller(f"token:{token.name}", token.role, token.scope, sources, access=access)
+
+
+def _access(role: str, rows: Rows, key: bytes) -> Access:
+    if role not in roles():
+        return _NOTHING
+    return roles()[role].access(key, scope_of(rows))
+
+
+def scope_of(rows: Rows) -> AccessScope:
+    """The rows as questions take them. Names of a kind that this version does not know hide everything."""
+    if rows.keys() - {"campaign", "channel", "store"}:
+        return AccessScope(campaigns=())
+    campaigns, channels, stores = (tuple(rows[k]) if k in rows else None for k in ("campaign", "channel", "store"))
+    return AccessScope(campaigns, channels, stores)
 
 
 def caller_of(request: Request) -> Caller:
@@ -94,6 +120,7 @@ class Identify:
         """`origins`: those of the service's own pages, such as `https://coupons.example.com`."""
         self._app = app
         self._store = store
+        self._key = store.secret("pseudonyms")
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,7 +151,7 @@ class Identify:
             if token is None:
                 state["refused"] = "the token is unknown, expired or revoked; ask an admin for another"
                 return None
-            return of_token(token)
+            return of_token(token, self._key)
         value = session_cookie(headers.get(b"cookie", []))
         session = self._store.session(value) if value is not None else None
         if session is None:
@@ -134,7 +161,7 @@ class Identify:
             brought = headers.get(CSRF_HEADER.encode(), [])
             state["csrf_checked"] = len(brought) == 1 and hmac.compare_digest(brought[0], session.csrf.encode())
         state["session"] = value
-        return of_person(session.person, session.csrf)
+        return of_person(session.person, session.csrf, self._key)
 
     def _check_origin(self, headers: Mapping[bytes, list[bytes]]) -> None:
         """Refuse a change that a page of another origin sends with this browser's cookie."""

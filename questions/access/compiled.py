@@ -63,6 +63,15 @@ def check(question: Question[Any], name: str, access: Access) -> None:
         raise Forbidden(f"question {name}: it cannot be answered without personal data, which you may not see")
 
 
+def allows(question: Question[Any], access: Access) -> bool:
+    """Whether these rights allow the question."""
+    try:
+        check(question, "", access)
+    except Forbidden:
+        return False
+    return True
+
+
 def layer_of(question: Question[Any], access: Access) -> Layer | None:
     """The views for a question under these rights; None if it may read the live tables."""
     if access.sees_all:
