@@ -68,9 +68,10 @@ def server(source_of: Callable[[], AbstractContextManager[Source]], zone: str) -
     @made.tool(annotations=reads, structured_output=False)
     def ask(question: str, limit: int = _ROWS) -> str:
         """Answer a question in plain words, in English or Chinese, for example "use rate by channel last week",
-        "top 5 campaigns by discount in November", "哪个活动亏钱最多", "state of coupon C123", "open alerts". Returns JSON:
-        outcome (understood, unsure, refused), the question and parameters that it was read as, doubts, alternatives,
-        rows. Tell the user about doubts. limit: at most this many rows, up to 200."""
+        "top 5 campaigns by discount in November", "哪个活动亏钱最多", "state of coupon C123".
+
+        Returns JSON: outcome (understood, unsure, refused), the question and parameters that it was read as, doubts,
+        alternatives, rows. Tell the user about doubts. limit: at most this many rows, up to 200."""
         with asked() as source:
             return _bounded(plain_words.as_plain(plain_words.ask(source, question, zone, limit=_limit(limit))))
 
@@ -82,7 +83,9 @@ def server(source_of: Callable[[], AbstractContextManager[Source]], zone: str) -
             raise ToolError(f"question {name[:60]}: there is none of that name; see questions_list")
         with asked() as source:
             most = _limit(limit)
-            answer = source.ask(name, **{n: v for n, v in (parameters or {}).items() if n != "limit"} | _few(name, most))
+            answer = source.ask(
+                name, **{n: v for n, v in (parameters or {}).items() if n != "limit"} | _few(name, most)
+            )
             rows = list(islice((row for f in answer.frames for row in f.iter_rows(named=True)), most + 1))
             return _bounded({"rows": rows[:most], "more": len(rows) > most, "data_clock": answer.as_of.data_clock})
 
@@ -100,8 +103,12 @@ def server(source_of: Callable[[], AbstractContextManager[Source]], zone: str) -
     def metrics_list(containing: str = "") -> str:
         """List the operating metrics for the question `metrics`: name, unit, and the dimensions by which it is known.
         containing: only metrics whose name or meaning contains this text."""
-        found = [m for m in METRICS.values() if containing.lower() in f"{m.name} {m.english} {m.chinese} {m.meaning}".lower()]
-        return _bounded({"rows": [{"name": m.name, "unit": m.unit, "view": m.view, "by": list(m.dimensions)} for m in found]})
+        found = [
+            m for m in METRICS.values() if containing.lower() in f"{m.name} {m.english} {m.chinese} {m.meaning}".lower()
+        ]
+        return _bounded(
+            {"rows": [{"name": m.name, "unit": m.unit, "view": m.view, "by": list(m.dimensions)} for m in found]}
+        )
 
     @made.resource("metric://{name}", mime_type="application/json")
     def metric(name: str) -> str:
@@ -119,7 +126,14 @@ def definition(name: str) -> Mapping[str, Any]:
     """The definition of a metric, as plain values."""
     m = METRICS[name]
     names = {"name": m.name, "english": m.english, "chinese": m.chinese, "unit": m.unit, "view": m.view}
-    return {**names, "meaning": m.meaning, "caveat": m.caveat, "grain": m.grain, "sql": m.sql, "dimensions": m.dimensions}
+    return {
+        **names,
+        "meaning": m.meaning,
+        "caveat": m.caveat,
+        "grain": m.grain,
+        "sql": m.sql,
+        "dimensions": m.dimensions,
+    }
 
 
 def _limit(limit: int) -> int:

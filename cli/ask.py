@@ -29,14 +29,16 @@ _HIDDEN: Final = ("starts_at", "data_clock", "open")
 _NOT_UNDERSTOOD, _REFUSED = 2, 1
 _COMMANDS: Final[Mapping[str, str]] = {
     "state": "state {coupon}", "history": "history {coupon}", "order": "order {order}", "user": "user {user}",
-    "campaign": "campaigns show {campaign}", "campaigns": "campaigns", "alerts": "alerts list", "alert": "alerts show {alert}",
+    "campaign": "campaigns show {campaign}", "campaigns": "campaigns", "alerts": "alerts list",
+    "alert": "alerts show {alert}",
     "alert-stats": "alerts stats", "violations": "violations", "expiries": "expiries", "states": "coupons --count",
     "coupons": "coupons", "finance-losses": "report finance losses", "finance-budgets": "report finance budget",
     "finance-refunds": "report finance refunds", "finance-categories": "report finance categories",
     "finance-split": "report finance split", "finance-cash": "report finance cash",
     "finance-statement": "report finance statement", "finance-margin": "report finance margin",
     "customer-segments": "report segments rfm", "customer-tiers": "report segments tiers",
-    "cohorts": "report cohorts retention", "repurchase": "report cohorts repurchase", "experiment": "experiment show {campaign}",
+    "cohorts": "report cohorts retention", "repurchase": "report cohorts repurchase",
+    "experiment": "experiment show {campaign}",
     "metrics": "metrics query",
 }  # fmt: skip
 """The command for each question that has one. Parameters that a template does not name become options."""
@@ -181,5 +183,3 @@ def mcp(settings: Settings) -> None:
     from coupon_ledger.api.assistant import serve
 
     serve(settings.database, view().zone)
-
-

@@ -167,7 +167,9 @@ def _add_name(lexicon: Lexicon, dimension: str, value: str, text: str) -> None:
         lexicon.add(f"{word} {text}", "value", meaning)
         if not stems or len(stems[0]) > 2 or not stems[0].isdigit():  # "5 campaigns" is a number of campaigns
             lexicon.add(f"{text} {word}", "value", meaning)
-    for word in {"campaign": ("campaign no", "campaign number", "活动号", "活动编号", "campaign id")}.get(dimension, ()):
+    for word in {"campaign": ("campaign no", "campaign number", "活动号", "活动编号", "campaign id")}.get(
+        dimension, ()
+    ):
         lexicon.add(f"{word} {text}", "value", meaning)
 
 

@@ -15,8 +15,10 @@ _SPACES: Final = {"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "�
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One word, number or Chinese character. `stem`: what is compared. `start`, `end`: its place in the folded text."""
+    """One word, number or Chinese character (`text`). `stem`: what is compared.
+    `start`, `end`: its place in the folded text."""
 
+    text: str
     stem: str
     start: int
     end: int
@@ -36,7 +38,7 @@ def folded(text: str) -> str:
 
 def tokens(text: str) -> list[Token]:
     """The words of a folded text. Punctuation is left out."""
-    return [Token(stem(m[0]), m.start(), m.end()) for m in _TOKEN.finditer(text)]
+    return [Token(m[0], stem(m[0]), m.start(), m.end()) for m in _TOKEN.finditer(text)]
 
 
 def stem(word: str) -> str:
@@ -45,6 +47,8 @@ def stem(word: str) -> str:
         return _STEMS[word]
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
+    if word.endswith("sses"):
+        return word[:-2]
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us")):
         return word[:-1]
     return word

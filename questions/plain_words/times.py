@@ -1,7 +1,9 @@
-"""Times in plain words: "last week", "双十一", "between 5 and 9 pm on 11 Nov". Relative times count from the data's clock.
+# ruff: noqa: E501 - the patterns below are a table, one line each
+"""Times in plain words: "last week", "双十一", "between 5 and 9 pm on 11 Nov". Relative times count from the data's
+clock.
 
-All instants here are local, in the reader's zone, without a zone of their own. A period ends before `until`. Weeks begin
-on Monday. A month or day without a year is the latest that has begun.
+All instants here are local, in the reader's zone, without a zone of their own. A period ends before `until`. Weeks
+begin on Monday. A month or day without a year is the latest that has begun.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ _MONTHS: Final = (
 _WEEKDAYS: Final = ("mon(?:day)?", "tue(?:s|sday)?", "wed(?:nesday)?", "thu(?:rs|rsday)?", "fri(?:day)?",
                     "sat(?:urday)?", "sun(?:day)?")  # fmt: skip
 _DIGITS: Final = {c: n for n, c in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0, "日": 7, "天": 7}
-_WORDS: Final = {w: n for n, w in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve".split())} | {"a": 1, "an": 1, "couple of": 2}
+_WORDS: Final = {
+    w: n for n, w in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
+} | {"a": 1, "an": 1, "couple of": 2}
 NUMBER: Final = r"\d{1,4}|[一二两三四五六七八九十]{1,3}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 _M: Final = "|".join(_MONTHS)
 _W: Final = "|".join(_WEEKDAYS)
@@ -160,12 +163,18 @@ def _ago_years(match: re.Match[str]) -> int | None:
         return None
     if said.strip()[-4:].isdecimal():
         return None
-    return {"去年": -1, "今年": 0, "本年": 0, "前年": -2, "last year": -1, "this year": 0}[said.strip(" ,").removeprefix("of ")]
+    return {"去年": -1, "今年": 0, "本年": 0, "前年": -2, "last year": -1, "this year": 0}[
+        said.strip(" ,").removeprefix("of ")
+    ]
 
 
 def _month_and_day(match: re.Match[str], clock: datetime) -> Period:
     groups = match.groupdict()
-    month = _month(groups["month"]) if groups["month"][0].isalpha() and groups["month"].isascii() else number(groups["month"])
+    month = (
+        _month(groups["month"])
+        if groups["month"][0].isalpha() and groups["month"].isascii()
+        else number(groups["month"])
+    )
     day = number(groups["day"]) if groups.get("day") else None
     if groups.get("year"):
         start = datetime(int(groups["year"]), month, day or 1)
@@ -319,97 +328,6 @@ def _iso_instant(match: re.Match[str], clock: datetime) -> Period:
     return Period(at, at + timedelta(hours=1), "instant")
 
 
-_YEAR: Final = r"(?P<year>(?:19|20)\d\d)"
-_YEARS: Final = r"(?P<years>去年|今年|本年|前年)?"
-_AFTER: Final = r"(?P<after>,? ?(?:of )?(?:last year|this year))?"
-_LAST_WORDS: Final = r"(?:last|past|previous|recent|trailing|most recent|最近|近|过去|前)"
-_ZH_HALF: Final = r"(?P<half1>凌晨|早上|上午|中午|下午|傍晚|晚上|晚)?"
-_PATTERN_TEXTS: Final[tuple[tuple[str, Callable[[re.Match[str], datetime], Period | None]], ...]] = (
-    (r"\b(?P<y>(?:19|20)\d\d)-(?P<mo>\d\d)-(?P<d>\d\d)[t ](?P<h>\d\d):(?P<mi>\d\d)(?::\d\d)?\b", _iso_instant),
-    (rf"(?<!\d){_YEAR}[-/.](?P<month>\d{{1,2}})[-/.](?P<day>\d{{1,2}})(?!\d)", _month_and_day),
-    (rf"(?<!\d){_YEAR}年(?P<month>\d{{1,2}})月(?P<day>\d{{1,2}})[日号]?", _month_and_day),
-    (rf"(?<!\d){_YEAR}[-/](?P<month>\d{{1,2}})(?!\d)", _month_and_day),
-    (rf"(?<!\d){_YEAR}年(?P<month>\d{{1,2}})月份?", _month_and_day),
-    (rf"(?<!\d){_YEAR}年?(?:的)?q(?P<q>[1-4])\b|\bq(?P<q2>[1-4])[ ,/-]*{_YEAR.replace('year', 'year2')}\b",
-     lambda m, c: unit_of("quarter", datetime(int(m["year"] or m["year2"]), 3 * int(m["q"] or m["q2"]) - 2, 1))),
-    (rf"(?<!\d){_YEAR}年?(?:第)?(?P<q>[一二三四1-4])季度", _quarter),
-    (rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? (?P<month>{_M})\.?,? {_YEAR}\b", _month_and_day),
-    (rf"\b(?P<month>{_M})\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?,? {_YEAR}\b", _month_and_day),
-    (rf"\b(?P<month>{_M})\.?,? {_YEAR}\b", _month_and_day),
-    (rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? (?P<month>{_M})\b{_AFTER}", _month_and_day),
-    (rf"\b(?P<month>{_M})\.? (?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?! ?[ap]m|:){_AFTER}", _month_and_day),
-    (rf"{_YEARS}的?(?<!\d)(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])月(?P<day>\d{{1,2}}|[一二三四五六七八九十]{{1,3}})[日号]?",
-     _month_and_day),
-    (r"(?:the )?day before yesterday|前天", _day(-2)),
-    (r"大前天", _day(-3)),
-    (r"(?:the )?day after tomorrow|后天", _day(2)),
-    (rf"\bq(?P<q>[1-4])\b{_AFTER}|{_YEARS}第?(?P<zq>[一二三四])季度",
-     lambda m, c: _quarter_either(m, c)),
-    (r"(?:first half of (?:the|this) year|上半年)", _half),
-    (r"(?:second half of (?:the|this) year|下半年)", _half),
-    (rf"(?:{_YEAR}年?|{_YEARS})的?(?:双十一|双11|双 ?11|\b11\.11\b|double (?:11|eleven)\b|singles'? ?day\b|single's day\b)"
-     , _feast(11, 11)),
-    (rf"(?:{_YEAR}年?|{_YEARS})的?(?:双十二|双12|double (?:12|twelve)\b|\b12\.12\b)", _feast(12, 12)),
-    (rf"\bblack friday\b(?: {_YEAR})?|黑色星期五|黑五", _black_friday),
-    (rf"(?:{_YEARS})(?:\bchristmas day\b|圣诞节)", _feast(12, 25)),
-    (rf"(?:{_YEARS})(?:\bnew year'?s day\b|元旦)", _feast(1, 1)),
-    (rf"(?:{_YEARS})(?:\bvalentine'?s day\b|情人节)", _feast(2, 14)),
-    (r"\b(?P<unit>year|month|week|quarter)[ -]to[ -]date\b|\b(?P<short>[ymwq])td\b",
-     lambda m, c: _to_date(m, c)),
-    (r"\b(?:so far )?(?:this|the) (?P<unit>week|month|quarter|year|day)(?: so far| until now| up to now)\b", _so_far),
-    (r"\bso far (?:this|the) (?P<unit>week|month|quarter|year)\b|\b(?P<unit2>today) so far\b|\bso far today\b",
-     lambda m, c: _to_date(m, c)),
-    (r"(?:本|这|这个|今)(?P<unit>周|月|季度|年|天)(?:到目前为止|截至目前|至今|到现在|目前为止|截止目前)", _so_far),
-    (r"\bthe (?P<unit>week|month|quarter|year) before last\b", _before_last),
-    (rf"\b(?:in |within |for |over |during )?(?:the )?{_LAST_WORDS} (?P<n>{NUMBER}|couple of) (?P<unit>hours?|hrs?|days?|weeks?|months?|minutes?|mins?|quarters?|years?)\b",
-     _last),
-    (rf"(?:最近|近|过去|前|这|之前|过去的|最近的)(?P<n>{NUMBER})(?P<unit>天|日|周|个星期|星期|个月|小时|个小时|分钟|年)(?:内|里|以来)?", _last),
-    (r"\b(?:in |over |during |within )?(?:the )?(?:last|past) (?P<n>24|48|72)h\b()?(?P<unit>)?", lambda m, c: _hours(int(m["n"]), c)),
-    (r"(?:最近|过去|近)(?P<n>)(?P<unit>一年)", lambda m, c: None),
-    (r"\b(?:the )?(?:last|past) (?P<n>)(?P<unit>hour)\b|(?:最近|过去|近)一(?:个)?小时", lambda m, c: _hours(1, c)),
-    (rf"\b(?:in|within|over|during) (?:the )?(?:next|coming) (?P<n>{NUMBER}) (?P<unit>hours?|days?|weeks?|months?)\b", _next),
-    (rf"\b(?:the )?(?:next|coming) (?P<n>{NUMBER}) (?P<unit>hours?|days?|weeks?|months?)\b", _next),
-    (rf"(?:未来|今后|接下来|往后)(?:的)?(?P<n>{NUMBER})(?P<unit>天|日|周|个月|小时|个小时)(?:内|里)?", _next),
-    (rf"\b(?P<n>{NUMBER}) (?P<unit>hours?|days?|weeks?|months?|years?|minutes?) ago\b", _ago),
-    (rf"(?P<n>{NUMBER})(?P<unit>天|日|周|个星期|个月|小时|个小时|年|分钟)(?:以)?前", _ago),
-    (rf"\b(?:in|within) (?P<n>{NUMBER}) (?P<unit>hours?|days?|weeks?|months?)\b",
-     lambda m, c: replace(_next(m, c), kind="ahead")),
-    (rf"(?P<n>{NUMBER})(?P<unit>天|日|周|个月|小时|个小时)(?:之内|以内|内|后)", lambda m, c: replace(_next(m, c), kind="ahead")),
-    (r"(?P<which>上上个|上上|上一个|上一|上个|上|本|这个|这|下一|下个|下)(?P<unit>周末|周|星期|月|季度|季|礼拜)(?![一二三四五六日天])",
-     lambda m, c: _relative_zh(m, c)),
-    (r"(?P<which>上上个|上上|上个|上|本|这个|这|下个|下)?(?:周|星期|礼拜)(?P<day>[一二三四五六日天])(?!年|期)", lambda m, c: _on_weekday(m, c)),
-    (rf"{_YEARS}的?(?<!\d)(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])月份?(?!\d)", _month_and_day),
-    (r"(?P<which>今|本|去|前|明|上一|当)(?P<unit>年)度?", _relative),
-    (r"(?P<which>当|本)(?P<unit>月|周|季度)", _relative),
-    (r"\b(?:in |during )?(?P<which>this|last|next|previous|prior|current|coming) (?P<unit>weekend|week|month|quarter|year)\b(?!s)", _relative),
-    (r"\b(?:the )(?P<which>previous|current|past) (?P<unit>week|month|quarter|year|day)\b", _relative),
-    (r"\b(?:the )?past (?P<n>)(?P<unit>week|month|quarter|year)\b",
-     lambda m, c: replace(_last(m, c), doubt=True)),
-    (rf"\b(?P<which>this |last |next |on )?(?P<day>{_W})\b(?!s)", lambda m, c: _english_weekday(m, c)),
-    (rf"\blast (?P<month>{_M})\b", lambda m, c: replace(_latest(c, _month(m["month"])),
-                                                       doubt=c.month >= _month(m["month"]))),
-    (rf"\b(?P<month>{_M})\b{_AFTER}", lambda m, c: _lone_month(m, c)),
-    (r"\byesterday (?:evening|night)\b|昨晚|昨天晚上(?!\d|[一二三四五六七八九十])", lambda m, c: _part(c, -1, 18, 24)),
-    (r"\btonight\b|\bthis evening\b|今晚(?!\d)|今天晚上(?!\d)", lambda m, c: _part(c, 0, 18, 24)),
-    (r"\bthis morning\b|今天上午(?!\d)|今早", lambda m, c: _part(c, 0, 6, 12)),
-    (r"\byesterday\b|昨天|昨日", _day(-1)),
-    (r"\btoday\b|今天|今日|当天|当日", _day(0)),
-    (r"\btomorrow\b|明天|明日", _day(1)),
-    (rf"(?<!\d){_YEAR}年(?:全年|度)?", lambda m, c: unit_of("year", datetime(int(m["year"]), 1, 1))),
-    (rf"\b{_YEAR}\b(?! ?[a-z%¥$€])", lambda m, c: _lone_year(m)),
-    (r"\b(?:between |from )(?P<a>\d{1,2})(?::(?P<m1>\d\d))? ?(?P<h1>[ap]m)? ?(?:and|to|-|until|till) ?(?P<b>\d{1,2})(?::(?P<m2>\d\d))? ?(?P<h2>[ap]m)?\b",
-     _clock_range),
-    (r"(?<![\d-])(?P<a>\d{1,2})(?::(?P<m1>\d\d))? ?(?P<h1>[ap]m)? ?(?:to|-|~|until|till) ?(?P<b>\d{1,2})(?::(?P<m2>\d\d))? ?(?P<h2>[ap]m)?\b(?!-)",
-     _clock_range),
-    (rf"{_ZH_HALF}(?P<a>\d{{1,2}}|[一二两三四五六七八九十]{{1,3}})(?:点|时|:(?P<m1>\d\d))(?:到|至|-|~|和)(?P<half2>凌晨|早上|上午|中午|下午|傍晚|晚上|晚)?(?P<b>\d{{1,2}}|[一二两三四五六七八九十]{{1,3}})(?:点|时|:(?P<m2>\d\d))(?:之间)?(?P<half>)",
-     lambda m, c: _zh_range(m, c)),
-    (rf"{_ZH_HALF}(?P<a>\d{{1,2}}|[一二两三四五六七八九十]{{1,3}})(?:点|时)(?!间|段)(?P<m1>半|\d\d)?(?:分|整|钟)?", _clock_at),
-    (r"\b(?:at |around )?(?P<a>\d{1,2}):(?P<m1>\d\d) ?(?P<h1>[ap]m)?\b", _clock_at),
-    (r"\b(?:at |around )?(?P<a>\d{1,2}) ?(?P<h1>[ap]m)\b", _clock_at),
-    (r"\b(?:at )(?P<a>noon|midnight)\b", lambda m, c: Period(today(c) + timedelta(hours=12 * (m["a"] == "noon")), today(c) + timedelta(hours=1 + 12 * (m["a"] == "noon")), "at")),
-)  # fmt: skip
-
-
 def _zh_range(match: re.Match[str], clock: datetime) -> Period:
     first = match["half1"]
     since = _clock_time(match["a"], match["m1"], first)
@@ -442,14 +360,16 @@ def _quarter_either(match: re.Match[str], clock: datetime) -> Period:
     return unit_of("quarter", start)
 
 
-_LEADING: Final = re.compile(r"\b(?:in|during|for|of|since|until|till|from|to|and|vs|versus|before|after|month|than|year|between|over|all)(?: the)? $")
+_LEADING: Final = re.compile(
+    r"\b(?:in|during|for|of|since|until|till|from|to|and|vs|versus|before|after|month|than|year|between|over|all)(?: the)? $"
+)
 
 
 def _lone_month(match: re.Match[str], clock: datetime) -> Period | None:
     """A month's name by itself. "May", "march" and short forms are words of their own, so they need a preposition."""
-    if len(match["month"]) <= 3 or match["month"] == "march":
-        if not _LEADING.search(match.string[: match.start()]):
-            return None
+    short = len(match["month"]) <= 3 or match["month"] == "march"
+    if short and not _LEADING.search(match.string[: match.start()]):
+        return None
     return _month_and_day(match, clock)
 
 
@@ -477,11 +397,101 @@ def _part(clock: datetime, days: int, first: int, last: int) -> Period:
     return Period(day + timedelta(hours=first), day + timedelta(hours=last), "range", doubt=True)
 
 
+_YEAR: Final = r"(?P<year>(?:19|20)\d\d)"
+_YEARS: Final = r"(?P<years>去年|今年|本年|前年)?"
+_AFTER: Final = r"(?P<after>,? ?(?:of )?(?:last year|this year))?"
+_LAST_WORDS: Final = r"(?:last|past|previous|recent|trailing|most recent|最近|近|过去|前)"
+_ZH_HALF: Final = r"(?P<half1>凌晨|早上|上午|中午|下午|傍晚|晚上|晚)?"
+_PATTERN_TEXTS: Final[tuple[tuple[str, Callable[[re.Match[str], datetime], Period | None]], ...]] = (
+    (r"\b(?P<y>(?:19|20)\d\d)-(?P<mo>\d\d)-(?P<d>\d\d)[t ](?P<h>\d\d):(?P<mi>\d\d)(?::\d\d)?\b", _iso_instant),
+    (rf"(?<!\d){_YEAR}[-/.](?P<month>\d{{1,2}})[-/.](?P<day>\d{{1,2}})(?!\d)", _month_and_day),
+    (rf"(?<!\d){_YEAR}年(?P<month>\d{{1,2}})月(?P<day>\d{{1,2}})[日号]?", _month_and_day),
+    (rf"(?<!\d){_YEAR}[-/](?P<month>\d{{1,2}})(?!\d)", _month_and_day),
+    (rf"(?<!\d){_YEAR}年(?P<month>\d{{1,2}})月份?", _month_and_day),
+    (rf"(?<!\d){_YEAR}年?(?:的)?q(?P<q>[1-4])\b|\bq(?P<q2>[1-4])[ ,/-]*{_YEAR.replace('year', 'year2')}\b",
+     lambda m, c: unit_of("quarter", datetime(int(m["year"] or m["year2"]), 3 * int(m["q"] or m["q2"]) - 2, 1))),
+    (rf"(?<!\d){_YEAR}年?(?:第)?(?P<q>[一二三四1-4])季度", _quarter),
+    (rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? (?P<month>{_M})\.?,? {_YEAR}\b", _month_and_day),
+    (rf"\b(?P<month>{_M})\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?,? {_YEAR}\b", _month_and_day),
+    (rf"\b(?P<month>{_M})\.?,? {_YEAR}\b", _month_and_day),
+    (rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? (?P<month>{_M})\b{_AFTER}", _month_and_day),
+    (rf"\b(?P<month>{_M})\.? (?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?! ?[ap]m|:){_AFTER}", _month_and_day),
+    (rf"{_YEARS}的?(?<!\d)(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])月(?P<day>\d{{1,2}}|[一二三四五六七八九十]{{1,3}})[日号]?",
+     _month_and_day),
+    (r"(?:the )?day before yesterday|前天", _day(-2)),
+    (r"大前天", _day(-3)),
+    (r"(?:the )?day after tomorrow|后天", _day(2)),
+    (rf"\bq(?P<q>[1-4])\b{_AFTER}|{_YEARS}第?(?P<zq>[一二三四])季度",
+     _quarter_either),
+    (r"(?:first half of (?:the|this) year|上半年)", _half),
+    (r"(?:second half of (?:the|this) year|下半年)", _half),
+    (rf"(?:{_YEAR}年?|{_YEARS})的?(?:双十一|双11|双 ?11|\b11\.11\b|double (?:11|eleven)\b|singles'? ?day\b|single's day\b)"
+     , _feast(11, 11)),
+    (rf"(?:{_YEAR}年?|{_YEARS})的?(?:双十二|双12|double (?:12|twelve)\b|\b12\.12\b)", _feast(12, 12)),
+    (rf"\bblack friday\b(?: {_YEAR})?|黑色星期五|黑五", _black_friday),
+    (rf"(?:{_YEARS})(?:\bchristmas day\b|圣诞节)", _feast(12, 25)),
+    (rf"(?:{_YEARS})(?:\bnew year'?s day\b|元旦)", _feast(1, 1)),
+    (rf"(?:{_YEARS})(?:\bvalentine'?s day\b|情人节)", _feast(2, 14)),
+    (r"\b(?P<unit>year|month|week|quarter)[ -]to[ -]date\b|\b(?P<short>[ymwq])td\b",
+     _to_date),
+    (r"\b(?:so far )?(?:this|the) (?P<unit>week|month|quarter|year|day)(?: so far| until now| up to now)\b", _so_far),
+    (r"\bso far (?:this|the) (?P<unit>week|month|quarter|year)\b|\b(?P<unit2>today) so far\b|\bso far today\b",
+     _to_date),
+    (r"(?:本|这|这个|今)(?P<unit>周|月|季度|年|天)(?:到目前为止|截至目前|至今|到现在|目前为止|截止目前)", _so_far),
+    (r"\bthe (?P<unit>week|month|quarter|year) before last\b", _before_last),
+    (rf"\b(?:in |within |for |over |during )?(?:the )?{_LAST_WORDS} (?P<n>{NUMBER}|couple of) (?P<unit>hours?|hrs?|days?|weeks?|months?|minutes?|mins?|quarters?|years?)\b",
+     _last),
+    (rf"(?:最近|近|过去|前|这|之前|过去的|最近的)(?P<n>{NUMBER})(?P<unit>天|日|周|个星期|星期|个月|小时|个小时|分钟|年)(?:内|里|以来)?", _last),
+    (r"\b(?:in |over |during |within )?(?:the )?(?:last|past) (?P<n>24|48|72)h\b()?(?P<unit>)?", lambda m, c: _hours(int(m["n"]), c)),
+    (r"(?:最近|过去|近)(?P<n>)(?P<unit>一年)", lambda m, c: None),
+    (r"\b(?:the )?(?:last|past) (?P<n>)(?P<unit>hour)\b|(?:最近|过去|近)一(?:个)?小时", lambda m, c: _hours(1, c)),
+    (rf"\b(?:in|within|over|during) (?:the )?(?:next|coming) (?P<n>{NUMBER}) (?P<unit>hours?|days?|weeks?|months?)\b", _next),
+    (rf"\b(?:the )?(?:next|coming) (?P<n>{NUMBER}) (?P<unit>hours?|days?|weeks?|months?)\b", _next),
+    (rf"(?:未来|今后|接下来|往后)(?:的)?(?P<n>{NUMBER})(?P<unit>天|日|周|个月|小时|个小时)(?:内|里)?", _next),
+    (rf"\b(?P<n>{NUMBER}) (?P<unit>hours?|days?|weeks?|months?|years?|minutes?) ago\b", _ago),
+    (rf"(?P<n>{NUMBER})(?P<unit>天|日|周|个星期|个月|小时|个小时|年|分钟)(?:以)?前", _ago),
+    (rf"\b(?:in|within) (?P<n>{NUMBER}) (?P<unit>hours?|days?|weeks?|months?)\b",
+     lambda m, c: replace(_next(m, c), kind="ahead")),
+    (rf"(?P<n>{NUMBER})(?P<unit>天|日|周|个月|小时|个小时)(?:之内|以内|内|后)", lambda m, c: replace(_next(m, c), kind="ahead")),
+    (r"(?P<which>上上个|上上|上一个|上一|上个|上|本|这个|这|下一|下个|下)(?P<unit>周末|周|星期|月|季度|季|礼拜)(?![一二三四五六日天])",
+     _relative_zh),
+    (r"(?P<which>上上个|上上|上个|上|本|这个|这|下个|下)?(?:周|星期|礼拜)(?P<day>[一二三四五六日天])(?!年|期)", _on_weekday),
+    (rf"{_YEARS}的?(?<!\d)(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])月份?(?!\d)", _month_and_day),
+    (r"(?P<which>今|本|去|前|明|上一|当)(?P<unit>年)度?", _relative),
+    (r"(?P<which>当|本)(?P<unit>月|周|季度)", _relative),
+    (r"\b(?:in |during )?(?P<which>this|last|next|previous|prior|current|coming) (?P<unit>weekend|week|month|quarter|year)\b(?!s)", _relative),
+    (r"\b(?:the )(?P<which>previous|current|past) (?P<unit>week|month|quarter|year|day)\b", _relative),
+    (r"\b(?:the )?past (?P<n>)(?P<unit>week|month|quarter|year)\b",
+     lambda m, c: replace(_last(m, c), doubt=True)),
+    (rf"\b(?P<which>this |last |next |on )?(?P<day>{_W})\b(?!s)", _english_weekday),
+    (rf"\blast (?P<month>{_M})\b", lambda m, c: replace(_latest(c, _month(m["month"])),
+                                                       doubt=c.month >= _month(m["month"]))),
+    (rf"\b(?P<month>{_M})\b{_AFTER}", _lone_month),
+    (r"\byesterday (?:evening|night)\b|昨晚|昨天晚上(?!\d|[一二三四五六七八九十])", lambda m, c: _part(c, -1, 18, 24)),
+    (r"\btonight\b|\bthis evening\b|今晚(?!\d)|今天晚上(?!\d)", lambda m, c: _part(c, 0, 18, 24)),
+    (r"\bthis morning\b|今天上午(?!\d)|今早", lambda m, c: _part(c, 0, 6, 12)),
+    (r"\byesterday\b|昨天|昨日", _day(-1)),
+    (r"\btoday\b|今天|今日", _day(0)),
+    (r"\btomorrow\b|明天|明日", _day(1)),
+    (rf"(?<!\d){_YEAR}年(?:全年|度)?", lambda m, c: unit_of("year", datetime(int(m["year"]), 1, 1))),
+    (rf"\b{_YEAR}\b(?! ?[a-z%¥$€])", lambda m, c: _lone_year(m)),
+    (r"\b(?:between |from )(?P<a>\d{1,2})(?::(?P<m1>\d\d))? ?(?P<h1>[ap]m)? ?(?:and|to|-|until|till) ?(?P<b>\d{1,2})(?::(?P<m2>\d\d))? ?(?P<h2>[ap]m)?\b",
+     _clock_range),
+    (r"(?<![\d-])(?P<a>\d{1,2})(?::(?P<m1>\d\d))? ?(?P<h1>[ap]m)? ?(?:to|-|~|until|till) ?(?P<b>\d{1,2})(?::(?P<m2>\d\d))? ?(?P<h2>[ap]m)?\b(?!-)",
+     _clock_range),
+    (rf"{_ZH_HALF}(?P<a>\d{{1,2}}|[一二两三四五六七八九十]{{1,3}})(?:点|时|:(?P<m1>\d\d))(?:到|至|-|~|和)(?P<half2>凌晨|早上|上午|中午|下午|傍晚|晚上|晚)?(?P<b>\d{{1,2}}|[一二两三四五六七八九十]{{1,3}})(?:点|时|:(?P<m2>\d\d))(?:之间)?(?P<half>)",
+     _zh_range),
+    (rf"{_ZH_HALF}(?P<a>\d{{1,2}}|[一二两三四五六七八九十]{{1,3}})(?:点|时)(?!间|段)(?P<m1>半|\d\d)?(?:分|整|钟)?", _clock_at),
+    (r"\b(?:at |around )?(?P<a>\d{1,2}):(?P<m1>\d\d) ?(?P<h1>[ap]m)?\b", _clock_at),
+    (r"\b(?:at |around )?(?P<a>\d{1,2}) ?(?P<h1>[ap]m)\b", _clock_at),
+    (r"\b(?:at )(?P<a>noon|midnight)\b", lambda m, c: Period(today(c) + timedelta(hours=12 * (m["a"] == "noon")), today(c) + timedelta(hours=1 + 12 * (m["a"] == "noon")), "at")),
+)  # fmt: skip
+
 _PATTERNS: Final = [(re.compile(text), make) for text, make in _PATTERN_TEXTS]
 
 _BETWEEN: Final = re.compile(r" ?(?:to|and|until|till|through|-|~|到|至|和|与) ?(?:the )?")
 _OPENING: Final = re.compile(r"(?:\b(?:from|between)|从|自) ?(?:the )?$")
-_CLOSING: Final = re.compile(r" ?(?:之间|期间|为止)?")
+_CLOSING: Final = re.compile(r" ?(?:之间|期间|为止|当天|当日|那天|全天|这天|那周|当周|全月|整月)?")
 
 
 def _joined(text: str, found: list[Period], clock: datetime) -> list[Period]:
@@ -492,7 +502,11 @@ def _joined(text: str, found: list[Period], clock: datetime) -> list[Period]:
 def _with_clock(text: str, found: list[Period]) -> list[Period]:
     clocks = [p for p in found if p.kind in ("clock", "at")]
     days = [p for p in found if p.kind == "day"]
-    if len(clocks) == 2 and all(p.kind == "at" for p in clocks) and _BETWEEN.fullmatch(text[clocks[0].end : clocks[1].start]):
+    if (
+        len(clocks) == 2
+        and all(p.kind == "at" for p in clocks)
+        and _BETWEEN.fullmatch(text[clocks[0].end : clocks[1].start])
+    ):
         first, second = clocks
         if first.since is not None and second.since is not None and first.since < second.since:
             joined = replace(first, until=second.since, end=second.end, kind="clock")
@@ -504,13 +518,23 @@ def _with_clock(text: str, found: list[Period]) -> list[Period]:
     if not days:
         return found
     [day] = days
-    if not re.fullmatch(r"(?:[ ,的]|on|at|in|the|from|between)*", text[min(day.end, timed.end) : max(day.start, timed.start)]):
+    if not re.fullmatch(
+        r"(?:[ ,的]|on|at|in|the|from|between)*", text[min(day.end, timed.end) : max(day.start, timed.start)]
+    ):
         return found
     assert day.since is not None and timed.since is not None and timed.until is not None
     base = today(timed.since)
     since = day.since + (timed.since - base)
     kind = "instant" if timed.kind == "at" else "range"
-    both = Period(since, day.since + (timed.until - base), kind, min(day.start, timed.start), max(day.end, timed.end), day.doubt, day.future)
+    both = Period(
+        since,
+        day.since + (timed.until - base),
+        kind,
+        min(day.start, timed.start),
+        max(day.end, timed.end),
+        day.doubt,
+        day.future,
+    )
     return [both if p is day else p for p in found if p is not timed]
 
 
@@ -559,9 +583,23 @@ def _bounded(text: str, found: list[Period], clock: datetime) -> list[Period]:
         elif (mark := _AFTER_WORD.search(head)) or _AFTER_AFTER.match(tail):
             after = _AFTER_AFTER.match(tail)
             since = period.since if period.kind == "instant" else period.until
-            period = Period(since, today(clock) + DAY, "since", mark.start() if mark else start, end + (after.end() if after else 0), period.doubt or period.kind not in ("instant",))
+            period = Period(
+                since,
+                today(clock) + DAY,
+                "since",
+                mark.start() if mark else start,
+                end + (after.end() if after else 0),
+                period.doubt or period.kind not in ("instant",),
+            )
         elif mark := _UNTIL.search(head) or None:
-            period = Period(None, period.since if period.kind == "instant" else period.until, "until", mark.start(), end, period.doubt)
+            period = Period(
+                None,
+                period.since if period.kind == "instant" else period.until,
+                "until",
+                mark.start(),
+                end,
+                period.doubt,
+            )
         elif closing := _CLOSING.match(tail):
             period = replace(period, end=end + closing.end())
         result.append(period)

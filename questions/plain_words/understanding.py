@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - sentences and patterns are not broken
 """From a question in plain words to a question of the registry. Pure: text, names, clock and zone in; a reading out.
 
 Objects, top N and times are found first by patterns; the rest of the text is divided into known phrases. Every word must
@@ -7,7 +8,7 @@ be used, or be known to mean nothing by itself. Otherwise the outcome is `Unsure
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -30,6 +31,9 @@ from coupon_ledger.questions.plain_words.text import MOST_CHARACTERS, Token, fol
 from coupon_ledger.questions.plain_words.times import NUMBER, Period
 from coupon_ledger.questions.registry import QUESTIONS
 
+_EVENING: Final = re.compile(r"([昨今])晚(?=[\d一二三四五六七八九十])")
+_PER: Final = ("per", "each", "every", "foreach", "forevery", "ineach", "每", "每个", "每一个", "各", "各个")
+"""Before a metric, these ask for an average, which the metrics do not have. "By" before a metric only ranks."""
 TITLES: Final = {
     "state": "state of a coupon",
     "history": "events of a coupon",
@@ -88,7 +92,7 @@ REASONS: Final = {
     "writing": "questions only read; nothing can be changed here",
     "why": "the ledger does not know why; it can show what changed, and by which campaign, channel or store",
 }
-_INSTEAD: Final = {
+_INSTEAD: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "product": ("finance-categories", {}),
     "future": ("finance-budgets", {"days": 7}),
     "why": ("metrics", {"names": ["discount_cost_minor"], "by": ["campaign"]}),
@@ -120,10 +124,10 @@ class _Draft:
     period: Period | None = None
     grain: str | None = None
     compare: str | None = None
+    unit: str | None = None
     order: str | None = None
     top: int | None = None
     asks: list[int] = field(default_factory=list)
-    now: bool = False
     doubts: list[Note] = field(default_factory=list)
 
 
@@ -134,9 +138,7 @@ class _Stop(Exception):
         self.outcome = outcome
 
 
-def understand(
-    text: str, vocabulary: Vocabulary, clock: datetime | None, zone: str, lang: str = "en"
-) -> Outcome:
+def understand(text: str, vocabulary: Vocabulary, clock: datetime | None, zone: str, lang: str = "en") -> Outcome:
     """What `text` asks. `clock`: the data's clock, naive UTC; None if nothing was consumed. `zone`: that of days and
     clock times. `lang` is not needed to understand: both languages may be mixed. Never raises for any text."""
     if clock is None:
@@ -145,7 +147,9 @@ def understand(
     if not shown.strip():
         return Unsure(note("the question is empty; ask for example: uses by campaign last week"))
     if len(shown) > MOST_CHARACTERS or len(text) > MOST_CHARACTERS:
-        return Unsure(note("the question has more than {n:count} characters; ask one thing at a time", n=MOST_CHARACTERS))
+        return Unsure(
+            note("the question has more than {n:count} characters; ask one thing at a time", n=MOST_CHARACTERS)
+        )
     try:
         return _understood(shown, vocabulary, clock, zone)
     except _Stop as stop:
@@ -159,7 +163,7 @@ def _understood(shown: str, vocabulary: Vocabulary, clock: datetime, zone: str) 
     lexicon = lexicon_of(vocabulary)
     if (one := _single(shown, lower, draft)) is not None:
         return one
-    lower, fixed = _respelled(lower, lexicon)
+    lower, fixed = _respelled(_EVENING.sub(r"\1天晚上", lower), lexicon)
     draft.doubts += fixed
     named = _named_spans(lower, lexicon, local)
     rest, draft.top, order = _top(_hidden(lower, named), lower)
@@ -206,9 +210,7 @@ def _restored(rest: str, lower: str, places: Iterable[tuple[int, int]]) -> str:
 
 
 def _breaks(token_list: Sequence[Token], rest: str) -> frozenset[int]:
-    return frozenset(
-        n for n in range(1, len(token_list)) if "\0" in rest[token_list[n - 1].end : token_list[n].start]
-    )
+    return frozenset(n for n in range(1, len(token_list)) if "\0" in rest[token_list[n - 1].end : token_list[n].start])
 
 
 # --- one object
@@ -246,7 +248,9 @@ def _single(shown: str, lower: str, draft: _Draft) -> Outcome | None:
 def _is_id(lower: str, end: int, text: str) -> bool:
     after = lower[end:].lstrip()
     dated = re.fullmatch(r"(?:19|20)\d\d(?:-\d\d?)*", text) or re.match(r"\d+(?:am|pm|h|d|%)$", text)
-    return not dated and not re.match(r"(?:天|日|月|年|点|张|个|次|笔|元|%|days?\b|hours?\b|weeks?\b|months?\b|percent)", after)
+    return not dated and not re.match(
+        r"(?:天|日|月|年|点|张|个|次|笔|元|%|days?\b|hours?\b|weeks?\b|months?\b|percent)", after
+    )
 
 
 def _about(kind: str, of: str, place: tuple[int, int], lower: str, draft: _Draft) -> Outcome:
@@ -257,7 +261,10 @@ def _about(kind: str, of: str, place: tuple[int, int], lower: str, draft: _Draft
     spans = single().divided(token_list, _breaks(token_list, rest))
     wanted = [m.value for s in spans for m in s.meanings[:1] if m.role == "single"]
     name, values = _question_about(kind, of, wanted)
-    chips = [Chip("question", name, note("question: {title}", title=note(TITLES[name]))), Chip("object", of, note("id {id}", id=of))]
+    chips = [
+        Chip("question", name, note("question: {title}", title=note(TITLES[name]))),
+        Chip("object", of, note("id {id}", id=of)),
+    ]
     if found:
         at, doubt = _as_of(found, draft)
         values["at"] = at
@@ -265,7 +272,7 @@ def _about(kind: str, of: str, place: tuple[int, int], lower: str, draft: _Draft
         draft.doubts += doubt
     chips = [*chips, _zone_chip(draft)] if found else chips
     reading = Reading(name, values, tuple(chips))
-    unknown = [t.stem for s in spans if not s.meanings for t in token_list[s.first : s.last]]
+    unknown = [t.text for s in spans if not s.meanings for t in token_list[s.first : s.last]]
     if unknown:
         return Unsure(note("not understood: {words}", words=_quoted(unknown)), (reading,))
     others = () if name != "state" else (replace(reading, question="history"),)
@@ -297,20 +304,29 @@ _COUNTED: Final = NUMBER
 _TOP: Final = re.compile(
     rf"\b(?P<word>top|first|best|leading|biggest|largest|highest|worst|bottom|lowest|last|smallest|weakest)[ -]?(?P<n>{_COUNTED})\b(?! ?(?:day|week|hour|month|year|minute|quarter))"
     rf"|\b(?P<n2>{_COUNTED}) (?P<word2>best|worst|biggest|largest|smallest|lowest|highest|leading|weakest)\b"
+    rf"|(?P<word4>最高|最多|最大|最低|最少|最小|最好|最差)的?\s?(?P<n4>{_COUNTED})\s?(?:名|个|大|位|家|条)"
     rf"|(?P<word3>前|后|倒数|最后|top)\s?(?P<n3>{_COUNTED})(?:名|个|大|位|家|条)?(?!天|日|周|月|年|个月|小时|分钟|个小时|个星期|季)"
 )  # fmt: skip
-_LOW: Final = ("bottom", "lowest", "last", "smallest", "后", "倒数", "最后")
+_LOW: Final = ("bottom", "lowest", "last", "smallest", "后", "倒数", "最后", "最低", "最少", "最小")
 
 
 def _top(rest: str, lower: str) -> tuple[str, int | None, str | None]:
     match = _TOP.search(rest)
     if match is None:
         return rest, None, None
-    word = match["word"] or match["word2"] or match["word3"]
-    count = times.number(match["n"] or match["n2"] or match["n3"])
+    word = match["word"] or match["word2"] or match["word3"] or match["word4"]
+    count = times.number(match["n"] or match["n2"] or match["n3"] or match["n4"])
     if not 1 <= count <= 1000:
         return rest, None, None
-    order = "asc" if word in _LOW else "worst" if word in ("worst", "weakest") else "best" if word == "best" else "desc"
+    order = (
+        "asc"
+        if word in _LOW
+        else "worst"
+        if word in ("worst", "weakest", "最差")
+        else "best"
+        if word in ("best", "最好")
+        else "desc"
+    )
     return _hidden(rest, [match.span()]), count, order
 
 
@@ -358,7 +374,7 @@ def _read(spans: list[Span], draft: _Draft, vocabulary: Vocabulary, token_list: 
     marker = previous = ""
     dimensions: list[tuple[str, str]] = []  # with the marker before it
     last_value = ""
-    trend = versus = False
+    trend = versus = per = when = single_ones = False
     loose_grain: str | None = None
     for n, span in enumerate(spans):
         meaning = _chosen(span, marker)
@@ -368,13 +384,18 @@ def _read(spans: list[Span], draft: _Draft, vocabulary: Vocabulary, token_list: 
             if last_value and word in (known := _numbered(vocabulary, last_value)):
                 draft.where[last_value].append(known[word])
             else:
-                unknown.append(word)
+                unknown.append(token_list[span.first].text)
         elif role == "marker":
-            trend, versus, draft.now = trend or value == "trend", versus or value == "versus", draft.now or value == "now"
+            trend = trend or value == "trend"
+            when = when or value == "when"
+            versus = versus or any(m.value == "versus" for m in span.meanings)
+            per = span_text(span, token_list) in _PER if value == "by" else per
             marker = value if value in ("by", "which", "count", "after_by") else marker
             if value == "after_by" and dimensions:
                 dimensions[-1] = (dimensions[-1][0], "by")
             continue
+        elif role in ("metric", "event", "unit", "preset") and marker == "by" and (per or role == "unit"):
+            unknown.append(span_text(span, token_list))
         elif role == "metric":
             draft.metrics.append(value)
         elif role == "preset":
@@ -385,8 +406,9 @@ def _read(spans: list[Span], draft: _Draft, vocabulary: Vocabulary, token_list: 
             events.append(value)
         elif role == "unit":
             counted = value if marker == "count" or span_text(span, token_list).startswith(("多少", "几")) else counted
-            if marker in ("by", "which") and value == "coupons":
-                raise _Stop(Refused(note("metrics are not known by single coupon; they are by campaign, channel, store and other dimensions")))
+            single_ones = (
+                single_ones or marker == "which" or bool(draft.top and n and not draft.metrics and not dimensions)
+            )
             units.append(value)
         elif role == "dimension":
             follows = previous == "dimension" and dimensions and dimensions[-1][1] == "by"
@@ -400,6 +422,8 @@ def _read(spans: list[Span], draft: _Draft, vocabulary: Vocabulary, token_list: 
                 loose_grain = value
         elif role == "comparison":
             draft.compare = value
+            said = span_text(span, token_list)
+            draft.unit = next((u for u in ("day", "week", "month", "quarter") if u in said), None)
         elif role == "order":
             draft.order = draft.order or value
         elif role == "value":
@@ -408,8 +432,12 @@ def _read(spans: list[Span], draft: _Draft, vocabulary: Vocabulary, token_list: 
             if value[1] not in draft.where[value[0]]:
                 draft.where[value[0]].append(value[1])
             if len({m.value[0] for m in span.meanings if m.role == "value"}) > 1:
-                draft.doubts.append(note("this name stands for several things; it was read as {dimension:label}", dimension=value[0]))
-        elif role == "refused" and not (value == "writing" and any(m.role != "filler" for s in spans[:n] for m in s.meanings[:1])):
+                draft.doubts.append(
+                    note("this name stands for several things; it was read as {dimension:label}", dimension=value[0])
+                )
+        elif role == "refused" and not (
+            value == "writing" and any(m.role != "filler" for s in spans[:n] for m in s.meanings[:1])
+        ):
             refused.append(value)
         elif role == "refused":
             unknown.append(span_text(span, token_list))
@@ -427,15 +455,31 @@ def _read(spans: list[Span], draft: _Draft, vocabulary: Vocabulary, token_list: 
         _take_events(events, units, counted, draft)
     if versus and not draft.compare:
         _compare_values(draft)
-    draft.now = draft.now or False
+    ahead = "minutes_to_sell_out" in draft.metrics or any(
+        _ask(n) in ("finance-budgets", "expiring") for n in draft.asks
+    )
+    if when and not ahead:
+        unknown.append("when")
+    if single_ones and not draft.asks:
+        raise _Stop(
+            Refused(
+                note(
+                    "metrics are not known by single coupon or customer; they are by campaign, channel, store and other dimensions"
+                )
+            )
+        )
     if refused:
         _refuse(refused[0], draft)
     if unknown:
         raise _Stop(Unsure(note("not understood: {words}", words=_quoted(unknown)), _nearest(draft)))
 
 
+def _ask(number: int) -> str:
+    return str(words()["asks"][number]["question"])
+
+
 def _refuse(reason: str, draft: _Draft) -> None:
-    if reason == "future" and any(words()["asks"][n]["question"] in ("expiring", "finance-budgets") for n in draft.asks):
+    if reason == "future" and any(_ask(n) in ("expiring", "finance-budgets") for n in draft.asks):
         return
     instead = _nearest(draft) if draft.metrics or draft.asks else ()
     if not instead and reason in _INSTEAD:
@@ -462,7 +506,10 @@ def _chosen(span: Span, marker: str) -> Meaning:
         for meaning in span.meanings:
             if meaning.role in ("dimension", "grain"):
                 return meaning
-    return min(span.meanings, key=lambda m: ("value", "metric", "preset").index(m.role) if m.role in ("value", "metric", "preset") else 3)
+    return min(
+        span.meanings,
+        key=lambda m: ("value", "metric", "preset").index(m.role) if m.role in ("value", "metric", "preset") else 3,
+    )
 
 
 def _numbered(vocabulary: Vocabulary, dimension: str) -> dict[str, str]:
@@ -499,7 +546,9 @@ def _take_events(events: list[str], units: list[str], counted: str | None, draft
     distinct = [unit for unit in dict.fromkeys(units) if unit != "events"]
     unit = counted or ("users" if "users" in distinct else distinct[0] if distinct else "events")
     if len(distinct) > 1 and counted is None:
-        draft.doubts.append(note("read as the number of {unit:label}", unit=unit))
+        draft.doubts.append(note("read as the number of {unit:word}", unit=unit))
+    if len(set(events)) > 1:
+        draft.doubts.append(note("read as separate metrics, each of what happened in the period"))
     for event in dict.fromkeys(events):
         draft.metrics.append(f"{event}_{unit}")
 
@@ -535,29 +584,57 @@ def _take_periods(draft: _Draft, found: list[Period], lower: str) -> None:
     if period.doubt or draft.period.doubt:  # type: ignore[union-attr]
         draft.doubts.append(note("the period could be another; see its dates"))
     ahead = period.since is not None and period.since > draft.local
-    asked_ahead = any(words()["asks"][n]["question"] == "expiring" for n in draft.asks)
+    asked_ahead = any(_ask(n) == "expiring" for n in draft.asks)
     if (period.future or ahead) and not asked_ahead:
-        raise _Stop(Refused(note("that time lies after the data's clock ({at:instant}); the ledger records what happened", at=draft.clock), _nearest(replace(draft, period=None))))
+        raise _Stop(
+            Refused(
+                note(
+                    "that time lies after the data's clock ({at:instant}); the ledger records what happened",
+                    at=draft.clock,
+                ),
+                _nearest(replace(draft, period=None)),
+            )
+        )
 
 
-_VERSUS: Final = re.compile(r"(?:\bvs\.?|\bversus|\bcompared? (?:with|to)|\bthan|\bagainst|比|相比|对比|较|与|和|同|跟|\band|\bto)(?: in| on| the)? ?$")
+_VERSUS: Final = re.compile(
+    r"(?:\bvs\.?|\bversus|\bcompared? (?:with|to)|\bthan|\bagainst|比|相比|对比|较|与|和|同|跟|\band|\bto)(?: in| on| the)? ?$"
+)
 
 
 def _compare_periods(draft: _Draft, found: list[Period], lower: str) -> None:
     first, second = found
-    if {first.since, first.until} == {second.since, second.until}:
-        draft.period = first
+    if (first.since, first.until) == (second.since, second.until):
+        if not re.search(r"previous|prior", lower[second.start : second.end]):
+            raise _Stop(Unsure(note("the same period is named twice; name one, or two to compare"), _nearest(draft)))
+        draft.period, draft.compare = first, "previous"
         return
-    if first.since is not None and second.since is not None and first.since < second.since and not re.search(r"\bthan\b|比", lower):
+    if (
+        first.since is not None
+        and second.since is not None
+        and first.since < second.since
+        and not re.search(r"\bthan\b|比", lower)
+    ):
         first, second = second, first
     draft.period = first
     previous = first.kind == second.kind and second.until == first.since
     year = first.since is not None and second.since is not None and first.until is not None and second.until is not None and (
         times.months_later(first.since, -12), times.months_later(first.until, -12)) == (second.since, second.until)  # fmt: skip
-    if second.kind == "year" and first.kind != "year" and first.since and second.since and second.since.year == first.since.year - 1:
+    if (
+        second.kind == "year"
+        and first.kind != "year"
+        and first.since
+        and second.since
+        and second.since.year == first.since.year - 1
+    ):
         year = True
     if not previous and not year:
-        raise _Stop(Unsure(note("two periods can be compared if one follows the other, or if they are a year apart"), _nearest(draft)))
+        raise _Stop(
+            Unsure(
+                note("two periods can be compared if one follows the other, or if they are a year apart"),
+                _nearest(draft),
+            )
+        )
     draft.compare = "last-year" if year and not (previous and first.kind == "year") else "previous"
 
 
@@ -566,10 +643,20 @@ def _compare_with(draft: _Draft, period: Period) -> None:
     assert period.since is not None or period.until is not None
     unit = period.kind
     if unit not in ("day", "week", "month", "quarter", "year") or period.until is None:
-        raise _Stop(Unsure(note("two periods can be compared if one follows the other, or if they are a year apart"), _nearest(draft)))
+        raise _Stop(
+            Unsure(
+                note("two periods can be compared if one follows the other, or if they are a year apart"),
+                _nearest(draft),
+            )
+        )
     current = times.unit_of(unit, draft.local)
     if period.until != current.since:
-        raise _Stop(Unsure(note("two periods can be compared if one follows the other, or if they are a year apart"), _nearest(draft)))
+        raise _Stop(
+            Unsure(
+                note("two periods can be compared if one follows the other, or if they are a year apart"),
+                _nearest(draft),
+            )
+        )
     draft.period, draft.compare = current, "previous"
     draft.doubts.append(note("read as the current period, compared with the one that is named"))
 
@@ -627,20 +714,32 @@ def _metric_reading(draft: _Draft) -> Reading | None:
     chips = [Chip("metric", names, note("metric: {names:label}", names=names))]
     now = [name for name in names if METRICS[name].view == "now"]
     if now and len(now) < len(names):
-        raise _Stop(Unsure(note("some of these metrics describe a period and others the current state; ask one at a time")))
+        raise _Stop(
+            Unsure(note("some of these metrics describe a period and others the current state; ask one at a time"))
+        )
     if draft.compare == "target" and not {"campaign"} & {*by, *where}:
         by.append("campaign")
     if draft.compare == "target" and ({*by, *where} != {"campaign"} or draft.grain):
-        raise _Stop(Refused(note("targets are set for a campaign as a whole; leave out other dimensions and periods of a series"), ()))
+        raise _Stop(
+            Refused(
+                note("targets are set for a campaign as a whole; leave out other dimensions and periods of a series"),
+                (),
+            )
+        )
     if by:
         values["by"] = by
         chips.append(Chip("by", by, note("by {dimensions:label}", dimensions=by)))
     if where:
         values["where"] = where
-        chips += [Chip("where", {d: v}, note("only {dimension:label} {values}", dimension=d, values=v)) for d, v in where.items()]
+        chips += [
+            Chip("where", {d: v}, note("only {dimension:label} {values}", dimension=d, values=v))
+            for d, v in where.items()
+        ]
     _add_time(draft, bool(now), names, values, chips)
     if draft.top and not by and not draft.grain:
-        raise _Stop(Unsure(note("say of what the first {n:count} are wanted, such as campaigns or channels", n=draft.top)))
+        raise _Stop(
+            Unsure(note("say of what the first {n:count} are wanted, such as campaigns or channels", n=draft.top))
+        )
     order = _order(draft, names[0], bool(by or draft.grain), chips)
     return Reading("metrics", values, tuple(chips), names[0] if order else None, order != "asc", draft.top)
 
@@ -652,12 +751,29 @@ def _known_by(names: list[str], dimensions: list[str], draft: _Draft) -> list[st
         missing = [d for d in dimensions if d not in METRICS[name].dimensions]
         other = _SUBSTITUTES.get(name)
         if missing and other and all(d in METRICS[other].dimensions for d in dimensions):
-            draft.doubts.append(note("{metric:label} is not known by {dimension:label}; read as {other:label}", metric=name, dimension=missing[0], other=other))
+            draft.doubts.append(
+                note(
+                    "{metric:label} is not known by {dimension:label}; read as {other:label}",
+                    metric=name,
+                    dimension=missing[0],
+                    other=other,
+                )
+            )
             known.append(other)
         elif missing:
             allowed = [d for d in METRICS[name].dimensions if d not in ("weekday", "hour_of_day")]
             instead = Reading("metrics", {"names": [name]}, (_question_chip("metrics", {"names": [name]}),))
-            raise _Stop(Refused(note("{metric:label} is not known by {dimension:label}; it is by {dimensions:label}", metric=name, dimension=missing[0], dimensions=allowed), (instead,)))
+            raise _Stop(
+                Refused(
+                    note(
+                        "{metric:label} is not known by {dimension:label}; it is by {dimensions:label}",
+                        metric=name,
+                        dimension=missing[0],
+                        dimensions=allowed,
+                    ),
+                    (instead,),
+                )
+            )
         else:
             known.append(name)
     return list(dict.fromkeys(known))
@@ -666,7 +782,14 @@ def _known_by(names: list[str], dimensions: list[str], draft: _Draft) -> list[st
 def _add_time(draft: _Draft, now: bool, names: list[str], values: dict[str, Any], chips: list[Chip]) -> None:
     if now:
         if draft.compare or draft.grain:
-            raise _Stop(Refused(note("{metric:label} is a state of now and has no period; ask how it was at an instant", metric=names[0])))
+            raise _Stop(
+                Refused(
+                    note(
+                        "{metric:label} is a state of now and has no period; ask how it was at an instant",
+                        metric=names[0],
+                    )
+                )
+            )
         if draft.period:
             at, doubts = _as_of([draft.period], draft)
             values["at"] = at
@@ -674,7 +797,7 @@ def _add_time(draft: _Draft, now: bool, names: list[str], values: dict[str, Any]
             draft.doubts += doubts
         return
     if draft.period is None and (draft.compare in ("previous", "last-year") or names == ["claims_per_minute"]):
-        draft.period = times.unit_of("month" if draft.compare else "day", draft.local)
+        draft.period = times.unit_of(draft.unit or ("month" if draft.compare else "day"), draft.local)
         draft.doubts.append(note("no period is named; the current one was taken"))
     period = draft.period
     zone = Zone(draft.zone)
@@ -707,7 +830,9 @@ _COMPARED: Final = {
 
 
 def _period_note(period: Period) -> Note:
-    since, until = (f"{at:%Y-%m-%d %H:%M}".removesuffix(" 00:00") if at else None for at in (period.since, period.until))
+    since, until = (
+        f"{at:%Y-%m-%d %H:%M}".removesuffix(" 00:00") if at else None for at in (period.since, period.until)
+    )
     if since is None:
         return note("period: before {until}", until=until)
     return note("period: from {since} to before {until}", since=since, until=until)
@@ -722,7 +847,11 @@ def _order(draft: _Draft, first: str, several: bool, chips: list[Chip]) -> str |
             draft.doubts.append(note("a low {metric:label} was taken as good", metric=first))
     if not order or not several:
         return None
-    sentence = note("highest {metric:label} first", metric=first) if order == "desc" else note("lowest {metric:label} first", metric=first)
+    sentence = (
+        note("highest {metric:label} first", metric=first)
+        if order == "desc"
+        else note("lowest {metric:label} first", metric=first)
+    )
     chips.append(Chip("order", order, sentence))
     if draft.top:
         chips.append(Chip("top", draft.top, note("the first {n:count}", n=draft.top)))
@@ -734,7 +863,10 @@ def _order(draft: _Draft, first: str, several: bool, chips: list[Chip]) -> str |
 
 def _asked(draft: _Draft, asks: list[Any]) -> Outcome:
     if len({ask["question"] for ask in asks}) > 1:
-        return Unsure(note("this asks for several things; choose one"), tuple(_ask_reading(ask, replace(draft, doubts=[])) for ask in asks[:3]))
+        return Unsure(
+            note("this asks for several things; choose one"),
+            tuple(_ask_reading(ask, replace(draft, doubts=[])) for ask in asks[:3]),
+        )
     reading = _ask_reading(asks[-1], draft)
     return Understood(reading, "likely" if draft.doubts else "sure", tuple(draft.doubts))
 
@@ -749,12 +881,32 @@ def _ask_reading(ask: Any, draft: _Draft) -> Reading:
     for dimension, found in draft.where.items():
         if name == "alerts" and dimension == "campaign" and len(found) == 1:
             values["key"] = f"campaign={found[0]}"
-            chips.append(Chip("where", {dimension: found}, note("only {dimension:label} {values}", dimension=dimension, values=found)))
+            chips.append(
+                Chip(
+                    "where",
+                    {dimension: found},
+                    note("only {dimension:label} {values}", dimension=dimension, values=found),
+                )
+            )
             continue
         if dimension not in takes or len(found) != 1:
-            raise _Stop(Unsure(note("{title} cannot be limited to {dimension:label} {values}", title=title, dimension=dimension, values=found), (Reading(name, values, tuple(chips)),)))
+            raise _Stop(
+                Unsure(
+                    note(
+                        "{title} cannot be limited to {dimension:label} {values}",
+                        title=title,
+                        dimension=dimension,
+                        values=found,
+                    ),
+                    (Reading(name, values, tuple(chips)),),
+                )
+            )
         values[dimension] = found[0]
-        chips.append(Chip("where", {dimension: found}, note("only {dimension:label} {values}", dimension=dimension, values=found)))
+        chips.append(
+            Chip(
+                "where", {dimension: found}, note("only {dimension:label} {values}", dimension=dimension, values=found)
+            )
+        )
     _add_groups(name, draft, values, chips)
     if name == "expiring":
         _add_ahead(ask, draft, values, chips)
@@ -763,7 +915,9 @@ def _ask_reading(ask: Any, draft: _Draft) -> Reading:
     if "zone" in takes:
         values["zone"] = draft.zone
     if draft.compare or (draft.grain and draft.grain != "day"):
-        raise _Stop(Unsure(note("{title} has no comparison and no series", title=title), (Reading(name, values, tuple(chips)),)))
+        raise _Stop(
+            Unsure(note("{title} has no comparison and no series", title=title), (Reading(name, values, tuple(chips)),))
+        )
     return Reading(name, values, tuple(chips), None, True, draft.top)
 
 
@@ -781,8 +935,17 @@ def _add_groups(name: str, draft: _Draft, values: dict[str, Any], chips: list[Ch
     by = [d for d in draft.by if not (name in ("campaigns", "experiments") and d == "campaign")]
     if not by:
         return
-    if any(d not in _GROUPS.get(name, ()) for d in by) or name == "alerts" or (name in ("attribution", "alert-groups") and len(by) > 1):
-        raise _Stop(Unsure(note("{title} cannot be shown by {dimensions:label}", title=note(TITLES[name]), dimensions=by), (Reading(name, dict(values), tuple(chips)),)))
+    if (
+        any(d not in _GROUPS.get(name, ()) for d in by)
+        or name == "alerts"
+        or (name in ("attribution", "alert-groups") and len(by) > 1)
+    ):
+        raise _Stop(
+            Unsure(
+                note("{title} cannot be shown by {dimensions:label}", title=note(TITLES[name]), dimensions=by),
+                (Reading(name, dict(values), tuple(chips)),),
+            )
+        )
     values["by"] = by[0] if name in ("attribution", "alert-groups") else [d.replace("_", "-") for d in by]
     chips.append(Chip("by", by, note("by {dimensions:label}", dimensions=by)))
 
@@ -818,7 +981,11 @@ def _add_period(name: str, draft: _Draft, values: dict[str, Any], chips: list[Ch
         draft.doubts += doubts
         chips += [Chip("as_of", at, note("state as of {at:instant}", at=at)), _zone_chip(draft)]
     else:
-        raise _Stop(Unsure(note("{title} has no period", title=note(TITLES[name])), (Reading(name, dict(values), tuple(chips)),)))
+        raise _Stop(
+            Unsure(
+                note("{title} has no period", title=note(TITLES[name])), (Reading(name, dict(values), tuple(chips)),)
+            )
+        )
 
 
 __all__ = ["REASONS", "TITLES", "understand"]
