@@ -15,8 +15,8 @@ import json
 import random
 import ssl
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -97,22 +97,19 @@ class Service:
             time.sleep(wait_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def opened(self, path: str, headers: Mapping[str, str], silence_s: float) -> http.client.HTTPResponse:
-        """A response without end, on a connection of its own; closing the response closes it. `silence_s`: how long
-        nothing may come. Raises `OSError`, `HTTPException` if there is no connection, and as `request` does."""
-        connection = self._connect(silence_s)
-        try:
-            connection.request("GET", self._address.path + path, headers={**self._headers, **headers})
-            response = connection.getresponse()
-            if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                self._raise(Reply(response.status, response.headers, response.read()))
-        except ssl.SSLCertVerificationError as error:
-            connection.close()
-            raise self._untrusted(error) from None
-        except BaseException:
-            connection.close()
-            raise
-        return response
+    @contextmanager
+    def opened(self, path: str, headers: Mapping[str, str], silence_s: float) -> Iterator[http.client.HTTPResponse]:
+        """Within the block, a response without end, on a connection of its own. `silence_s`: how long nothing may come.
+        Raises `OSError` or `HTTPException` if the connection fails, and the errors of `request`."""
+        with closing(self._connect(silence_s)) as connection:
+            try:
+                connection.request("GET", self._address.path + path, headers={**self._headers, **headers})
+            except ssl.SSLCertVerificationError as error:
+                raise self._untrusted(error) from None
+            with connection.getresponse() as response:
+                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    self._raise(Reply(response.status, response.headers, response.read()))
+                yield response
 
     def close(self) -> None:
         """Close the connection. The next request opens another."""
