@@ -15,7 +15,7 @@ import http.client
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
@@ -130,7 +130,7 @@ class Client:
             self._service.request("GET", f"{path}?{query}" if query else path, headers=_waiting(wait_for))
         )
 
-    def live(self, since: str = "") -> Iterator[LiveEvent]:
+    def live(self, since: str = "") -> Generator[LiveEvent]:
         """Commits and events of alerts as they happen, without end. A lost connection is opened again and resumes after
         the last event.
 
