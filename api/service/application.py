@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -26,9 +27,11 @@ from coupon_ledger.api.service.kept_answers import KeptAnswers
 from coupon_ledger.api.service.live import Live
 from coupon_ledger.api.service.openapi import responses
 from coupon_ledger.api.service.owner_link import OwnerLink
-from coupon_ledger.api.service.problems import Refusal, handled, problem
+from coupon_ledger.api.service.problems import MEDIA_TYPE, SCHEMA, Refusal, handled, problem
 from coupon_ledger.api.service.settings_store import SettingsStore
 from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.settings import LogSettings
 
 _READING_THREADS: Final = 2
 """Threads that read the bodies of batches."""
@@ -55,6 +58,22 @@ class Parts:
 
 
 def application(parts: Parts) -> tuple[ASGIApp, Live]:
+    _, identified, live = _api(parts)
+    return Guards(identified, parts.hosts, tls=parts.tls), live
+
+
+def document(folder: Path) -> dict[str, Any]:
+    """The OpenAPI description of a service that publishes. `folder`: an empty one, for a log and a store."""
+    settings = LogSettings(url=f"sqlite:///{folder / 'log.db'}")
+    with SettingsStore(folder / "settings.db") as store, closing(Appender(open_log(settings, create=True))) as appender:
+        link = OwnerLink(folder / "none.duckdb")
+        try:
+            return described(_api(Parts(link, store, appender, frozenset(), frozenset(), tls=False))[0])
+        finally:
+            link.close()
+
+
+def _api(parts: Parts) -> tuple[FastAPI, Identify, Live]:
     threads = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="reading")
     kept = KeptAnswers()
 
@@ -90,7 +109,7 @@ def application(parts: Parts) -> tuple[ASGIApp, Live]:
     app.include_router(live.routes())
     for kind in (LedgerError, RequestValidationError, HTTPException, Refusal):
         app.add_exception_handler(kind, handled)
-    return Guards(identified, parts.hosts, tls=parts.tls), live
+    return app, identified, live
 
 
 def _add_health(app: FastAPI, parts: Parts) -> None:
@@ -125,13 +144,31 @@ def described(app: FastAPI) -> dict[str, Any]:
                 asking.describe(extra, route.name.partition(":")[2], in_body="POST" in (route.methods or ()))
                 route.openapi_extra = extra
         schema = app.openapi()
+        refusals = _share_refusals(schema)
         schema["components"] = {
             **schema.get("components", {}),
+            "responses": refusals,
+            "schemas": {
+                **schema.get("components", {}).get("schemas", {}),
+                "Answer": asking.ANSWER,
+                "Problem": SCHEMA,
+            },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         }
         schema["security"] = [{"token": []}]
     assert app.openapi_schema is not None
     return app.openapi_schema
+
+
+def _share_refusals(schema: dict[str, Any]) -> dict[str, Any]:
+    """Replace the refusals of all routes by references. Returns what they refer to."""
+    shared: dict[str, Any] = {}
+    for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+        for status, response in operation["responses"].items():
+            if MEDIA_TYPE in response.get("content", {}):
+                shared[f"Refused{status}"] = response
+                operation["responses"][status] = {"$ref": f"#/components/responses/Refused{status}"}
+    return shared
 
 
 def _routes(routes: Iterable[object]) -> list[APIRoute]:
