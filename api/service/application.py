@@ -58,24 +58,24 @@ class Parts:
 
 
 def application(parts: Parts) -> tuple[ASGIApp, Live]:
-    _, identified, live = _api(parts)
+    _, identified, live = _api(parts, KeptAnswers())
     return Guards(identified, parts.hosts, tls=parts.tls), live
 
 
 def document(folder: Path) -> dict[str, Any]:
     """The OpenAPI description of a service that publishes. `folder`: an empty one, for a log and a store."""
-    settings = LogSettings(url=f"sqlite:///{folder / 'log.db'}")
-    with SettingsStore(folder / "settings.db") as store, closing(Appender(open_log(settings, create=True))) as appender:
-        link = OwnerLink(folder / "none.duckdb")
-        try:
-            return described(_api(Parts(link, store, appender, frozenset(), frozenset(), tls=False))[0])
-        finally:
-            link.close()
+    log = open_log(LogSettings(url=f"sqlite:///{folder / 'log.db'}"), create=True)
+    with (
+        SettingsStore(folder / "settings.db") as store,
+        closing(Appender(log)) as appender,
+        closing(OwnerLink(folder / "none.duckdb")) as link,
+        closing(KeptAnswers()) as kept,
+    ):
+        return described(_api(Parts(link, store, appender, frozenset(), frozenset(), tls=False), kept)[0])
 
 
-def _api(parts: Parts) -> tuple[FastAPI, Identify, Live]:
+def _api(parts: Parts, kept: KeptAnswers) -> tuple[FastAPI, Identify, Live]:
     threads = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="reading")
-    kept = KeptAnswers()
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
