@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from coupon_ledger.reports.labels import say
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
+    from coupon_ledger.ledger.errors import Problem
     from coupon_ledger.ledger.formats.rows import Item, Refused
     from coupon_ledger.ledger.formats.sniffing import Sniffed
     from coupon_ledger.ledger.log import EventLog, Record
@@ -104,6 +105,7 @@ def publish(
 
     \b
     coupon-ledger publish events.ndjson
+    coupon-ledger publish events.ndjson --log https://coupons.example.com   (token: COUPON_LEDGER_TOKEN)
     coupon-ledger publish orders.parquet --topic order.events
     coupon-ledger publish orders.xlsx --topic order.events --zone Asia/Shanghai
     coupon-ledger publish orders.csv --topic order.events --encoding gb18030
@@ -114,7 +116,7 @@ def publish(
       tr -d '\\n' | coupon-ledger publish -
     """
     from coupon_ledger.ledger.formats.sniffing import sniffed
-    from coupon_ledger.ledger.opening import open_log
+    from coupon_ledger.ledger.opening import open_log, over_http
 
     appended = 0
     with _opened(file) as source:
@@ -125,8 +127,9 @@ def publish(
             with remembering(settings):
                 log = open_log(settings.log)
             try:
-                with remembering(settings):
-                    log.partitions()
+                if not over_http(settings.log):
+                    with remembering(settings):
+                        log.partitions()
                 if content.empty:
                     click.echo(say("{file}: is empty", file=_named(file)), err=True)
                 records = _records(items, report)
@@ -284,15 +287,15 @@ class _Rejects:
         said = f"{self._unit} {number}: " + "; ".join(map(str, problems))
         self._add(number, event_id if isinstance(event_id, str) else None, found, text, said)
 
-    def add_too_large(self, record: Record, problem: str) -> None:
-        """Report a valid event that the log refused because of its size, without its line number, which is no longer
-        known. `problem`: the rule that it breaks."""
+    def add_of_log(self, record: Record, problems: Sequence[Problem]) -> None:
+        """Report a valid event that the log refused, without its line number, which is no longer known."""
         from coupon_ledger.ledger.codec import decode, event_data
 
         event = {"topic": record.topic, **event_data(decode(record.value)[1])}
         text = json.dumps(plain(event), ensure_ascii=False)
-        said = f"event {event['event_id']}: {problem}"
-        self._add(None, event["event_id"], [{"field": None, "rule": problem}], text, said)
+        said = f"event {event['event_id']}: " + "; ".join(map(str, problems))
+        found = [{"field": p.field or None, "rule": p.rule} for p in problems]
+        self._add(None, event["event_id"], found, text, said)
 
     def _add(
         self, number: int | None, event_id: str | None, problems: list[dict[str, Any]], text: str, said: str
@@ -350,16 +353,16 @@ def _append(log: EventLog, records: Iterable[Record | None], report: _Rejects, s
 
 
 def _appended(log: EventLog, batch: list[Record], report: _Rejects, strict: bool) -> Iterator[int]:
-    """Append the batch. Unless `strict`, report the events that are too large for the log, and append the others.
+    """Append the batch. Unless `strict`, report the events that the log refuses, and append the others.
     Yields the number of events of each append."""
     while batch:
         try:
             yield len(log.append(batch))
             return
         except AppendFailed as error:
-            if strict or not error.too_large:
+            if strict or not error.permanent:
                 raise
-            for index, problem in sorted(error.too_large.items()):
-                report.add_too_large(batch[index], problem)
+            for index, problems in sorted(error.permanent.items()):
+                report.add_of_log(batch[index], problems)
             yield len(batch) - len(error.failures)
-            batch = [batch[index] for index in sorted(error.failures) if index not in error.too_large]
+            batch = [batch[index] for index in sorted(error.failures) if index not in error.permanent]

@@ -93,6 +93,6 @@ def config(settings: Settings, output: str) -> None:
 def _shown(setting: Setting) -> Any:
     """The setting's value, with passwords and other secrets masked."""
     name = setting.name.lower()
-    if any(word in name for word in _SECRET) and not name.endswith(_PLACE):
+    if setting.value and any(word in name for word in _SECRET) and not name.endswith(_PLACE):
         return "********"
     return masked(setting.value) if isinstance(setting.value, str) else setting.value

@@ -31,6 +31,8 @@
     ├── QueueUnusable               the queue of alert messages cannot be opened, read or written
     ├── SettingsStoreError          the store of people and tokens cannot be used, or refuses a change
     ├── UnknownAccount              no person or token of that name exists
+    ├── ServiceRefused              the service answered a request with an error
+    ├── ServiceUnavailable          the service does not answer, or cannot take a request at the moment
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
@@ -41,7 +43,8 @@
     │   ├── LogNotInitialised       the log exists, its topics do not
     │   ├── LogTruncated            the log no longer holds a position that is needed
     │   ├── AppendFailed            some records were not (known to be) appended
-    │   ├── EventsTooLarge          the log will never take some events, because of their size
+    │   ├── EventsRefused           the log will never take some events
+    │   │   └── EventsTooLarge      because of their size
     │   ├── LogFull                 no room to append
     │   ├── LogNotEmpty             the log to restore into already has records
     │   ├── ArchiveUnusable         there is no archive, or it was made from another log, is in use or not writable
@@ -238,6 +241,20 @@ class UnknownAccount(LedgerError):
     pass
 
 
+class ServiceRefused(LedgerError):
+    """Raised if the service refused a request. `status`: the HTTP status. `problems`: the rules that an event
+    breaks, if it is about one."""
+
+    def __init__(self, message: str, status: int, problems: tuple[Problem, ...] = ()) -> None:
+        self.status = status
+        self.problems = problems
+        super().__init__(message)
+
+
+class ServiceUnavailable(LedgerError):
+    exit_code = 4
+
+
 class LogError(LedgerError):
     exit_code = 4
 
@@ -283,22 +300,39 @@ class AppendFailed(LogError):
     append it again with the same `event_id`, since a repeat is harmless.
 
     `too_large`: the failures of records that the log will never accept because of their size; each gives the size and
-    the limit. These records are not in the log: do not append them again.
+    the limit. `refused`: the failures of records that it will never accept because they break a rule of the log, such
+    as a `source` that the publisher's token does not allow. Neither are in the log: do not append them again.
     """
 
-    def __init__(self, message: str, failures: dict[int, str], too_large: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        failures: dict[int, str],
+        too_large: Mapping[int, str] | None = None,
+        refused: Mapping[int, tuple[Problem, ...]] | None = None,
+    ) -> None:
         self.failures = failures
         self.too_large = dict(too_large or {})
+        self.refused = dict(refused or {})
         super().__init__(message)
 
+    @property
+    def permanent(self) -> dict[int, tuple[Problem, ...]]:
+        """The problems of each record that the log will never accept, by index."""
+        return self.refused | {index: (Problem("", why),) for index, why in self.too_large.items()}
 
-class EventsTooLarge(LogError):
-    """Raised if some events of a batch are too large for the log. `event_ids`: those events. They are not in the log
-    and never will be; all other events of the batch are."""
+
+class EventsRefused(LogError):
+    """Raised if the log will never take some events of a batch. `event_ids`: those events. They are not in the log; all
+    other events of the batch are."""
 
     def __init__(self, message: str, event_ids: tuple[str, ...]) -> None:
         self.event_ids = event_ids
         super().__init__(message)
+
+
+class EventsTooLarge(EventsRefused):
+    """Raised if all these events are too large for the log."""
 
 
 class LogFull(LogError):

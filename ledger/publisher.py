@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from coupon_ledger.ledger.errors import (
     AppendFailed,
+    EventsRefused,
     EventsTooLarge,
     InvalidEvent,
     LogClosed,
@@ -87,8 +88,10 @@ class Publisher:
         self._attempts = attempts
         self._waiting: list[_Waiting] = []
         self._published = 0
-        self._too_large: list[Refused] = []
-        """Events that the log refused as too large, and that no `EventsTooLarge` has named yet."""
+        self._refused: list[Refused] = []
+        """Events that the log refused, and that no `EventsRefused` has named yet."""
+        self._all_too_large = True
+        self._after: dict[tuple[str, int], int] = {}
         self._closed = False
         self.report = Report()
 
@@ -121,6 +124,12 @@ class Publisher:
         """The `event_id` of every accepted event that is not known to be in the log yet, in the order of publishing."""
         return tuple(event_id for _, event_id, _ in self._waiting)
 
+    @property
+    def wait_for(self) -> str:
+        """The positions after the events of complete batches, for `Client`: a question that is asked with it sees them.
+        Empty if there are none. Positions of a batch of which some events failed are left out."""
+        return ",".join(f"{topic}:{partition}:{at}" for (topic, partition), at in sorted(self._after.items()))
+
     def publish(self, event: Event | Mapping[str, Any]) -> bool:
         """Accept or refuse an event. `event`: an event model, or a mapping with its data and its `topic`. Returns
         whether the event was accepted; `report` says why it was not.
@@ -146,10 +155,10 @@ class Publisher:
     def flush(self) -> None:
         """Append the waiting events durably. A failed append is repeated with growing pauses.
 
-        Raises `EventsTooLarge` if the log will never take some of the events. All other events are then in the log, and
-        the ones that are too large have moved from `waiting` to `report.refused`. Raises `AppendFailed` or another
-        `LogError` if the last attempt fails. `waiting` then has the ids of the events that are not in the log; the next
-        `flush` tries them again. Raises `LogClosed` after `close`.
+        Raises `EventsRefused` (`EventsTooLarge` if that is the reason) if the log will never take some of the events.
+        All other events are then in the log, and the refused ones have moved from `waiting` to `report.refused`. Raises
+        `AppendFailed` or another `LogError` if the last attempt fails. `waiting` then has the ids of the events that
+        are not in the log; the next `flush` tries them again. Raises `LogClosed` after `close`.
         """
         self._check_open()
         pause = _FIRST_PAUSE_S
@@ -160,7 +169,7 @@ class Publisher:
             except LogClosed:
                 raise
             except AppendFailed as error:
-                if error.too_large:
+                if error.permanent:
                     continue  # these no longer wait, so append the others at once
                 self._raise_at_last(error, attempt)
             except LogUnavailable as error:
@@ -170,9 +179,11 @@ class Publisher:
             attempt += 1
             time.sleep(pause)
             pause *= 2
-        if self._too_large:
-            refused, self._too_large = tuple(self._too_large), []
-            raise EventsTooLarge(_in_words(self._log.url, refused), tuple(r.event_id or "" for r in refused))
+        if self._refused:
+            refused, self._refused = tuple(self._refused), []
+            kind = EventsTooLarge if self._all_too_large else EventsRefused
+            self._all_too_large = True
+            raise kind(_in_words(self._log.url, refused), tuple(r.event_id or "" for r in refused))
 
     def _raise_at_last(self, error: AppendFailed | LogUnavailable, attempt: int) -> None:
         if attempt >= self._attempts:
@@ -181,16 +192,19 @@ class Publisher:
 
     def _append(self) -> None:
         try:
-            self._log.append([record for _, _, record in self._waiting])
+            positions = self._log.append([record for _, _, record in self._waiting])
         except AppendFailed as error:
-            for index, problem in sorted(error.too_large.items()):
+            for index, problems in sorted(error.permanent.items()):
                 number, event_id, record = self._waiting[index]
-                refused = Refused(number, event_id, (Problem("", f"{record.topic}: {problem}"),))
+                refused = Refused(number, event_id, tuple(_of_topic(record.topic, p) for p in problems))
                 self.report.refused.append(refused)
-                self._too_large.append(refused)
+                self._refused.append(refused)
+            self._all_too_large = self._all_too_large and not error.refused
             self.report.accepted += len(self._waiting) - len(error.failures)
-            self._waiting = [self._waiting[i] for i in sorted(error.failures) if i not in error.too_large]
+            self._waiting = [self._waiting[i] for i in sorted(error.failures) if i not in error.permanent]
             raise
+        for topic, partition, offset in positions:
+            self._after[topic, partition] = offset + 1
         self.report.accepted += len(self._waiting)
         self._waiting = []
 
@@ -222,9 +236,17 @@ class Publisher:
             self._close_log()
 
 
+def _of_topic(topic: str, problem: Problem) -> Problem:
+    return problem if problem.field else Problem("", f"{topic}: {problem.rule}")
+
+
 def _in_words(url: str, refused: tuple[Refused, ...]) -> str:
-    """The message of an `EventsTooLarge` error. It names the first three refused events, each with its problem, and how
+    """The message of an `EventsRefused` error. It names the first three refused events, each with its problem, and how
     many more there are."""
-    named = "; ".join(f"event {r.event_id} of {r.problems[0].rule}" for r in refused[:3])
+    named = "; ".join(_named(r.event_id, r.problems[0]) for r in refused[:3])
     more = f"; and {len(refused) - 3} more (`publisher.report.refused`)" if len(refused) > 3 else ""
     return f"log {url}: {named}{more}. Do not publish the same again; all other events of the batch are in the log"
+
+
+def _named(event_id: str | None, problem: Problem) -> str:
+    return f"event {event_id}{': ' if problem.field else ' of '}{problem}"

@@ -46,7 +46,8 @@ class LogSettings:
     `sasl_mechanism`, …). `schema_registry`: the address of a schema registry; if it is not empty, messages are in the
     Confluent wire format. `schema_ids`: the file that remembers the registry's ids. `registry`: options that are passed
     unchanged to the registry's client. `writer_schemas`: a folder with the schemas of newer releases; with it, messages
-    written with these schemas can be read.
+    written with these schemas can be read. `token`, `ca_file`, `timeout_s`: for publishing over HTTP, as in
+    `http_service.Service`.
     """
 
     url: str = "sqlite:///coupon-ledger.log.db"
@@ -58,6 +59,9 @@ class LogSettings:
     schema_ids: str = "coupon-ledger.schema-ids.json"
     registry: Mapping[str, Any] = field(default_factory=dict)
     writer_schemas: str = ""
+    token: str = field(default="", repr=False)
+    ca_file: str = ""
+    timeout_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,11 @@ class Option:
 
 
 OPTIONS: Final = (
-    Option("log", "sqlite:///coupon-ledger.log.db", "address of the event log: sqlite:///path or kafka://host:port,…"),
+    Option(
+        "log",
+        "sqlite:///coupon-ledger.log.db",
+        "address of the event log: sqlite:///path, kafka://host:port,… or https://host",
+    ),
     Option("database", "coupon-ledger.duckdb", "path of the DuckDB file with the projections"),
     Option("topic-prefix", "", "prefix of every topic name"),
     Option("partitions", 4, "partitions of a topic when it is created"),
@@ -88,6 +96,8 @@ OPTIONS: Final = (
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
     Option("private-files", "true", "whether files that are made are for their owner alone (0600): true or false"),
     Option("writer-schemas", "", "folder with schemas of newer releases (NAME.avsc) that messages are written with"),
+    Option("token", "", "token with which events are published over HTTP"),
+    Option("ca-file", "", "PEM file of the authority of the service's certificate, if the system does not know it"),
     Option(
         "alert-rules",
         DEFAULT_RULES,
@@ -161,6 +171,8 @@ class Settings:
             schema_ids=self.values["schema-ids"].value,
             registry={k: s.value for k, s in self.registry.items()},
             writer_schemas=self.values["writer-schemas"].value,
+            token=self.values["token"].value,
+            ca_file=self.values["ca-file"].value,
         )
 
     @property

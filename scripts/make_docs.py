@@ -38,7 +38,7 @@ from coupon_ledger.questions.asking import Question
 from coupon_ledger.questions.metrics.definitions import METRICS, SOURCES, Metric
 from coupon_ledger.questions.parameters import CUT, Parameter
 from coupon_ledger.questions.registry import QUESTIONS
-from scripts import alert_rules, asyncapi
+from scripts import alert_rules, asyncapi, http_api
 from scripts.examples import example
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -319,6 +319,8 @@ DOCUMENTS = {
     DOCS / "metrics.md": metrics_md,
     DOCS / "questions.md": questions_md,
     DOCS / "alert-rules.md": alert_rules.document,
+    DOCS / "http-api.md": http_api.http_api_md,
+    DOCS / "openapi.json": http_api.openapi_json,
 }
 
 if __name__ == "__main__":

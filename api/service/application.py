@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -28,10 +29,12 @@ from coupon_ledger.api.service.live import Live
 from coupon_ledger.api.service.openapi import responses
 from coupon_ledger.api.service.openid import OpenId, Provider
 from coupon_ledger.api.service.owner_link import OwnerLink
-from coupon_ledger.api.service.problems import Refusal, handled, problem
+from coupon_ledger.api.service.problems import MEDIA_TYPE, SCHEMA, Refusal, handled, problem
 from coupon_ledger.api.service.settings_store import SettingsStore
 from coupon_ledger.api.service.sign_in import SignIn
 from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.reports.view import View
 
 _READING_THREADS: Final = 2
@@ -56,13 +59,29 @@ class Parts:
     hosts: frozenset[str]
     origins: frozenset[str]
     tls: bool
-    default_view: View
+    default_view: View = field(default_factory=View)
     openid: Provider | None = None
 
 
 def application(parts: Parts) -> tuple[ASGIApp, Live]:
+    _, identified, live = _api(parts, KeptAnswers())
+    return Guards(identified, parts.hosts, tls=parts.tls), live
+
+
+def document(folder: Path) -> dict[str, Any]:
+    """The OpenAPI description of a service that publishes. `folder`: an empty one, for a log and a store."""
+    log = open_log(LogSettings(url=f"sqlite:///{folder / 'log.db'}"), create=True)
+    with (
+        SettingsStore(folder / "settings.db") as store,
+        closing(Appender(log)) as appender,
+        closing(OwnerLink(folder / "none.duckdb")) as link,
+        closing(KeptAnswers()) as kept,
+    ):
+        return described(_api(Parts(link, store, appender, frozenset(), frozenset(), tls=False), kept)[0])
+
+
+def _api(parts: Parts, kept: KeptAnswers) -> tuple[FastAPI, Identify, Live]:
     threads = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="reading")
-    kept = KeptAnswers()
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
@@ -100,7 +119,7 @@ def application(parts: Parts) -> tuple[ASGIApp, Live]:
     Site(parts.link, parts.store, sign_in, parts.default_view, openid).add_to(app)
     for kind in (LedgerError, RequestValidationError, HTTPException, Refusal):
         app.add_exception_handler(kind, handled)
-    return Guards(identified, parts.hosts, tls=parts.tls), live
+    return app, identified, live
 
 
 def _add_health(app: FastAPI, parts: Parts) -> None:
@@ -135,13 +154,31 @@ def described(app: FastAPI) -> dict[str, Any]:
                 asking.describe(extra, route.name.partition(":")[2], in_body="POST" in (route.methods or ()))
                 route.openapi_extra = extra
         schema = app.openapi()
+        refusals = _share_refusals(schema)
         schema["components"] = {
             **schema.get("components", {}),
+            "responses": refusals,
+            "schemas": {
+                **schema.get("components", {}).get("schemas", {}),
+                "Answer": asking.ANSWER,
+                "Problem": SCHEMA,
+            },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         }
         schema["security"] = [{"token": []}]
     assert app.openapi_schema is not None
     return app.openapi_schema
+
+
+def _share_refusals(schema: dict[str, Any]) -> dict[str, Any]:
+    """Replace the refusals of all routes by references. Returns what they refer to."""
+    shared: dict[str, Any] = {}
+    for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+        for status, response in operation["responses"].items():
+            if MEDIA_TYPE in response.get("content", {}):
+                shared[f"Refused{status}"] = response
+                operation["responses"][status] = {"$ref": f"#/components/responses/Refused{status}"}
+    return shared
 
 
 def _routes(routes: Iterable[object]) -> list[APIRoute]:

@@ -29,7 +29,7 @@ from coupon_ledger.api.service.bodies import body_of
 from coupon_ledger.api.service.callers import Caller, allowed, check_csrf
 from coupon_ledger.api.service.formats import FORMATS, JSON, Format, format_of, pieces_of
 from coupon_ledger.api.service.kept_answers import KeptAnswers, Page
-from coupon_ledger.api.service.openapi import responses
+from coupon_ledger.api.service.openapi import reference, responses
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.problems import Refusal
 from coupon_ledger.questions.registry import QUESTIONS, Answer, AsOf, Question
@@ -312,7 +312,7 @@ _AS_OF: Final[dict[str, Any]] = {
         "positions": {"type": "array", "items": {"type": "object"}},
     },
 }
-_ANSWER: Final[dict[str, Any]] = {
+ANSWER: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["as_of", "next", "rows"],
     "properties": {
@@ -326,7 +326,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     **responses(400, 401, 403, 404, 406, 408, 410, 413, 415, 422, 429, 503, 504),
     200: {
         "description": "The answer.",
-        "content": {f.media_type: {"schema": _ANSWER} if f is JSON else _BINARY for f in FORMATS},
+        "content": {f.media_type: {"schema": reference("Answer")} if f is JSON else _BINARY for f in FORMATS},
     },
     304: {"description": "The client has this answer already."},
 }

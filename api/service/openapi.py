@@ -5,7 +5,7 @@ from __future__ import annotations
 import http
 from typing import Any, Final
 
-from coupon_ledger.api.service.problems import MEDIA_TYPE, SCHEMA
+from coupon_ledger.api.service.problems import MEDIA_TYPE
 
 EXAMPLE_EVENT: Final[dict[str, Any]] = {
     "topic": "coupon.events",
@@ -21,5 +21,10 @@ EXAMPLE_EVENT: Final[dict[str, Any]] = {
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe the refusals of a route."""
-    content = {MEDIA_TYPE: {"schema": SCHEMA}}
+    content = {MEDIA_TYPE: {"schema": reference("Problem")}}
     return {status: {"description": http.HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def reference(name: str) -> dict[str, str]:
+    """Stands for a schema that many routes share, so that the description stays small."""
+    return {"$ref": f"#/components/schemas/{name}"}

@@ -179,6 +179,8 @@ def _items(batch: _Batch, done: Appended | None = None) -> list[dict[str, Any]]:
             status = "refused" if index in done.too_large else "failed"
             problems = [{"field": "", "rule": done.failures[index]}]
             results[place] = {"item": place, "status": status, "problems": problems}
+            if index in done.too_large:
+                results[place]["too_large"] = True
         else:
             results[place] = {"item": place, "status": "appended", "position": _text(done.positions[index])}
     return [results[place] for place in sorted(results)]
@@ -221,6 +223,7 @@ _ITEM: Final[dict[str, Any]] = {
         "position": {"type": ["string", "null"], "description": "TOPIC:PARTITION:OFFSET"},
         "event_id": {"type": ["string", "null"]},
         "problems": {"type": "array", "items": {"type": "object"}},
+        "too_large": {"type": "boolean", "description": "Present if the log refused the event because of its size."},
     },
 }
 _PUBLISHED: Final[dict[str, Any]] = {

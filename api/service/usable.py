@@ -124,7 +124,7 @@ def _asked(caller: Caller, checks: list[tuple[Any, ...]], when: datetime, remote
 def routes(link: OwnerLink) -> APIRouter:
     router, checks = APIRouter(tags=["coupons"]), Checks(link)
 
-    @router.get("/v1/coupons/{coupon}/usable", responses=_RESPONSES, openapi_extra=_DESCRIBED, response_model=None)
+    @router.get("/v1/coupons/{coupon:path}/usable", responses=_RESPONSES, openapi_extra=_DESCRIBED, response_model=None)
     async def usable(coupon: str, request: Request) -> Response:
         """Whether a coupon can be used, on this order and by this user, with the reasons if it cannot. The answer is
         200 either way; `usable` says which. Nothing is reserved by asking."""

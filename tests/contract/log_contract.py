@@ -106,7 +106,59 @@ def reported(line: str) -> tuple[int, Position]:
     return number, Position(COUPON, partition, offset)
 
 
-class ReadingContract:
+class AppendingContract:
+    """What was appended is in the log. Subclassed with a fixture `log`. `records`: records that the log takes."""
+
+    records = staticmethod(records)
+
+    def test_returned_positions_are_where_the_records_are(self, log: EventLog) -> None:
+        """Else a publisher's receipt would point at someone else's event."""
+        batch = self.records(3000)
+        positions = log.append(batch)
+        found = by_position(read_until(log, start_of(log), len(batch)))
+        assert found == {p: (r.key, r.value) for p, r in zip(positions, batch, strict=True)}
+
+    def test_a_batch_may_mix_topics(self, log: EventLog) -> None:
+        """Else events of one business act could not be appended together."""
+        batch = [
+            record for pair in zip(self.records(300), self.records(300, topic=ORDER), strict=True) for record in pair
+        ]
+        positions = log.append(batch)
+        found = by_position(read_until(log, start_of(log) | start_of(log, ORDER), len(batch)))
+        assert found == {p: (r.key, r.value) for p, r in zip(positions, batch, strict=True)}
+        assert [p.topic for p in positions] == [r.topic for r in batch]
+
+    def test_a_keys_records_keep_their_order(self, log: EventLog) -> None:
+        """Else a coupon could be used before it was issued."""
+        for batch in range(5):
+            log.append(self.records(200, keys=7, prefix=f"{batch:02}-"))
+        seen: dict[bytes, list[bytes]] = {}
+        for key, value in by_position(read_until(log, start_of(log), 1000)).values():
+            seen.setdefault(key, []).append(value)
+        for key, values in seen.items():
+            expected = [
+                r.value for batch in range(5) for r in self.records(200, keys=7, prefix=f"{batch:02}-") if r.key == key
+            ]
+            assert values == expected
+
+    def test_recorded_at_never_decreases(self, log: EventLog) -> None:
+        """Else "as known at" would give different answers for the same instant."""
+        before_us = time.time_ns() // 1000
+        for _ in range(5):
+            log.append(self.records(50))
+        chunks = read_until(log, start_of(log), 250)
+        for tp in start_of(log):
+            times = [t for c in chunks if c.partition == tp.partition for t in c.recorded_at.tolist()]
+            assert times == sorted(times)
+            # The broker's clock counts milliseconds.
+            assert all(before_us - 1000 <= t <= time.time_ns() // 1000 for t in times)
+
+    def test_nothing_appended_is_nothing(self, log: EventLog) -> None:
+        """Else an empty batch would be an error that publishers must step around."""
+        assert log.append([]) == []
+
+
+class ReadingContract(AppendingContract):
     """What was appended is read, from the log itself or from its archive. Subclassed with a fixture `backend`.
     `in_order_of_recording`: whether `read` returns what was recorded first."""
 
@@ -117,46 +169,6 @@ class ReadingContract:
         with opened(backend.settings, create=True) as log:
             log.create_topics()
             yield log
-
-    def test_returned_positions_are_where_the_records_are(self, log: EventLog) -> None:
-        """Else a publisher's receipt would point at someone else's event."""
-        batch = records(3000)
-        positions = log.append(batch)
-        found = by_position(read_until(log, start_of(log), len(batch)))
-        assert found == {p: (r.key, r.value) for p, r in zip(positions, batch, strict=True)}
-
-    def test_a_batch_may_mix_topics(self, log: EventLog) -> None:
-        """Else events of one business act could not be appended together."""
-        batch = [record for pair in zip(records(300), records(300, topic=ORDER), strict=True) for record in pair]
-        positions = log.append(batch)
-        found = by_position(read_until(log, start_of(log) | start_of(log, ORDER), len(batch)))
-        assert found == {p: (r.key, r.value) for p, r in zip(positions, batch, strict=True)}
-        assert [p.topic for p in positions] == [r.topic for r in batch]
-
-    def test_a_keys_records_keep_their_order(self, log: EventLog) -> None:
-        """Else a coupon could be used before it was issued."""
-        for batch in range(5):
-            log.append(records(200, keys=7, prefix=f"{batch:02}-"))
-        seen: dict[bytes, list[bytes]] = {}
-        for key, value in by_position(read_until(log, start_of(log), 1000)).values():
-            seen.setdefault(key, []).append(value)
-        for key, values in seen.items():
-            expected = [
-                r.value for batch in range(5) for r in records(200, keys=7, prefix=f"{batch:02}-") if r.key == key
-            ]
-            assert values == expected
-
-    def test_recorded_at_never_decreases(self, log: EventLog) -> None:
-        """Else "as known at" would give different answers for the same instant."""
-        before_us = time.time_ns() // 1000
-        for _ in range(5):
-            log.append(records(50))
-        chunks = read_until(log, start_of(log), 250)
-        for tp in start_of(log):
-            times = [t for c in chunks if c.partition == tp.partition for t in c.recorded_at.tolist()]
-            assert times == sorted(times)
-            # The broker's clock counts milliseconds.
-            assert all(before_us - 1000 <= t <= time.time_ns() // 1000 for t in times)
 
     @pytest.mark.parametrize(("key", "value"), [(b"", b"v"), (b"k", b""), (b"", b""), (b"\x00\xff", b"\x00" * 10)])
     def test_any_bytes_come_back(self, log: EventLog, key: bytes, value: bytes) -> None:
@@ -276,10 +288,6 @@ class LogContract(ReadingContract):
         assert at == ends
 
     # --- appending
-
-    def test_nothing_appended_is_nothing(self, log: EventLog) -> None:
-        """Else an empty batch would be an error that publishers must step around."""
-        assert log.append([]) == []
 
     def test_partitions_are_kafkas(self, log: EventLog) -> None:
         """Else moving from the embedded log to Kafka would scatter a coupon's events."""
