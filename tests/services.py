@@ -1,4 +1,4 @@
-"""`coupon-ledger run` as a real process: consumer and service over an embedded log in a folder of their own, with a token
+"""`coupon-ledger run` as a real process: consumer and service over an embedded log in their own folder, with a token
 for each role; and asking it by hand, as another system would."""
 
 from __future__ import annotations

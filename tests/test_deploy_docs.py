@@ -66,7 +66,9 @@ def test_the_readme_names_commands_and_options_that_there_are() -> None:
     """Else whoever follows it would be stuck."""
     text = (DEPLOY / "README.md").read_text()
     commands = set(re.findall(r"coupon-ledger (people|tokens|backup|archive|doctor|run)\b", text))
-    assert commands and commands <= set(cli.list_commands(cli.make_context("coupon-ledger", [], resilient_parsing=True)))
+    assert commands and commands <= set(
+        cli.list_commands(cli.make_context("coupon-ledger", [], resilient_parsing=True))
+    )
     known = {option for parameter in run.params for option in parameter.opts}
     used = set(re.findall(r"`?(--(?:host|name|insecure|tls-[a-z]+))\b", text))
     assert used <= known

@@ -195,5 +195,3 @@ def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path, home: Path) -
         assert code == 2, said
         assert "certificate" in said and "belong together" in said
         assert "Traceback" not in said
-
-

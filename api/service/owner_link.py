@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from coupon_ledger.api.client import Remote
 from coupon_ledger.api.contact import INTERFACE
-from coupon_ledger.ledger.errors import LedgerError, OwnerGone, StoreOwned
+from coupon_ledger.ledger.errors import OwnerGone, StoreOwned
 from coupon_ledger.projections.ownership import owner
 
 AT_ONCE: Final = 16

@@ -1,8 +1,8 @@
 """The settings store: people, tokens, sessions, saved views and the service's own secrets, in a SQLite file beside the
 database (`<database>.settings`), which only its owner may read.
 
-It cannot be made again from the log: `backup` copies it, and no rebuild touches it. Commands and the service may use it
-at the same time; each connection is for one thread.
+It cannot be made again from the log. `backup` does not copy it (docs/deploy/ says how to), and no rebuild touches it.
+Commands and the service may use it at the same time; each connection is for one thread.
 
 Always true:
 - It holds no password and no token, only hashes from which neither can be found.
