@@ -65,7 +65,9 @@ class Service:
     def get(self, path: str, **options: Any) -> Reply:
         return self.ask("GET", path, **options)
 
-    def publish(self, events: Any, *, kind: str = "application/json", role: str = "publisher", **options: Any) -> Reply:
+    def publish(
+        self, events: Any, *, kind: str = "application/json", role: str | None = "publisher", **options: Any
+    ) -> Reply:
         """`events`: a JSON value, or the bytes of a body."""
         body = events if isinstance(events, bytes) else json.dumps(events).encode()
         headers = {"Content-Type": kind, **options.pop("headers", {})}

@@ -112,7 +112,7 @@ def test_slow_headers_are_not_waited_for(service: Service) -> None:
 
 def test_the_rest_of_an_answered_body_is_not_waited_for(service: Service) -> None:
     """Else a client could hold a connection for ever by sending a body that nobody reads."""
-    raw = f"POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\nContent-Length: 1000\r\n\r\n".encode()
+    raw = f"POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\nContent-Length: 10000000\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", service.port), PATIENCE_S) as connection:
         connection.sendall(raw)
         answer = connection.recv(65_536)

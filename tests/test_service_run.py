@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from coupon_ledger.api.supervisor import Part, Supervisor
 from tests.command_line import PATIENCE_S, alive, coupon_event, wait_until
 from tests.services import Service, serving
 
-Event = tuple[str, str, dict[str, object]]
+Event = tuple[str, str, dict[str, Any]]
 
 
 @contextmanager
@@ -63,10 +64,10 @@ def test_a_commit_is_told(service: Service) -> None:
         reply = service.publish(coupon_event("created", "e-live", coupon_id=f"c-live-{time.time_ns()}"))
         _, second, after = until(events, "commit")
     assert reply.status == 201
-    assert (after["commits"], first != second) == (int(str(before["commits"])) + 1, True)
+    assert (after["commits"], first != second) == (before["commits"] + 1, True)
     topic, partition, offset = reply.json["wait_for"].split(":")
-    positions = dict(str(one).rsplit(":", 1) for one in after["positions"])  # type: ignore[attr-defined]
-    assert int(positions[f"{topic}:{partition}"]) >= int(offset)
+    positions = {at: int(after_it) for at, _, after_it in (one.rpartition(":") for one in after["positions"])}
+    assert positions[f"{topic}:{partition}"] >= int(offset)
 
 
 @pytest.mark.long
