@@ -190,4 +190,4 @@ def test_tokens_are_shown_once(people: SettingsStore) -> None:
         assert people.of_token(text) is not None and people.of_token(other) is not None
         done("tokens", "revoke", "shop")
         assert people.of_token(text) is None and people.of_token(other) is None
-        one_sentence(ledger("tokens", "revoke", "nobody"), 2, "nobody", "none of that name")
+        one_sentence(ledger("tokens", "revoke", "nobody"), 1, "nobody", "none of that name")
