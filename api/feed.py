@@ -12,6 +12,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final
 
 from coupon_ledger.api.answers import as_of_fields
@@ -48,7 +49,8 @@ class Feed:
     def _wake(self) -> None:
         with self._lock:
             for loop, changed in self._followers:
-                loop.call_soon_threadsafe(changed.set)
+                with suppress(RuntimeError):  # the loop has just ended; the consumer must not end with it
+                    loop.call_soon_threadsafe(changed.set)
 
     async def lines(self) -> AsyncIterator[bytes]:
         """Yields the lines of one follower, until the owner stops or the follower goes."""

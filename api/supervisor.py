@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -138,9 +139,11 @@ def _end_with_parent() -> Callable[[], None] | None:
     """What a new process runs first, so that it gets SIGTERM when the supervisor dies. Only Linux has this."""
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl, supervisor = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
 
     def end_with_parent() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != supervisor:  # it died before this process could ask to hear of it
+            os._exit(1)
 
     return end_with_parent

@@ -56,7 +56,7 @@ def people() -> None:
     """Show and change who may sign in to the pages.
 
     People are kept in a file beside the database (<database>.settings), with their roles and hashes of their passwords.
-    `backup` copies it.
+    `backup` does not copy it; docs/deploy/ says how to.
 
     \b
     coupon-ledger people add mei --role admin

@@ -22,6 +22,7 @@ import pytest
 
 from coupon_ledger.ledger.settings import LogSettings
 from tests import kafka_broker as broker
+from tests.services import Service, serving
 
 pytest.register_assert_rewrite("tests.contract.log_contract")
 
@@ -95,3 +96,10 @@ def log_settings(request: pytest.FixtureRequest) -> LogSettings:
     """Where a log may be made: the test runs once with each backend."""
     settings: LogSettings = request.getfixturevalue(f"{request.param}_log_settings")
     return settings
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running service for tests that leave it as they found it, but for events of their own coupons."""
+    with serving(tmp_path_factory.mktemp("service")) as running:
+        yield running

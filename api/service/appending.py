@@ -88,7 +88,8 @@ class Appender:
 
     def _run(self) -> None:
         while group := self._next():
-            self._append(group)
+            # From here on, nobody can cancel the others: a future that was cancelled takes no result.
+            self._append([one for one in group if one.future.set_running_or_notify_cancel()])
             with self._changed:
                 for waiting in group:
                     self._waiting -= len(waiting.records)
@@ -109,6 +110,8 @@ class Appender:
 
     def _append(self, group: list[_Waiting]) -> None:
         records = [record for waiting in group for record in waiting.records]
+        if not records:
+            return
         positions: Sequence[Position | None]
         failures: dict[int, str] = {}
         too_large: frozenset[int] = frozenset()

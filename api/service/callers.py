@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Final, Literal
@@ -167,8 +168,9 @@ class Identify:
         """Refuse a change that a page of another origin sends with this browser's cookie."""
         origins = {one.decode("latin-1").lower() for one in headers.get(b"origin", [])}
         if not origins and (referer := headers.get(b"referer")):
-            parts = urlsplit(referer[0].decode("latin-1"))
-            origins = {f"{parts.scheme}://{parts.netloc}".lower()}
+            with suppress(ValueError):  # no address; refused below
+                parts = urlsplit(referer[0].decode("latin-1"))
+                origins = {f"{parts.scheme}://{parts.netloc}".lower()}
         if not origins or not origins <= self._origins:
             raise Refusal(403, "this change does not come from a page of this service; open the page here again")
 

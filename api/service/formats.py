@@ -46,16 +46,18 @@ def format_of(accept: str, named: str | None) -> Format:
                 return one
         known = ", ".join(one.name for one in FORMATS)
         raise Refusal(422, f"format {named[:40]}: there is none of that name; there are {known}")
-    for wanted in _by_preference(accept):
+    wanted, refused = _by_preference(accept)
+    for media_type in wanted:
         for one in FORMATS:
             kind = one.media_type.partition("/")[0]
-            if wanted in (one.media_type, "*/*", f"{kind}/*"):
+            if media_type in (one.media_type, "*/*", f"{kind}/*") and one.media_type not in refused:
                 return one
     raise Refusal(406, f"Accept {accept}: answers come as {', '.join(f.media_type for f in FORMATS)}")
 
 
-def _by_preference(accept: str) -> list[str]:
-    ranked = []
+def _by_preference(accept: str) -> tuple[list[str], set[str]]:
+    """The media types that a header `Accept` wants, the preferred ones first, and those that it refuses (`q=0`)."""
+    ranked, refused = [], set()
     for place, one in enumerate(accept.split(",") if accept.strip() else ["*/*"]):
         media_type, *parameters = (part.strip().lower() for part in one.split(";"))
         quality = 1.0
@@ -67,7 +69,9 @@ def _by_preference(accept: str) -> list[str]:
                     quality = 0.0
         if quality > 0:
             ranked.append((-quality, place, media_type))
-    return [media_type for _, _, media_type in sorted(ranked)]
+        else:
+            refused.add(media_type)
+    return [media_type for _, _, media_type in sorted(ranked)], refused
 
 
 def pieces_of(wanted: Format, frames: Iterable[pl.DataFrame], json_columns: tuple[str, ...]) -> Iterator[bytes]:

@@ -89,7 +89,7 @@ class Live:
         try:
             yield b"retry: 1000\n\n"
             async with self._link.changes() as changes:
-                known = since
+                known = since if since is None else dict(since)
                 async with aclosing(_spaced(changes, stop)) as states:
                     async for state in states:
                         if self._stopping or not self._identify.still_valid(request, caller):
@@ -99,27 +99,29 @@ class Live:
                         elif state is None:
                             yield b"event: away\ndata: {}\n\n"
                         elif isinstance(state, State):
-                            if known is not None:
-                                async for event in self._alert_events(caller, known, state):
-                                    yield event
-                            known = state.alerts
-                            yield _event("commit", _id(state), _commit(state))
+                            known = dict(state.alerts) if known is None else known
+                            async for event in self._alert_events(caller, known, state):
+                                yield event
+                            yield _event("commit", _text_id(state.commits, known), _commit(state))
         finally:
             self._waiting.discard(stop)
             self._clients -= 1
 
-    async def _alert_events(self, caller: Caller, known: Mapping[int, int], state: State) -> AsyncIterator[bytes]:
-        """The events of alerts that this caller may see, after `known`."""
-        if all(known.get(partition, 0) >= offset for partition, offset in state.alerts.items()):
-            return
-        since = {partition: known.get(partition, 0) for partition in state.alerts}
-        try:
-            events = await self._link.run(partial(_recorded, caller, since))
-        except LedgerError:
-            return  # the owner goes away; the client hears of that next
-        for event in events:
-            since[event["partition"]] = max(since[event["partition"]], event["offset"] + 1)
-            yield _event("alert", _text_id(state.commits, since), event)
+    async def _alert_events(self, caller: Caller, known: dict[int, int], state: State) -> AsyncIterator[bytes]:
+        """The events of alerts that this caller may see, after `known`, which they advance. If the owner goes away in
+        between, `known` stays behind the state, and the next call goes on from there."""
+        while any(known.get(partition, 0) < offset for partition, offset in state.alerts.items()):
+            since = {partition: known.get(partition, 0) for partition in state.alerts}
+            try:
+                events = await self._link.run(partial(_recorded, caller, since))
+            except LedgerError:
+                return
+            for event in events:
+                since[event["partition"]] = max(since[event["partition"]], event["offset"] + 1)
+                known.update(since)
+                yield _event("alert", _text_id(state.commits, since), event)
+            if len(events) < _MOST_ALERTS:
+                known.update({p: max(offset, since[p]) for p, offset in state.alerts.items()})
 
 
 class _Nothing:
@@ -168,10 +170,6 @@ def _commit(state: State) -> dict[str, Any]:
 
 def _event(kind: str, event_id: str, data: Mapping[str, Any]) -> bytes:
     return f"event: {kind}\nid: {event_id}\ndata: {json.dumps(plain(data), ensure_ascii=False)}\n\n".encode()
-
-
-def _id(state: State) -> str:
-    return _text_id(state.commits, state.alerts)
 
 
 def _text_id(commits: int, alerts: Mapping[int, int]) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from coupon_ledger.api.client import Remote
 from coupon_ledger.api.contact import INTERFACE
-from coupon_ledger.ledger.errors import LedgerError, OwnerGone, StoreOwned
+from coupon_ledger.ledger.errors import OwnerGone, StoreOwned
 from coupon_ledger.projections.ownership import owner
 
 AT_ONCE: Final = 16
@@ -151,7 +151,7 @@ class OwnerLink:
                     self._tell(State.of_line(line))
                     if self._closed.is_set():
                         return
-            except (LedgerError, OSError) as error:
+            except Exception as error:  # whatever it is, the link must look for the owner again
                 if self.state is not None:
                     _logger.warning("the consumer does not answer: %s", error)
             self._remote = None

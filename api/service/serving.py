@@ -76,7 +76,7 @@ class Address:
             names.add(socket.gethostname().lower())
             with suppress(ValueError):
                 if not ipaddress.ip_address(self.host).is_unspecified:
-                    names.add(self.host.lower())
+                    names.add(f"[{self.host.lower()}]" if ":" in self.host else self.host.lower())
         usual = 443 if self.tls else 80
         with_port = {f"{name}:{port}" for name in names}
         # Behind a proxy, clients use the proxy's port.
@@ -97,10 +97,11 @@ def listening(address: Address) -> socket.socket:
         listener.bind((address.host, address.port))
         listener.listen(_BACKLOG)
         listener.set_inheritable(True)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
+        why = error.strerror if isinstance(error, OSError) else "it is no host name"
         raise PortTaken(
-            f"address {address.host}, port {address.port}: cannot be used ({error.strerror}); name another with --port"
+            f"address {address.host}, port {address.port}: cannot be used ({why}); name another with --host or --port"
         ) from error
     return listener
 

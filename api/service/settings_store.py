@@ -1,8 +1,8 @@
 """The settings store: people, tokens, sessions, saved views and the service's own secrets, in a SQLite file beside the
 database (`<database>.settings`), which only its owner may read.
 
-It cannot be made again from the log: `backup` copies it, and no rebuild touches it. Commands and the service may use it
-at the same time; each connection is for one thread.
+It cannot be made again from the log. `backup` does not copy it (docs/deploy/ says how to), and no rebuild touches it.
+Commands and the service may use it at the same time; each connection is for one thread.
 
 Always true:
 - It holds no password and no token, only hashes from which neither can be found.
@@ -17,7 +17,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -108,20 +108,31 @@ class SettingsStore:
             if not file.exists():
                 os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
             self._connection = sqlite3.connect(file, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
-            self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute("PRAGMA foreign_keys = ON")
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
 
     def _prepare(self) -> None:
+        self._connection.row_factory = sqlite3.Row
+        # In this order: another process may be creating the store, in one transaction with its version.
+        [(tables,)] = self._connection.execute("SELECT count(*) FROM sqlite_schema")
         [(version,)] = self._connection.execute("PRAGMA user_version")
-        if version == _VERSION:
-            return
-        if version:
+        if not version and tables:
+            raise SettingsStoreError(
+                f"settings store {self.file}: is another program's database; move it away, or restore the store from a"
+                " backup"
+            )
+        if version not in (0, _VERSION):
             raise SettingsStoreError(
                 f"settings store {self.file}: was written by another version of coupon-ledger ({version}); use that one"
             )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        if version == _VERSION:
+            return
         schema = files(__package__).joinpath("settings.sql").read_text(encoding="utf-8")
         self._connection.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version = {_VERSION}; COMMIT")
 
@@ -153,6 +164,16 @@ class SettingsStore:
     def _change(self, query: str, *values: object) -> int:
         with self._failing_clearly():
             return self._connection.execute(query, values).rowcount
+
+    def _note(self, query: str, *values: object) -> None:
+        """Write a last use. If another process is writing, or the disk is full, it is left out: the request that it is
+        about can be answered all the same."""
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            with suppress(SettingsStoreError):
+                self._change(query, *values)
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {int(_WAIT_S * 1000)}")
 
     # ── People ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -271,7 +292,7 @@ class SettingsStore:
         if not rows or rows[0]["used_at"] < now - IDLE_S or rows[0]["began_at"] < now - LONGEST_S:
             return None
         if rows[0]["used_at"] < now - _NOTE_EVERY_S:
-            self._change("UPDATE sessions SET used_at = ? WHERE hash = ?", now, hashed)
+            self._note("UPDATE sessions SET used_at = ? WHERE hash = ?", now, hashed)
         return Session(_person(rows[0]), rows[0]["csrf"])
 
     def end_session(self, value: str) -> None:
@@ -348,7 +369,7 @@ class SettingsStore:
         if not current and not (previous and row["previous_until"] > now):
             return None
         if row["used_at"] is None or row["used_at"] < now - _NOTE_EVERY_S:
-            self._change("UPDATE tokens SET used_at = ? WHERE id = ?", now, row["id"])
+            self._note("UPDATE tokens SET used_at = ? WHERE id = ?", now, row["id"])
         return _token(row)
 
     # ── Saved views and secrets ──────────────────────────────────────────────────────────────────────────────
