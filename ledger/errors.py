@@ -30,6 +30,7 @@
     ├── QueueUnusable               the queue of alert messages cannot be opened, read or written
     ├── SettingsStoreError          the store of people and tokens cannot be used, or refuses a change
     ├── UnknownAccount              no person or token of that name exists
+    ├── WrongAccount                a name, role or password of a person or token breaks a rule
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
@@ -229,6 +230,10 @@ class SettingsStoreError(LedgerError):
 
 class UnknownAccount(LedgerError):
     pass
+
+
+class WrongAccount(LedgerError):
+    exit_code = 2
 
 
 class LogError(LedgerError):

@@ -39,6 +39,20 @@ ACTIONS: Final[Mapping[str, str]] = {
     "review_template_defined": "a layout of reviews was kept, or kept anew, by its name",
     "alert_rules_changed": "other alert rules came into force",
     "differences_accepted": "a rebuild that differs from the live tables was taken all the same",
+    "signed_in": "somebody signed in to the pages",
+    "sign_in_failed": "somebody tried to sign in, with a wrong name or password",
+    "signed_out": "somebody signed out",
+    "asked": "a question was asked over HTTP; further views within ten minutes are counted in one record",
+    "exported": "a whole answer, or one in a file format, was fetched over HTTP",
+    "person_added": "a person was added",
+    "person_changed": "a person's role, scope, name or password was changed, or the person was disabled",
+    "person_removed": "a person was removed",
+    "token_created": "a token was made",
+    "token_rotated": "a token got another secret",
+    "token_revoked": "a token was made invalid",
+    "job_started": "a job was started over HTTP",
+    "job_stopped": "a job was stopped over HTTP",
+    "records_lost": "some of what was done over HTTP could not be recorded; `count` says how much",
 }
 _SCHEMA: Final = "operation_event"
 _logger = logging.getLogger(__name__)

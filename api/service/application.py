@@ -18,10 +18,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from coupon_ledger.api.service import asking, publishing, usable
+from coupon_ledger.api.service import administering, asking, operating, publishing, usable
+from coupon_ledger.api.service.alerting import Alerting
 from coupon_ledger.api.service.appending import Appender
+from coupon_ledger.api.service.auditing import Audit
 from coupon_ledger.api.service.callers import Identify
 from coupon_ledger.api.service.guards import Guards
+from coupon_ledger.api.service.jobs import Jobs
 from coupon_ledger.api.service.kept_answers import KeptAnswers
 from coupon_ledger.api.service.live import Live
 from coupon_ledger.api.service.openapi import responses
@@ -29,6 +32,7 @@ from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.problems import Refusal, handled, problem
 from coupon_ledger.api.service.settings_store import SettingsStore
 from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.settings import LogSettings
 
 _READING_THREADS: Final = 2
 """Threads that read the bodies of batches."""
@@ -43,12 +47,17 @@ unit, instants RFC 3339 in UTC.
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the application is made of. `appender`: None if the service does not publish. `hosts`: values of the header
+    """What the application is made of. `publish`: whether events can be published. `hosts`: values of the header
     `Host` that it answers to. `origins`: those of its own pages."""
 
     link: OwnerLink
     store: SettingsStore
-    appender: Appender | None
+    appender: Appender
+    publish: bool
+    log: LogSettings
+    alerting: Alerting
+    audit: Audit
+    jobs: Jobs
     hosts: frozenset[str]
     origins: frozenset[str]
     tls: bool
@@ -65,9 +74,10 @@ def application(parts: Parts) -> tuple[ASGIApp, Live]:
             yield
         finally:
             live.leave()
+            await parts.jobs.close()
             parts.link.close()
-            if parts.appender is not None:
-                await asyncio.to_thread(parts.appender.close)
+            for part in (parts.alerting, parts.audit, parts.appender):
+                await asyncio.to_thread(part.close)
             threads.shutdown(wait=False, cancel_futures=True)
             kept.close()
 
@@ -83,10 +93,13 @@ def application(parts: Parts) -> tuple[ASGIApp, Live]:
     identified = Identify(app, parts.store, parts.origins)
     live = Live(parts.link, identified)
     _add_health(app, parts)
-    if parts.appender is not None:
+    if parts.publish:
         app.include_router(publishing.routes(parts.appender, threads))
     app.include_router(usable.routes(parts.link))
-    asking.Asking(parts.link, kept, parts.store.secret("cursors")).add_to(app)
+    asking.Asking(parts.link, kept, parts.store.secret("cursors"), parts.audit).add_to(app)
+    app.include_router(parts.alerting.routes())
+    app.include_router(operating.routes(parts.link, parts.jobs, parts.audit, parts.log))
+    app.include_router(administering.routes(parts.store, parts.audit))
     app.include_router(live.routes())
     for kind in (LedgerError, RequestValidationError, HTTPException, Refusal):
         app.add_exception_handler(kind, handled)
