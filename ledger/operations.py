@@ -148,7 +148,7 @@ def append(
 def read(log: LogReader) -> list[RecordedOperation]:
     """All operations in the log, each once, in the order in which they were recorded. Records that are not valid
     operations are skipped, with a warning. Raises the errors of reading the log."""
-    records = [record for chunk in chunks_to_end(log, OPERATIONS, {}) for record in _operations_in(chunk)]
+    records = [record for chunk in chunks_to_end(log, OPERATIONS, {}) for record in operations_in(chunk)]
     first: dict[str, RecordedOperation] = {}
     for record in sorted(records, key=lambda record: (record.recorded_at, record.position)):
         first.setdefault(record.operation.event_id, record)
@@ -167,18 +167,20 @@ def operations_of(settings: LogSettings, action: str) -> list[Operation]:
         log.close()
 
 
-def _operations_in(chunk: Chunk) -> list[RecordedOperation]:
+def operations_in(chunk: Chunk) -> list[RecordedOperation]:
+    """The operations in a chunk of the topic. Records that are none are skipped, with a warning."""
     records = []
     for offset, at, value in zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True):
         position = Position(chunk.topic, chunk.partition, offset)
         try:
-            records.append(RecordedOperation(_decoded(value), EPOCH + timedelta(microseconds=at), position))
+            records.append(RecordedOperation(operation_of(value), EPOCH + timedelta(microseconds=at), position))
         except (UndecodableRecord, InvalidEvent) as error:
             _logger.warning("%s %d %d: no operation (%s)", *position, error)
     return records
 
 
-def _decoded(value: bytes) -> Operation:
+def operation_of(value: bytes) -> Operation:
+    """The operation in a record's value. Raises `UndecodableRecord`, `InvalidEvent`."""
     writer, row = decode(value)
     if writer.name != _SCHEMA:
         raise UndecodableRecord(f"a {writer.name} does not belong on {OPERATIONS}")

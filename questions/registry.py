@@ -28,6 +28,7 @@ from coupon_ledger.questions.customers import customers
 from coupon_ledger.questions.experiments import experiments
 from coupon_ledger.questions.finance import finance
 from coupon_ledger.questions.metrics import metrics
+from coupon_ledger.questions.operations import operations
 from coupon_ledger.questions.parameters import OfPast, P
 from coupon_ledger.questions.states import states, usable
 
@@ -159,5 +160,6 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
     "alert-events": Question(recorded.alert_events),
     "alert-silences": Question(alerts.alert_silences, stand_in=looking_back.alerts),
     "alert-rules": Question(alerts.alert_rules, json=("content",)),
+    "operations": Question(operations.operations, json=("details",)),
     "alert-stats": Question(stats.alert_stats, stand_in=looking_back.alerts),
 }
