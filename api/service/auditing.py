@@ -88,8 +88,8 @@ class Audit:
                 known.further += 1
                 return
             self._expire(_MOST_VIEWS - 1)
-            if known is not None:
-                self._end(key, self._views.pop(key))
+            if (over := self._views.pop(key, None)) is not None:
+                self._end(key, over)
             self._views[key] = _View(self._clock() + SAME_S, details)
         self._put(_made(action, caller, subject, details))
 
