@@ -1,5 +1,5 @@
--- Is every operation stored once? One row: an operation that is stored several times. An offender is counted several
--- times in lists of what was done.
+-- Is every operation stored once?
+-- Grain: one operation. An offender: it is stored several times, and lists of what was done count it several times.
 SELECT event_id, count(*) AS times
 FROM operation_events
 GROUP BY event_id
