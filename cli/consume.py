@@ -104,7 +104,9 @@ def _consume(
     from coupon_ledger.cli.alerts.announcing import Announcer
     from coupon_ledger.consumers.intake import use_rules
     from coupon_ledger.consumers.log_identity import open_log_of
+    from coupon_ledger.consumers.operation_book import OperationBook
     from coupon_ledger.consumers.owner import Owner
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.projections.database import open_database
 
     use_rules(settings)
@@ -124,6 +126,7 @@ def _consume(
                 follow=follow,
                 sweep_every=sweep_every,
                 alerts=_alert_work(store, log, posting, announcer, settings) if posting is not None else None,
+                operations=OperationBook(lambda: closing(open_log(settings.log))),
                 progress=shown,
             )
             # Handle signals first: once the endpoint is open, others can find this process and stop it.

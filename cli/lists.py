@@ -10,13 +10,13 @@ from coupon_ledger.cli.asking import FIRST_ROWS, answered, rows_of
 from coupon_ledger.cli.output import LIKE_ANY, Fit, limited, print_frames, print_rows
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.reports.labels import label_of_texts, say
+from coupon_ledger.reports.lists import with_lists
 from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from coupon_ledger.questions.registry import Answer
-
+__all__ = ["SHOWN", "plain_lists", "print_all", "print_first", "print_list", "print_titled", "with_lists"]
 SHOWN = 50
 
 
@@ -47,25 +47,6 @@ def print_first(
         print_rows(rows, output, shown)
         if more:
             click.echo(say(FIRST_ROWS, n=at_most), err=True)
-
-
-def with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
-    """Split an answer of one row. Returns its plain values, by column, and its lists of structs as tables, by column.
-
-    A list that is null becomes an empty table, and its column is also among the plain values, as None. This tells a
-    null list from an empty one.
-    """
-    import polars as pl
-
-    frame = next(answer.frames)
-    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List) and dtype.inner == pl.Struct]
-    tables = {}
-    for name in lists:
-        rows = frame[name][0]
-        empty = pl.Series(name, [], dtype=frame.schema[name].inner)  # type: ignore[attr-defined]
-        tables[name] = (empty if rows is None else rows).struct.unnest()
-    nulls = {name: None for name in lists if frame[name][0] is None}
-    return frame.drop(lists).row(0, named=True) | nulls, tables
 
 
 def plain_lists(row: Row, lists: dict[str, pl.DataFrame]) -> dict[str, list[Row]]:

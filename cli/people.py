@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,19 +12,17 @@ import click
 
 from coupon_ledger.cli.options import duration_option, output_option, settings_options
 from coupon_ledger.cli.output import print_rows
-from coupon_ledger.ledger.errors import SettingsStoreError, StoreNotInitialised
+from coupon_ledger.ledger.errors import StoreNotInitialised
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.reports.labels import say
 
 if TYPE_CHECKING:
-    from coupon_ledger.api.service.settings_store import Person, Scope, SettingsStore, Token
+    from coupon_ledger.api.service.settings_store import Scope, SettingsStore
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 ROLES: Final = ("publisher", "marketing", "finance", "manager", "risk", "ops", "admin")
 """Those of `questions/access/roles.toml`; a test compares them."""
 _OF_PEOPLE: Final = tuple(role for role in ROLES if role != "publisher")
-_VALID: Final = timedelta(days=90)
-_OVERLAP: Final = timedelta(hours=24)
 
 
 @contextmanager
@@ -74,8 +71,10 @@ def list_people(settings: Settings, output: str) -> None:
     coupon-ledger people list
     coupon-ledger people list --output json
     """
+    from coupon_ledger.api.service.accounts import person_row
+
     with _store(settings) as store:
-        print_rows([_person_row(person) for person in store.people()], output)
+        print_rows([person_row(person) for person in store.people()], output)
 
 
 @people.command("add")
@@ -109,13 +108,13 @@ def add_person(
     coupon-ledger people add li --role marketing --campaign spring-sale --campaign summer-sale
     coupon-ledger people add wang --role finance --generate-password
     """
-    _check_name(name)
+    from coupon_ledger.api.service import accounts
+
     with _store(settings) as store:
-        if any(person.name.casefold() == name.casefold() for person in store.people()):
-            raise SettingsStoreError(f"person {name}: exists already; `coupon-ledger people change` changes one")
+        accounts.check_new_person(store, name, role)
         password = None if no_password else _password(name, stdin=password_stdin, generate=generate_password)
         scope = _scope(campaigns, channels, stores)
-        store.add_person(name, role=role, display_name=display_name, scope=scope, password=password)
+        accounts.add_person(store, name, role=role, password=password, display_name=display_name, scope=scope)
     click.echo(say("added {name}, with the role {role}", name=name, role=role))
     if generate_password:
         click.echo(say("password (shown only now): {password}", password=password))
@@ -160,14 +159,15 @@ def change_person(
         changes["scope"] = scope
     if disabled is not None:
         changes["disabled"] = disabled
+    from coupon_ledger.api.service import accounts
+
     with _store(settings) as store:
         person = store.person(name)
         if new_password or password_stdin:
             changes["password"] = _password(person.name, stdin=password_stdin, generate=False)
         if not changes:
             raise click.UsageError("nothing to change is named; see --help")
-        _keep_an_admin(store, person, changes)
-        store.change_person(name, **changes)
+        accounts.change_person(store, name, changes)
     click.echo(say("changed {name}; all sessions of this person have ended", name=name))
 
 
@@ -180,49 +180,24 @@ def remove_person(name: str, settings: Settings) -> None:
     \b
     coupon-ledger people remove li
     """
+    from coupon_ledger.api.service import accounts
+
     with _store(settings) as store:
-        _keep_an_admin(store, store.person(name), {"disabled": True})
-        store.remove_person(name)
+        accounts.remove_person(store, name)
     click.echo(say("removed {name}", name=name))
 
 
-def _keep_an_admin(store: SettingsStore, person: Person, changes: dict[str, Any]) -> None:
-    """Raises `SettingsStoreError` if nobody could administer the service afterwards."""
-    loses = changes.get("disabled") or changes.get("role", person.role) != "admin"
-    others = [one for one in store.people() if one.role == "admin" and one.disabled_at is None and one != person]
-    if person.role == "admin" and person.disabled_at is None and loses and not others:
-        raise SettingsStoreError(f"person {person.name}: is the only admin; add another one first")
-
-
-def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= 100 or name != name.strip() or any(ord(c) < 32 or c in ':/"' for c in name):
-        raise click.UsageError('a name has 1 to 100 characters, without : / " and control characters')
-
-
 def _password(name: str, *, stdin: bool, generate: bool) -> str:
-    from coupon_ledger.api.service.credentials import password_problem
+    from coupon_ledger.api.service.accounts import check_password, made_password
 
     if generate:
-        return secrets.token_urlsafe(15)
+        return made_password()
     if stdin:
         password = sys.stdin.readline().rstrip("\r\n")
     else:
         password = click.prompt(say("password"), hide_input=True, confirmation_prompt=True)
-    if why := password_problem(password, name):
-        raise SettingsStoreError(f"password of {name}: {why}")
+    check_password(password, name)
     return password
-
-
-def _person_row(person: Person) -> dict[str, Any]:
-    return {
-        "name": person.name,
-        "display_name": person.display_name,
-        "role": person.role,
-        "scope": _scope_text(person.scope),
-        "state": "disabled" if person.disabled_at is not None else "active",
-        "signs_in_with": "password" if person.has_password else "openid",
-        "created_at": _instant(person.created_at),
-    }
 
 
 @click.group()
@@ -246,8 +221,10 @@ def list_tokens(settings: Settings, output: str) -> None:
     \b
     coupon-ledger tokens list
     """
+    from coupon_ledger.api.service.accounts import token_row
+
     with _store(settings) as store:
-        print_rows([_token_row(token) for token in store.tokens()], output)
+        print_rows([token_row(token) for token in store.tokens()], output)
 
 
 @tokens.command("add")
@@ -273,17 +250,13 @@ def add_token(
     coupon-ledger tokens add shop --role publisher --source shop
     coupon-ledger tokens add warehouse --role finance --valid 365d
     """
-    _check_name(name)
     if role == "publisher" and not sources:
         raise click.UsageError("a publisher needs --source: the value of `source` in its events")
+    from coupon_ledger.api.service import accounts
+
     with _store(settings) as store:
-        text = store.add_token(
-            name,
-            role=role,
-            valid_s=(valid or _VALID).total_seconds(),
-            scope=_scope(campaigns, channels, stores),
-            sources=sources,
-        )
+        scope = _scope(campaigns, channels, stores)
+        text = accounts.add_token(store, name, role=role, sources=sources, valid=valid, scope=scope)
         expires_at = store.token(name).expires_at
     _say_token(text, expires_at)
 
@@ -301,9 +274,10 @@ def rotate_token(name: str, valid: timedelta | None, overlap: timedelta | None, 
     coupon-ledger tokens rotate shop
     coupon-ledger tokens rotate shop --overlap 5m
     """
+    from coupon_ledger.api.service import accounts
+
     with _store(settings) as store:
-        overlap_s = (_OVERLAP if overlap is None else overlap).total_seconds()
-        text = store.rotate_token(name, valid_s=(valid or _VALID).total_seconds(), overlap_s=overlap_s)
+        text = accounts.rotate_token(store, name, valid, overlap)
         expires_at = store.token(name).expires_at
     _say_token(text, expires_at)
 
@@ -326,24 +300,3 @@ def _say_token(text: str, expires_at: float) -> None:
     click.echo(text)
     said = say("shown only now; valid until {until:instant}", until=datetime.fromtimestamp(expires_at, UTC))
     click.echo(said, err=True)
-
-
-def _token_row(token: Token) -> dict[str, Any]:
-    return {
-        "name": token.name,
-        "role": token.role,
-        "scope": _scope_text(token.scope),
-        "sources": list(token.sources),
-        "state": token.state(datetime.now(UTC).timestamp()),
-        "expires_at": _instant(token.expires_at),
-        "last_used_at": _instant(token.used_at),
-        "created_at": _instant(token.created_at),
-    }
-
-
-def _scope_text(scope: Scope) -> str | None:
-    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in scope.items()) or None
-
-
-def _instant(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(int(seconds), UTC).replace(tzinfo=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from coupon_ledger.ledger.progress import PhaseProgress
 
 _EARLY_S: Final = 1.0
 _LINE_S: Final = 10.0
+_TOLD_S: Final = 0.5
 
 
 class Bar(Protocol):
@@ -36,12 +39,36 @@ class _Silent:
         pass
 
 
+class _Told:
+    """Tells progress as lines of JSON on standard error, for a process that follows this one. At most twice a second,
+    and at the end."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        self._what = what
+        self._total = total or 0
+        self._done = 0
+        self._next = 0.0
+
+    def advance(self, records: int) -> None:
+        self.update(self._done + records, self._total)
+
+    def update(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        if time.monotonic() >= self._next or done == total:
+            self._next = time.monotonic() + _TOLD_S
+            click.echo(json.dumps({"doing": self._what, "done": done, "total": total}), err=True)
+
+
 @contextmanager
 def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar]:
-    """Within the block, a progress bar is shown if standard error is a terminal. Yields the bar.
+    """Within the block, a progress bar is shown if standard error is a terminal. Yields the bar. If the variable
+    COUPON_LEDGER_PROGRESS is `json`, the progress is told as lines of JSON instead.
 
     `what`: the text in front of the bar. `unit`: what is counted. `total`: how many there are; None if that is unknown;
     0 if later calls of `update` say it. If `total` is 0 and `unit` is `events`, the number left is shown as lag."""
+    if os.environ.get("COUPON_LEDGER_PROGRESS") == "json":
+        yield _Told(what, total)
+        return
     if not sys.stderr.isatty():
         yield _Silent()
         return

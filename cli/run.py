@@ -14,7 +14,7 @@ from coupon_ledger.cli.consume import on_signal
 from coupon_ledger.cli.logs import log_format_option, logging_as
 from coupon_ledger.cli.options import LOG, duration_option, settings_options
 from coupon_ledger.ledger.extras import absent, missing
-from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, Settings
 from coupon_ledger.reports.labels import say
 from coupon_ledger.reports.view import View, view
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _CONSUMING: Final = ("batch-size", "grace-minutes", "instant-skew-days", "skewed-events", "alert-rules")
+_SERVING: Final = (*LOG, "database", "alert-rules")
 _SWEEP_S: Final = 60
 
 
@@ -172,7 +173,7 @@ def run(
 @click.option("--publish/--no-publish", default=True, show_default=True, help="Let events be published over HTTP.")
 @click.option("--inherited", type=int, hidden=True, help="File descriptor of the listening socket, from `run`.")
 @log_format_option
-@settings_options(*LOG, "database")
+@settings_options(*_SERVING)
 def serve(
     host: str,
     port: int,
@@ -195,6 +196,7 @@ def serve(
     coupon-ledger serve
     coupon-ledger serve --port 8000 --no-publish
     """
+    from coupon_ledger.api.service.serving import Work
     from coupon_ledger.api.service.serving import serve as serving
 
     address = _address(host, port, tls_certificate, tls_key, names, insecure)
@@ -204,14 +206,16 @@ def serve(
             _say_where(settings, address, listener.getsockname()[1])
         else:
             listener = socket.socket(fileno=inherited)
-        serving(
+        work = Work(
             settings.database,
-            settings.log if publish else None,
-            address,
-            listener,
+            settings.log,
+            publish,
+            settings.alert_rules,
+            _environment(settings),
             View(view().lang, view().zone),
             _provider(**openid),
         )
+        serving(work, address, listener)
 
 
 def _listen(address: Address) -> socket.socket:
@@ -263,7 +267,7 @@ def _service(
         options.append("--insecure")
     for name, value in openid.items():
         options += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
-    command = [*_command("serve"), *options, *_flags(settings, (*LOG, "database"))]
+    command = [*_command("serve"), *options, *_flags(settings, _SERVING)]
     return Part("service", command, pass_fds=(listener.fileno(),))
 
 
@@ -277,6 +281,15 @@ def _flags(settings: Settings, names: Sequence[str]) -> list[str]:
     flags = ["--config", str(file)] if file is not None else []
     given = [settings.values[name] for name in names if settings.values[name].origin == "flag"]
     return flags + [part for one in given for part in (f"--{one.name}", str(one.value))]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Variables that give a command which the service starts the same settings. What variables say reaches it by
+    itself."""
+    file = click.get_current_context().params.get("config_file")
+    variables = {ENVIRONMENT_PREFIX + "CONFIG": str(Path(file).absolute())} if file is not None else {}
+    given = [one for one in settings.values.values() if one.origin == "flag"]
+    return variables | {ENVIRONMENT_PREFIX + one.name.replace("-", "_").upper(): str(one.value) for one in given}
 
 
 def _say_where(settings: Settings, address: Address, port: int) -> None:

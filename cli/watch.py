@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from coupon_ledger.cli.output import print_rows
-from coupon_ledger.cli.status import status_of, summary_of
+from coupon_ledger.cli.status import summary_of
 from coupon_ledger.cli.tables import echo_under
 from coupon_ledger.cli.terminal import behind
 from coupon_ledger.cli.view import view
@@ -92,6 +92,8 @@ class Watch:
         if seen != self._seen or not self._summary:
             self._summary = summary_of(self._settings.database)
             self._seen = seen
+        from coupon_ledger.consumers.status import status_of
+
         status = status_of(self._summary, self._log)
         self._looks.append((time.monotonic(), status["read"], status["lag"]))
         return {"at": datetime.now(UTC).replace(tzinfo=None), **status, **_rates(list(self._looks))}

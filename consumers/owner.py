@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from coupon_ledger.consumers.alerts.work import AlertWork, Figures
+from coupon_ledger.consumers.operation_book import OperationBook
 from coupon_ledger.consumers.replay import Repairs
 from coupon_ledger.consumers.runner import Boundary, Committed, Consumer
 from coupon_ledger.consumers.sweeper import Sweeper
@@ -61,11 +62,14 @@ class Owner:
         follow: bool = False,
         sweep_every: timedelta | None = None,
         alerts: AlertWork | None = None,
+        operations: OperationBook | None = None,
         progress: PhaseProgress = ignore,
     ) -> None:
-        """`alerts`: the work with alerts of this store; None: alert rules are evaluated, and nobody is told."""
+        """`alerts`: the work with alerts of this store; None: alert rules are evaluated, and nobody is told.
+        `operations`: keeps the table of operations up to date; None: it stays as it is."""
         self.store = store
         self.alert_work = alerts
+        self._operations = operations
         self.sweeper = Sweeper(store, log, sweep_every)
         self.repairs = Repairs(store, log)
         self.on_succession: Callable[[Store], None] = Store.close
@@ -95,18 +99,22 @@ class Owner:
 
     def _caught_up(self) -> None:
         self.sweeper()
-        self._alert()
+        self._look()
 
     def _between(self) -> bool:
-        self._alert()
+        self._look()
         return self.repairs()
 
-    def _alert(self) -> None:
+    def _look(self) -> None:
+        if self._operations is not None:
+            self._operations()
         if self.alert_work is not None:
             self.alert_work()
 
     def run(self) -> Iterator[Committed]:
         """Consume as `Consumer.run` does. After a switch to another generation, continue with that one."""
+        if self._operations is not None:
+            self._operations.use(self.store)
         if self.alert_work is not None:
             self.alert_work.begin()
         while True:
@@ -117,6 +125,8 @@ class Owner:
             if self._stopped or self._requests.empty():
                 if self.alert_work is not None and not self._stopped:
                     self.alert_work.finish()
+                if self._operations is not None and not self._stopped:
+                    self._operations.finish(self._log)
                 return
             self._answer(*self._requests.get())
             self._consumer = self._new_consumer()
@@ -148,6 +158,8 @@ class Owner:
             self._requests.get()[0].cancel()
         if self.alert_work is not None:
             self.alert_work.close()
+        if self._operations is not None:
+            self._operations.close()
         self.store.close()
         self._log.close()
 
@@ -166,6 +178,8 @@ class Owner:
             return
         self.sweeper.use(self.store)
         self.repairs.use(self.store)
+        if self._operations is not None:
+            self._operations.use(self.store)
         if self.alert_work is not None:
             self.alert_work.use(self.store)
         self.on_succession(before)

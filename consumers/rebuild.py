@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from coupon_ledger.consumers import failing, log_identity
+from coupon_ledger.consumers import failing, log_identity, operation_book
 from coupon_ledger.consumers.alerts import book
 from coupon_ledger.consumers.bulk_load import WORTH_IT, fold_again, fold_whole, records_begun
 from coupon_ledger.consumers.owner import alert_rules_of
@@ -294,6 +294,7 @@ class Rebuild:
             if took < _NEAR:
                 if self._copy is None:
                     book.store_all(self._store, self._log)
+                    operation_book.store_all(self._store, self._log)
                 return records
 
     def _fold_only(self) -> int:

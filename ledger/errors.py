@@ -33,6 +33,7 @@
     ├── UnknownAccount              no person or token of that name exists
     ├── ServiceRefused              the service answered a request with an error
     ├── ServiceUnavailable          the service does not answer, or cannot take a request at the moment
+    ├── WrongAccount                a name, role or password of a person or token breaks a rule
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
@@ -253,6 +254,10 @@ class ServiceRefused(LedgerError):
 
 class ServiceUnavailable(LedgerError):
     exit_code = 4
+
+
+class WrongAccount(LedgerError):
+    exit_code = 2
 
 
 class LogError(LedgerError):

@@ -39,6 +39,20 @@ ACTIONS: Final[Mapping[str, str]] = {
     "review_template_defined": "a layout of reviews was kept, or kept anew, by its name",
     "alert_rules_changed": "other alert rules came into force",
     "differences_accepted": "a rebuild that differs from the live tables was taken all the same",
+    "signed_in": "somebody signed in to the pages",
+    "sign_in_failed": "somebody tried to sign in, with a wrong name or password",
+    "signed_out": "somebody signed out",
+    "asked": "a question was asked over HTTP; further views within ten minutes are counted in one record",
+    "exported": "a whole answer, or one in a file format, was fetched over HTTP",
+    "person_added": "a person was added",
+    "person_changed": "a person's role, scope, name or password was changed, or the person was disabled",
+    "person_removed": "a person was removed",
+    "token_created": "a token was made",
+    "token_rotated": "a token got another secret",
+    "token_revoked": "a token was made invalid",
+    "job_started": "a job was started over HTTP",
+    "job_stopped": "a job was stopped over HTTP",
+    "records_lost": "some of what was done over HTTP could not be recorded; `count` says how much",
 }
 _SCHEMA: Final = "operation_event"
 _logger = logging.getLogger(__name__)
@@ -134,7 +148,7 @@ def append(
 def read(log: LogReader) -> list[RecordedOperation]:
     """All operations in the log, each once, in the order in which they were recorded. Records that are not valid
     operations are skipped, with a warning. Raises the errors of reading the log."""
-    records = [record for chunk in chunks_to_end(log, OPERATIONS, {}) for record in _operations_in(chunk)]
+    records = [record for chunk in chunks_to_end(log, OPERATIONS, {}) for record in operations_in(chunk)]
     first: dict[str, RecordedOperation] = {}
     for record in sorted(records, key=lambda record: (record.recorded_at, record.position)):
         first.setdefault(record.operation.event_id, record)
@@ -153,18 +167,20 @@ def operations_of(settings: LogSettings, action: str) -> list[Operation]:
         log.close()
 
 
-def _operations_in(chunk: Chunk) -> list[RecordedOperation]:
+def operations_in(chunk: Chunk) -> list[RecordedOperation]:
+    """The operations in a chunk of the topic. Records that are none are skipped, with a warning."""
     records = []
     for offset, at, value in zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True):
         position = Position(chunk.topic, chunk.partition, offset)
         try:
-            records.append(RecordedOperation(_decoded(value), EPOCH + timedelta(microseconds=at), position))
+            records.append(RecordedOperation(operation_of(value), EPOCH + timedelta(microseconds=at), position))
         except (UndecodableRecord, InvalidEvent) as error:
             _logger.warning("%s %d %d: no operation (%s)", *position, error)
     return records
 
 
-def _decoded(value: bytes) -> Operation:
+def operation_of(value: bytes) -> Operation:
+    """The operation in a record's value. Raises `UndecodableRecord`, `InvalidEvent`."""
     writer, row = decode(value)
     if writer.name != _SCHEMA:
         raise UndecodableRecord(f"a {writer.name} does not belong on {OPERATIONS}")

@@ -23,6 +23,7 @@ _FOLDERS: Final = (
     "coupon_ledger.projections.live",
     *(table.folder for table in KEPT),
     "coupon_ledger.projections.identity",
+    "coupon_ledger.projections.operations",
 )
 """Packages with a `schema.sql`."""
 

@@ -32,6 +32,7 @@ from coupon_ledger.questions.customers import customers
 from coupon_ledger.questions.experiments import experiments
 from coupon_ledger.questions.finance import finance
 from coupon_ledger.questions.metrics import metrics
+from coupon_ledger.questions.operations import operations
 from coupon_ledger.questions.parameters import OfPast, P
 from coupon_ledger.questions.states import states, usable
 
@@ -153,6 +154,7 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
     "standing": Question(states.standing, area="ops", whole=True, personal="shown"),
     "log-identity": Question(states.log_identity, area="ops", whole=True, personal="shown"),
     "oddities": Question(states.oddities, area="ops", whole=True, personal="none"),
+    "operations": Question(operations.operations, json=("details",), area="ops", whole=True, personal="shown"),
     "digest": Question(states.digest, limit_s=600, area="ops", whole=True, personal="shown"),
     "digest-buckets": Question(states.digest_buckets, limit_s=300, area="ops", whole=True, personal="shown"),
     "digest-rows": Question(states.digest_rows, limit_s=300, area="ops", whole=True, personal="shown"),

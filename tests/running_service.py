@@ -11,9 +11,12 @@ from pathlib import Path
 
 from uvicorn import Config, Server
 
+from coupon_ledger.api.service.alerting import Alerting
 from coupon_ledger.api.service.appending import Appender
 from coupon_ledger.api.service.application import Parts, application
+from coupon_ledger.api.service.auditing import Audit
 from coupon_ledger.api.service.connections import Patient
+from coupon_ledger.api.service.jobs import Jobs
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.serving import Address, listening, url_of
 from coupon_ledger.api.service.settings_store import SettingsStore, settings_file
@@ -43,7 +46,20 @@ def publishing(log: LogSettings, folder: Path, certificate: tuple[Path, Path] | 
     port = listener.getsockname()[1]
     with SettingsStore(settings_file(folder / DATABASE)) as store, listener:
         link = OwnerLink(folder / DATABASE)
-        parts = Parts(link, store, Appender(open_log(log)), address.hosts(port), address.origins(port), address.tls)
+        appender = Appender(open_log(log))
+        parts = Parts(
+            link,
+            store,
+            appender,
+            True,
+            log,
+            Alerting(link, log, None),
+            Audit(appender.append),
+            Jobs({}),
+            address.hosts(port),
+            address.origins(port),
+            address.tls,
+        )
         app, _ = application(parts)
         chain, key = certificate or (None, None)
         config = Config(app, http=Patient, ws="none", log_config=None, ssl_certfile=chain, ssl_keyfile=key)

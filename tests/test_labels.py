@@ -172,6 +172,7 @@ def test_every_code_has_a_label() -> None:
 
 HOMONYMS: Final = {
     "error": "a standard error; an alert whose rule could not be evaluated",
+    "asked": "what a check asks; that somebody asked a question",
     "assigned": "people in an arm; the event that puts one there",
     "high": "the upper end of an interval; how severe an alert is",
     "linked": "the other ids of a person; the event that links two",

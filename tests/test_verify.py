@@ -257,6 +257,8 @@ CORRUPTIONS: Final = [
     ("positions_twice", changed("dead_letters", "log_offset = (SELECT min(log_offset) FROM coupon_events WHERE"
      " log_partition = dead_letters.log_partition)", "topic = 'coupon.events'")),
     *(("identities_twice", again(f"{name}_events")) for name in PROJECTIONS.values()),
+    ("operations_twice", "INSERT INTO operation_events SELECT 1, 'o-1', 'asked', 'mei', NULL, 'over HTTP', NULL,"
+     " TIMESTAMP '2026-11-11', TIMESTAMP '2026-11-11', 0, i FROM range(2) r(i)"),
     *(("keys_twice", again(table)) for table in PROJECTIONS),
     *(("key_hashes", changed(table, "key_hash = key_hash + 1")) for table in (
         *PROJECTIONS, *(f"{name}_events" for name in PROJECTIONS.values()),

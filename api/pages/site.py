@@ -27,6 +27,7 @@ from coupon_ledger.api.pages.looking import Looking, Maker, Page
 from coupon_ledger.api.pages.rendering import FRAGMENT, PAGES, THEME_COOKIE, THEMES, Frame, render, static
 from coupon_ledger.api.pages.shared import Shared
 from coupon_ledger.api.service.asking import whose
+from coupon_ledger.api.service.auditing import Audit
 from coupon_ledger.api.service.bodies import body_of
 from coupon_ledger.api.service.callers import Caller, check_csrf, same_origin
 from coupon_ledger.api.service.openid import OpenId, OpenIdFailed
@@ -64,6 +65,7 @@ _CSRF: Final = "csrf-of-whoever-looks"
 _LATE_S: Final = 60.0
 _ALERTS_S: Final = 2.0
 _LANG, _ZONE = "lang", "zone"
+_SERVICE: Final = "the service"
 _OPENID: Final = "coupon-ledger-openid"
 _YEAR_S: Final = 365 * 86_400
 _FORM_BYTES: Final = 10_000
@@ -74,11 +76,18 @@ class Site:
     """Serves the pages, in one event loop."""
 
     def __init__(
-        self, link: OwnerLink, store: SettingsStore, sign_in: SignIn, default: View, openid: OpenId | None = None
+        self,
+        link: OwnerLink,
+        store: SettingsStore,
+        sign_in: SignIn,
+        audit: Audit,
+        default: View,
+        openid: OpenId | None = None,
     ) -> None:
         """`default`: language and zone for whoever has chosen none. `openid`: another way to sign in, if there is
         one."""
         self._openid = openid
+        self._audit = audit
         self._link = link
         self._store = store
         self._sign_in = sign_in
@@ -131,6 +140,9 @@ class Site:
             state = self._link.state
             if state is None:
                 raise OwnerGone(say("the consumer does not answer at the moment"))
+            self._audit.view(
+                "asked", caller.name, request.url.path, {"page": here or "search", "from": client_of(request)}
+            )
             values = {name: str(value) for name, value in request.path_params.items()}
             looking = Looking(caller, request.url.path, dict(request.query_params), state, self._answers, values)
             page = await maker(looking)
@@ -229,10 +241,13 @@ class Site:
             form = await _form(request)
             name, back = form.get("name", ""), inner(form.get("back", HOME))
             tried = await self._sign_in.tried(name[:100], form.get("password", "")[:1_000], client_of(request))
+            where = {"from": client_of(request)}
             if tried.person is not None:
+                self._audit.note("signed_in", tried.person.name, details=where)
                 response: Response = RedirectResponse(back, 303)
                 self._sign_in.begin(tried.person, response)
                 return response
+            self._audit.note("sign_in_failed", _SERVICE, name[:100] or None, where)
             failed, status = say("The name or the password is wrong."), 401
             if tried.wait_s:
                 failed, status = say("Too many tries. Wait {n:count} second{n:s}.", n=int(tried.wait_s) + 1), 429
@@ -265,6 +280,7 @@ class Site:
             except OpenIdFailed as error:
                 return await self._show_sign_in(request, HOME, say(str(error)), 401)
             person, back = finished
+            self._audit.note("signed_in", person.name, details={"from": client_of(request), "with": "openid"})
             # The session's cookie is not sent along when another site leads here, so the page is loaded anew.
             response = HTMLResponse("", 200, {"Refresh": f"0; url={inner(back)}"})
             self._sign_in.begin(person, response)
@@ -272,8 +288,10 @@ class Site:
             return response
 
     async def _signed_out(self, request: Request) -> Response:
-        if _person(request) is not None:
+        caller = _person(request)
+        if caller is not None:
             check_csrf(request, (await _form(request)).get("csrf"))
+            self._audit.note("signed_out", caller.name)
         response = RedirectResponse("/sign-in", 303)
         self._sign_in.end(request, response)
         return response

@@ -7,6 +7,11 @@
     appending.py       events of many requests are appended together (group commit)
     publishing.py      routes that publish events
     asking.py          routes that answer questions, in several formats, with pages and entity tags
+    alerting.py        routes through which people act on alerts
+    operating.py       routes for operators; jobs.py: long work as processes
+    administering.py   routes for people and tokens; accounts.py: their rules
+    auditing.py        who asked, exported or did what
+    requests.py        bodies of requests that do something
     live.py            commits and alerts as server-sent events
     application.py     all of it put together
     serving.py         the process: sockets, TLS, limits, graceful stop

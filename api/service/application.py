@@ -20,10 +20,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from coupon_ledger.api.pages.site import Site
-from coupon_ledger.api.service import asking, publishing, usable
+from coupon_ledger.api.service import administering, asking, operating, publishing, usable
+from coupon_ledger.api.service.alerting import Alerting
 from coupon_ledger.api.service.appending import Appender
+from coupon_ledger.api.service.auditing import Audit
 from coupon_ledger.api.service.callers import Identify
 from coupon_ledger.api.service.guards import Guards
+from coupon_ledger.api.service.jobs import Jobs
 from coupon_ledger.api.service.kept_answers import KeptAnswers
 from coupon_ledger.api.service.live import Live
 from coupon_ledger.api.service.openapi import responses
@@ -50,12 +53,17 @@ unit, instants RFC 3339 in UTC.
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the application is made of. `appender`: None if the service does not publish. `hosts`: values of the header
+    """What the application is made of. `publish`: whether events can be published. `hosts`: values of the header
     `Host` that it answers to. `origins`: those of its own pages."""
 
     link: OwnerLink
     store: SettingsStore
-    appender: Appender | None
+    appender: Appender
+    publish: bool
+    log: LogSettings
+    alerting: Alerting
+    audit: Audit
+    jobs: Jobs
     hosts: frozenset[str]
     origins: frozenset[str]
     tls: bool
@@ -70,14 +78,18 @@ def application(parts: Parts) -> tuple[ASGIApp, Live]:
 
 def document(folder: Path) -> dict[str, Any]:
     """The OpenAPI description of a service that publishes. `folder`: an empty one, for a log and a store."""
-    log = open_log(LogSettings(url=f"sqlite:///{folder / 'log.db'}"), create=True)
+    log = LogSettings(url=f"sqlite:///{folder / 'log.db'}")
     with (
         SettingsStore(folder / "settings.db") as store,
-        closing(Appender(log)) as appender,
+        closing(Appender(open_log(log, create=True))) as appender,
         closing(OwnerLink(folder / "none.duckdb")) as link,
+        closing(Alerting(link, log, None)) as alerting,
+        closing(Audit(appender.append)) as audit,
         closing(KeptAnswers()) as kept,
     ):
-        return described(_api(Parts(link, store, appender, frozenset(), frozenset(), tls=False), kept)[0])
+        names: frozenset[str] = frozenset()
+        parts = Parts(link, store, appender, True, log, alerting, audit, Jobs({}), names, names, tls=False)
+        return described(_api(parts, kept)[0])
 
 
 def _api(parts: Parts, kept: KeptAnswers) -> tuple[FastAPI, Identify, Live]:
@@ -90,9 +102,10 @@ def _api(parts: Parts, kept: KeptAnswers) -> tuple[FastAPI, Identify, Live]:
             yield
         finally:
             live.leave()
+            await parts.jobs.close()
             parts.link.close()
-            if parts.appender is not None:
-                await asyncio.to_thread(parts.appender.close)
+            for part in (parts.alerting, parts.audit, parts.appender):
+                await asyncio.to_thread(part.close)
             threads.shutdown(wait=False, cancel_futures=True)
             sign_in.close()
             kept.close()
@@ -110,13 +123,16 @@ def _api(parts: Parts, kept: KeptAnswers) -> tuple[FastAPI, Identify, Live]:
     identified = Identify(app, parts.store, parts.origins)
     live = Live(parts.link, identified)
     _add_health(app, parts)
-    if parts.appender is not None:
+    if parts.publish:
         app.include_router(publishing.routes(parts.appender, threads))
     app.include_router(usable.routes(parts.link))
-    asking.Asking(parts.link, kept, parts.store.secret("cursors")).add_to(app)
+    asking.Asking(parts.link, kept, parts.store.secret("cursors"), parts.audit).add_to(app)
+    app.include_router(parts.alerting.routes())
+    app.include_router(operating.routes(parts.link, parts.jobs, parts.audit, parts.log))
+    app.include_router(administering.routes(parts.store, parts.audit))
     app.include_router(live.routes())
     openid = None if parts.openid is None else OpenId(parts.openid, parts.store)
-    Site(parts.link, parts.store, sign_in, parts.default_view, openid).add_to(app)
+    Site(parts.link, parts.store, sign_in, parts.audit, parts.default_view, openid).add_to(app)
     for kind in (LedgerError, RequestValidationError, HTTPException, Refusal):
         app.add_exception_handler(kind, handled)
     return app, identified, live

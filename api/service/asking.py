@@ -25,6 +25,7 @@ from starlette.responses import Response, StreamingResponse
 from coupon_ledger.api.answers import as_of_fields, json_rows
 from coupon_ledger.api.client import Remote
 from coupon_ledger.api.described import address_parameters, inlined
+from coupon_ledger.api.service.auditing import Audit, without_personal
 from coupon_ledger.api.service.bodies import body_of
 from coupon_ledger.api.service.callers import Caller, allowed, check_csrf
 from coupon_ledger.api.service.formats import FORMATS, JSON, Format, format_of, pieces_of
@@ -46,7 +47,7 @@ INTERNAL: Final = frozenset(
     {"digest-buckets", "digest-rows", "histories", "across", "log-identity", "standing", "oddities", "evidence"}
 )
 """Questions that commands ask to do their work, and that nobody asks over HTTP."""
-_UNTAGGED: Final = ("dead-letter", "digest", "audit", "summary")
+_UNTAGGED: Final = ("dead-letter", "digest", "audit", "summary", "operations")
 """Questions (by how their names begin) whose answers may change without a commit."""
 PUBLIC: Final[Mapping[str, Question[Any]]] = {n: q for n, q in QUESTIONS.items() if n not in INTERNAL}
 
@@ -61,8 +62,9 @@ class _Wanted(NamedTuple):
 class Asking:
     """Answers the questions of callers."""
 
-    def __init__(self, link: OwnerLink, kept: KeptAnswers, key: bytes) -> None:
-        """`key`: signs cursors."""
+    def __init__(self, link: OwnerLink, kept: KeptAnswers, key: bytes, audit: Audit) -> None:
+        """`key`: signs cursors. `audit`: records who asked what."""
+        self._audit = audit
         self._link = link
         self._kept = kept
         self._key = key
@@ -124,8 +126,17 @@ class Asking:
             tag = self._tag(caller, name, question.as_json(checked), wanted, state.version)
             if tag in _tags(request.headers.get("if-none-match", "")):
                 return Response(status_code=304, headers={"ETag": tag, **_VARY})
+        self._note(caller, name, request, question.as_json(checked), wanted)
         found = await self._link.run(partial(self._asked, caller, name, values, wanted))
         return self._sent(found, name, question, wanted, tag)
+
+    def _note(self, caller: Caller, name: str, request: Request, parameters: bytes, wanted: _Wanted) -> None:
+        """Record who asks what, and from where."""
+        place = request.client.host if request.client is not None else None
+        details = {"parameters": without_personal(json.loads(parameters)), "format": wanted.form.name, "from": place}
+        self._audit.view(
+            "asked" if wanted.page_size and wanted.form is JSON else "exported", caller.name, name, details
+        )
 
     def _asked(
         self, caller: Caller, name: str, values: dict[str, Any], wanted: _Wanted, remote: Remote

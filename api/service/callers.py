@@ -36,8 +36,8 @@ alerts. `operate`: rebuild, verify, replay and discard dead letters, back up. `a
 
 RIGHTS: Final[Mapping[str, frozenset[Right]]] = {
     "publisher": frozenset({"publish", "check"}),
-    "marketing": frozenset({"ask", "act"}),
-    "finance": frozenset({"ask", "act"}),
+    "marketing": frozenset({"ask"}),
+    "finance": frozenset({"ask"}),
     "risk": frozenset({"ask", "act"}),
     "manager": frozenset({"ask"}),
     "ops": frozenset({"check", "ask", "act", "operate"}),
@@ -47,6 +47,10 @@ RIGHTS: Final[Mapping[str, frozenset[Right]]] = {
 
 
 _NOTHING: Final = Access(areas=frozenset())
+
+
+_OF_THE_WHOLE: Final[frozenset[Right]] = frozenset({"act", "operate", "administer"})
+"""What nobody may do whose scope is a part of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,10 @@ def allowed(request: Request, right: Right) -> Caller:
     """The caller of a request that needs this right. Raises `Refusal` (401, 403)."""
     caller = caller_of(request)
     if not caller.may(right):
-        roles = ", ".join(role for role, rights in RIGHTS.items() if right in rights)
-        raise Refusal(403, f"the role {caller.role} may not do this; roles that may: {roles}")
+        able = ", ".join(role for role, rights in RIGHTS.items() if right in rights)
+        raise Refusal(403, f"the role {caller.role} may not do this; roles that may: {able}")
+    if right in _OF_THE_WHOLE and caller.access.scope:
+        raise Refusal(403, "this is about the whole ledger, and you may see a part of it; ask an admin")
     return caller
 
 

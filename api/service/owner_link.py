@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 from coupon_ledger.api.client import Remote
 from coupon_ledger.api.contact import INTERFACE
 from coupon_ledger.ledger.errors import OwnerGone, StoreOwned
+from coupon_ledger.ledger.topics import ALERTS
 from coupon_ledger.projections.ownership import owner
 
 AT_ONCE: Final = 16
@@ -63,7 +64,10 @@ class State:
 
     def reached(self, positions: Mapping[tuple[str, int], int]) -> bool:
         """Whether everything before these positions was read."""
-        return all(self.positions.get(at, 0) >= offset for at, offset in positions.items())
+        return all(self._next(*at) >= offset for at, offset in positions.items())
+
+    def _next(self, topic: str, partition: int) -> int:
+        return self.alerts.get(partition, 0) if topic == ALERTS else self.positions.get((topic, partition), 0)
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -7,13 +7,16 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from coupon_ledger.api.service.alerting import Alerting
 from coupon_ledger.api.service.appending import Appender
+from coupon_ledger.api.service.auditing import Audit
+from coupon_ledger.api.service.jobs import Jobs
 from coupon_ledger.api.service.openid import Provider
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.settings_store import SettingsStore, settings_file
@@ -106,17 +109,24 @@ def listening(address: Address) -> socket.socket:
     return listener
 
 
-def serve(
-    database: Path,
-    log: LogSettings | None,
-    address: Address,
-    listener: socket.socket,
-    default_view: View,
-    openid: Provider | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT. `log`: where events are published to; None: nothing is published. `listener`: from
-    `listening`; closed at the end. `default_view`: language and zone of pages, for whoever has chosen none. `openid`:
-    another way to sign in. Raises `SettingsError` if a certificate cannot be used."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the service does, and with what. `publish`: whether events are published. `rules`: the file with alert
+    rules. `environment`: variables that give commands which the service starts the same settings. `default_view`:
+    language and zone of pages, for whoever has chosen none. `openid`: another way to sign in."""
+
+    database: Path
+    log: LogSettings
+    publish: bool
+    rules: Path | None
+    environment: Mapping[str, str]
+    default_view: View
+    openid: Provider | None = None
+
+
+def serve(work: Work, address: Address, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT. `listener`: from `listening`; closed at the end. Raises `SettingsError` if a
+    certificate cannot be used."""
     from uvicorn import Config, Server
 
     from coupon_ledger.api.service.application import Parts, application
@@ -125,17 +135,23 @@ def serve(
     port = listener.getsockname()[1]
     with ExitStack() as stack:
         stack.callback(listener.close)
-        store = stack.enter_context(SettingsStore(settings_file(database)))
-        appender = None if log is None else Appender(open_log(log))
+        store = stack.enter_context(SettingsStore(settings_file(work.database)))
+        link = OwnerLink(work.database)
+        appender = Appender(open_log(work.log))
         parts = Parts(
-            OwnerLink(database),
+            link,
             store,
             appender,
+            work.publish,
+            work.log,
+            Alerting(link, work.log, work.rules),
+            Audit(appender.append),
+            Jobs(work.environment),
             address.hosts(port),
             address.origins(port),
             address.tls,
-            default_view,
-            openid,
+            work.default_view,
+            work.openid,
         )
         app, live = application(parts)
         config = Config(

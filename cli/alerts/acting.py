@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from coupon_ledger.cli.alerts.handling import Desk, desk
+from coupon_ledger.cli.alerts.handling import desk
 from coupon_ledger.cli.alerts.options import by_options, now, operator_name, short
-from coupon_ledger.cli.asking import rows_of
-from coupon_ledger.cli.lists import print_titled, with_lists
+from coupon_ledger.cli.lists import print_titled
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_row
 from coupon_ledger.cli.tables import echo_wrapped, warn
@@ -20,33 +17,20 @@ from coupon_ledger.cli.usage import Misused
 from coupon_ledger.cli.view import view
 from coupon_ledger.consumers.alerts import actions
 from coupon_ledger.consumers.alerts.actions import Done, Plan
-from coupon_ledger.ledger.errors import CommandRefused
 from coupon_ledger.ledger.rules import REVOCABLE
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
-from coupon_ledger.reports.alerts import ACTIONS, key_in_words, key_of, rule_of, unnamed
+from coupon_ledger.reports.alerts import ACTIONS, key_in_words, key_of, unnamed
 from coupon_ledger.reports.labels import say
 from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
+    from coupon_ledger.api.alert_actions import Call, Situation
+    from coupon_ledger.consumers.alerts.desk import Desk
     from coupon_ledger.ledger.alert_state import Alert
-    from coupon_ledger.questions.registry import Source
 
 _ALL: Final = 100_000
 _SHOWN: Final = 10
-
-
-@dataclass
-class Situation:
-    """The alert as the database shows it: `row` and `coupons` behind it, and the state of the campaign that the action
-    is about (`campaign`, with its coupons by state)."""
-
-    row: Row
-    coupons: list[Row]
-    campaign: Row | None = None
-    states: tuple[Row, ...] = ()
-    behind: timedelta | None = None
-    """How far the data's clock is behind the action, if that is more than a day."""
 
 
 @click.command()
@@ -88,22 +72,27 @@ def act(
         raise Misused(note("--dry-run and --yes exclude each other; leave one out"))
     if yes and (not why or not why.strip()):
         raise Misused(note("--why is needed: in a few words, for those who wonder later"))
+    from coupon_ledger.api import alert_actions
+    from coupon_ledger.api.client import asking
+
     who = operator_name(operator)
     with desk(settings) as here:
         known = here.alert(alert)
-        made = _plan(here, known, action, campaign, channel, Done(now(), who, why or ""), settings)
-        if isinstance(made, Call):
-            _call(here, made, yes, output)
+        with asking(settings.database) as source:
+            done = Done(now(), who, why or "")
+            made = alert_actions.plan_of(here, known, action, campaign, channel, done, source)
+        if isinstance(made, alert_actions.Call):
+            _call(here, made, settings, yes, output)
             return
         situation, plan, done = made
         if output != "table":
-            print_row(_for_machines(plan, yes), output)
+            print_row(alert_actions.for_machines(plan, yes), output)
         else:
             _show(situation, plan)
         missing = unnamed(situation.row)
         if missing is not None:
             warn("{words}", words=missing)
-        first = _take(here, known, plan, done) if yes else None
+        first = alert_actions.take(here, known, plan, done) if yes else None
         if output == "table":
             for sentence in _sentences(known, plan, yes):
                 echo_wrapped(sentence)
@@ -116,81 +105,7 @@ def act(
                  clock=done.at - situation.behind, days=situation.behind.days)  # fmt: skip
 
 
-@dataclass
-class Call:
-    """A webhook to be called about an alert. `channel`: its name."""
-
-    alert: Alert
-    situation: Situation
-    channel: str
-    done: Done
-    before: list[Done]
-    settings: Settings
-
-
-def _plan(
-    here: Desk,
-    alert: Alert,
-    action: str | None,
-    campaign: str | None,
-    channel: str | None,
-    done: Done,
-    settings: Settings,
-) -> tuple[Situation, Plan, Done] | Call:
-    from coupon_ledger.api.client import asking
-
-    with asking(settings.database) as source, source.snapshot() as snapshot:
-        row, lists = with_lists(snapshot.ask("alert", alert=alert.alert_id, limit=_ALL, now=done.at))
-        situation = Situation(row, lists["coupon_list"].to_dicts())
-        chosen = action or _of_rule(row)
-        before = actions.done_before(here.recorded, alert.alert_id, chosen)
-        if chosen == "webhook":
-            return Call(alert, situation, _channel(row, channel), done, before, settings)
-        clock = _data_clock(snapshot)
-        done = Done(actions.instant_of_action(done.at, clock), done.operator, done.why)
-        if clock is not None and done.at - clock > timedelta(days=1):
-            situation.behind = done.at - clock
-        if chosen == "revoke_coupons":
-            return situation, actions.revoking(row, situation.coupons, before, done), done
-        name = actions.campaign_of(row, situation.coupons, campaign)
-        situation.campaign, situation.states = _campaign(snapshot, name)
-        mine = actions.done_before(here.recorded, alert.alert_id, chosen, name)
-        return situation, actions.unpublishing(row, name, situation.campaign, mine, done), done
-
-
-def _data_clock(source: Source) -> datetime | None:
-    clock = source.ask("summary").as_of.data_clock
-    return None if clock is None else clock.replace(tzinfo=UTC)
-
-
-def _of_rule(row: Row) -> str:
-    rule = rule_of(row)
-    if rule is None or rule.action is None:
-        likely = "unpublish_campaign" if key_of(row).keys() <= {"campaign", "campaign_id"} else "revoke_coupons"
-        raise CommandRefused(
-            note("rule {rule} names no action; name one with --do, such as {action}", rule=row["rule"], action=likely)
-        )
-    return rule.action.do
-
-
-def _campaign(source: Source, campaign: str) -> tuple[Row, tuple[Row, ...]]:
-    known = source.ask("campaign", campaign=campaign).row()
-    states = [{"state": r["state"], "coupons": r["coupons"]} for r in rows_of(source.ask("states", campaign=campaign))]
-    return known, tuple(state for state in states if state["coupons"])
-
-
 # ── What it would do ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _for_machines(plan: Plan, taken: bool) -> Row:
-    return {
-        "action": plan.action,
-        "dry_run": not taken,
-        "new_events": len(plan.fresh),
-        "repeated_events": len(plan.again),
-        "effect": plan.effect,
-        "event_ids": [event["event_id"] for event in plan.fresh],
-    }
 
 
 def _show(situation: Situation, plan: Plan) -> None:
@@ -250,55 +165,14 @@ def _sentences(alert: Alert, plan: Plan, taken: bool) -> Iterator[str]:
               alert=short(alert.alert_id))  # fmt: skip
 
 
-# ── Doing it ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _take(here: Desk, alert: Alert, plan: Plan, done: Done) -> Done | None:
-    """Append the action to the alert's life first, then its events. If this is interrupted between the two, taking the
-    action again appends the same events. Returns who was recorded first, if others took it at the same moment."""
-    fresh, first = plan.fresh, done
-    if fresh:
-        _record(here, alert, plan.action, {**plan.effect, "events": len(fresh)}, done)
-        first, fresh = actions.as_first(plan, alert.alert_id, here.since())
-    events = actions.records(plan, [*plan.again, *fresh])
-    if events:
-        here.log.append(events)
-    return None if first.operator == done.operator else first
-
-
-def _record(here: Desk, alert: Alert, action: str, effect: Mapping[str, Any], done: Done) -> None:
-    from coupon_ledger.ledger.alert_commands import Act
-
-    here.do(
-        Act(
-            alert_id=alert.alert_id,
-            action=action,
-            dry=False,
-            effect={**effect, "at": done.at.astimezone(UTC).isoformat()},
-            now=now(),
-            operator=done.operator,
-            note=done.why,
-        )
-    )
-
-
 # ── The webhook ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _channel(row: Row, named: str | None) -> str:
-    rule = rule_of(row)
-    name = named or (rule.action.channel if rule is not None and rule.action is not None else None)
-    if name is None:
-        raise CommandRefused(
-            note("rule {rule} names no channel for the webhook; name one with --channel", rule=row["rule"])
-        )
-    return name
+def _call(here: Desk, call: Call, settings: Settings, yes: bool, output: str) -> None:
+    from coupon_ledger.api import alert_actions
+    from coupon_ledger.api.alert_webhook import channel_of, message_of, send
 
-
-def _call(here: Desk, call: Call, yes: bool, output: str) -> None:
-    from coupon_ledger.cli.alerts.webhook import channel_of, message_of, send
-
-    channel = channel_of(call.settings, call.channel)
+    channel = channel_of(settings.alert_rules, call.channel)
     message = message_of(call.situation.row)
     shown = {"action": "webhook", "dry_run": not yes, "channel": call.channel, "message": message.as_json()}
     summary = message.summary["zh" if view().chinese else "en"]
@@ -314,7 +188,7 @@ def _call(here: Desk, call: Call, yes: bool, output: str) -> None:
                              channel=call.channel, summary=summary))  # fmt: skip
         return
     send(channel, message)
-    _record(here, call.alert, "webhook", {"channel": call.channel}, call.done)
+    alert_actions.record(here, call.alert, "webhook", {"channel": call.channel}, call.done)
     if output == "table":
         echo_wrapped(say("done: channel {channel} has accepted the message, and it is recorded in the life of alert"
                          " {alert}", channel=call.channel, alert=short(call.alert.alert_id)))  # fmt: skip

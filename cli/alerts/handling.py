@@ -6,9 +6,8 @@ happened and what happens next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
@@ -27,73 +26,9 @@ from coupon_ledger.reports.alerts import key_in_words
 from coupon_ledger.reports.labels import say
 
 if TYPE_CHECKING:
-    from coupon_ledger.ledger.alert_book import AlertBook
-    from coupon_ledger.ledger.alert_commands import Command
+    from coupon_ledger.consumers.alerts.desk import Course, Desk
     from coupon_ledger.ledger.alert_events import AlertEvent
-    from coupon_ledger.ledger.alert_missed import ReportMissed
-    from coupon_ledger.ledger.alert_silences import Silence, SilenceState, Unsilence
     from coupon_ledger.ledger.alert_state import Alert
-    from coupon_ledger.ledger.log import EventLog, TopicPartition
-
-
-_WRITTEN: Final = {"operator": "--by", "assignee": "PERSON", "note": "--why"}
-"""Where people write the texts of a command."""
-
-
-@dataclass
-class Desk:
-    """The alerts as the log tells of them, and the log to which what people do is appended. `recorded`: all events up
-    to `positions`."""
-
-    log: EventLog
-    book: AlertBook
-    recorded: list[AlertEvent]
-    positions: Mapping[TopicPartition, int]
-
-    def alert(self, beginning: str) -> Alert:
-        """The alert whose id is or begins so. Raises `UnknownAlert`, and `WrongQuestion` if there are several."""
-        from coupon_ledger.questions.alerts.lives import id_of
-
-        return self.book.alerts[id_of(self.book.alerts, beginning)]
-
-    def silence(self, beginning: str) -> SilenceState | None:
-        """The silence whose id is or begins so, if there is exactly one."""
-        found = [s for i, s in self.book.silences.items() if i == beginning or (beginning and i.startswith(beginning))]
-        return found[0] if len(found) == 1 else self.book.silences.get(beginning)
-
-    def do(self, command: Command | Silence | Unsilence | ReportMissed) -> list[AlertEvent]:
-        """Decide and append. Returns the events that were appended; none if the command says nothing new. Raises
-        `CommandRefused` if a text of it is too long."""
-        _check_lengths(command)
-        events = self.book.decide(command)
-        self.append(events)
-        return events
-
-    def since(self) -> list[AlertEvent]:
-        """The events that the log has after `recorded`: what this command and others appended, in order."""
-        from coupon_ledger.ledger.alert_events import read
-
-        return [one.event for one in read(self.log, self.positions)[0]]
-
-    def append(self, events: Iterable[AlertEvent]) -> None:
-        from coupon_ledger.ledger.alert_events import record_of
-
-        made = list(events)
-        if made:
-            self.log.append([record_of(event) for event in made])
-        for event in made:
-            self.book.fold(event)
-
-
-def _check_lengths(command: object) -> None:
-    from coupon_ledger.ledger.errors import CommandRefused
-    from coupon_ledger.ledger.events import MAX_ID_CHARS, MAX_TEXT_CHARS
-
-    for name, option in _WRITTEN.items():
-        length, most = len(getattr(command, name, None) or ""), MAX_TEXT_CHARS if name == "note" else MAX_ID_CHARS
-        if length > most:
-            said = "{option} has {n:count} characters; write at most {most:count}"
-            raise CommandRefused(Note(said, {"option": option, "n": length, "most": most}))
 
 
 @contextmanager
@@ -101,13 +36,12 @@ def desk(settings: Settings) -> Iterator[Desk]:
     """Within the block, the log is open, and the book has all that it tells of alerts. Raises `LogReplaced` if the
     database was filled from another log, and the errors of the log."""
     from coupon_ledger.cli.appending import appending
-    from coupon_ledger.ledger.alert_book import AlertBook
-    from coupon_ledger.ledger.alert_events import read
+    from coupon_ledger.consumers.alerts.desk import Desk
 
     with appending(settings) as log:
-        events, positions = read(log)
-        recorded = [one.event for one in events]
-        yield Desk(log, AlertBook(recorded), recorded, positions)
+        here = Desk(log)
+        here.read_on()
+        yield here
 
 
 def say_what_happened(events: list[AlertEvent], output: str, *sentences: str) -> None:
@@ -146,6 +80,7 @@ def ack(
     coupon-ledger alerts ack 3f9a01c2 --for 2h
     coupon-ledger alerts ack 3f9a01c2 --by mei --until 2026-11-11T22:00:00+08:00 --why "calling the shop"
     """
+    from coupon_ledger.consumers.alerts.desk import course_of
     from coupon_ledger.ledger.alert_commands import Acknowledge
 
     who, at = operator_name(operator), now()
@@ -153,7 +88,7 @@ def ack(
     with desk(settings) as here:
         known = here.alert(alert)
         events = here.do(Acknowledge(alert_id=known.alert_id, operator=who, now=at, until=ends, note=why))
-        course = meanwhile.course_of(here, known, events)
+        course = course_of(here, known, events)
     lost = meanwhile.lost_alert(course)
     if lost is not None:
         say_what_happened(events, output)
@@ -259,6 +194,7 @@ def resolve(
     coupon-ledger alerts resolve 3f9a01c2 --true --saved 120.50 CNY --why "coupons revoked"
     coupon-ledger alerts resolve 3f9a01c2 --false --why "a school class behind one address"
     """
+    from coupon_ledger.consumers.alerts.desk import course_of
     from coupon_ledger.ledger.alert_commands import Resolve
 
     if outcome is None:
@@ -271,7 +207,7 @@ def resolve(
                           saved_minor=minor, currency=currency, note=why)  # fmt: skip
         says_more = (outcome, None, None) != (known.outcome, minor, why)
         events = here.do(command) if says_more or known.phase != "resolved" else []
-        course = meanwhile.course_of(here, known, events)
+        course = course_of(here, known, events)
     others = (*meanwhile.closed_for(course, who), *meanwhile.judged_before(course, who))
     say_what_happened(events, output, *_resolved(course, events), *others)
     otherwise = meanwhile.judged_otherwise(course, outcome)
@@ -279,7 +215,7 @@ def resolve(
         warn(otherwise.template, **otherwise.values)
 
 
-def _resolved(course: meanwhile.Course, events: list[AlertEvent]) -> Iterator[str]:
+def _resolved(course: Course, events: list[AlertEvent]) -> Iterator[str]:
     before, named = course.before, _named(course.before)
     if not events:
         yield say("alert {alert} is closed already, as {outcome:word}; nothing changed", alert=named["alert"],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from coupon_ledger.cli.alerts.options import short
@@ -13,41 +12,7 @@ from coupon_ledger.reports.labels import say
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from coupon_ledger.cli.alerts.handling import Desk
-    from coupon_ledger.ledger.alert_events import AlertEvent
-    from coupon_ledger.ledger.alert_state import Alert
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """How an alert went on: its state `before` the event that the command appended, the one `after` all events of the
-    log, and the events of others `since` then."""
-
-    before: Alert
-    after: Alert
-    since: Sequence[AlertEvent]
-
-    def last(self, kind: str) -> AlertEvent | None:
-        """The last event of this type after the command's own."""
-        return next((event for event in reversed(self.since) if event.type == kind), None)
-
-
-def course_of(here: Desk, alert: Alert, made: Sequence[AlertEvent]) -> Course:
-    """Read the log again after a command. `alert`: as the command knew it; `made`: what it appended."""
-    from coupon_ledger.ledger.alert_state import evolve
-
-    own = {event.event_id for event in made}
-    before = after = alert
-    since: list[AlertEvent] = []
-    for event in here.since():
-        if event.alert_id != alert.alert_id:
-            continue
-        if event.event_id in own:
-            before, since = after, []
-        else:
-            since.append(event)
-        after = evolve(after, event) or after
-    return Course(before, after, since)
+    from coupon_ledger.consumers.alerts.desk import Course
 
 
 def lost_alert(course: Course) -> Note | None:

@@ -58,10 +58,10 @@ def test(files: tuple[Path, ...], channel: str | None, settings: Settings, outpu
 
 
 def _send(settings: Settings, name: str, output: str) -> None:
-    from coupon_ledger.cli.alerts.webhook import channel_of
+    from coupon_ledger.api.alert_webhook import channel_of
     from coupon_ledger.delivery.deliverer import send_test
 
-    outcome = send_test(channel_of(settings, name))
+    outcome = send_test(channel_of(settings.alert_rules, name))
     accepted = outcome.result == "sent"
     if output != "table":
         print_row({"channel": name, "accepted": accepted, "answer": outcome.answer or outcome.reason or None}, output)

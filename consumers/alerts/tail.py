@@ -1,4 +1,4 @@
-"""Reads `coupon.alerts` in a thread of its own, so that the owner never waits for the log.
+"""Reads `coupon.alerts`, or another topic, in a thread of its own, so that the owner never waits for the log.
 
 The owner takes what was read (`taken`). Until the thread has once reached the end that the topic had at its start, the
 tail is not `complete`: there may be events that the owner does not know.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from queue import Empty, Queue
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from coupon_ledger.ledger.alert_events import RecordedAlertEvent, events_in
+from coupon_ledger.ledger.alert_events import events_in
 from coupon_ledger.ledger.errors import LedgerError, LogNotInitialised, LogTruncated
-from coupon_ledger.ledger.log import LogReader, TopicPartition
+from coupon_ledger.ledger.log import Chunk, LogReader, TopicPartition
 from coupon_ledger.ledger.topics import ALERTS
 
 _AT_ONCE: Final = 1_000
@@ -34,7 +34,7 @@ Opening = Callable[[], AbstractContextManager[LogReader]]
 class Piece(NamedTuple):
     """Some events in the order of recording, and the positions after them."""
 
-    events: list[RecordedAlertEvent]
+    events: list[Any]
     positions: dict[TopicPartition, int]
 
 
@@ -42,7 +42,18 @@ class Tail:
     """Reads the topic from `positions` on; a partition that is not in them, from its start. `waited_s`: how
     long it rests when there is nothing new."""
 
-    def __init__(self, log: Opening, positions: Positions, waited_s: float = _WAIT_S) -> None:
+    def __init__(
+        self,
+        log: Opening,
+        positions: Positions,
+        waited_s: float = _WAIT_S,
+        *,
+        topic: str = ALERTS,
+        decode: Callable[[Chunk], Iterable[Any]] = events_in,
+    ) -> None:
+        """`decode`: what a chunk of the topic has, each with `recorded_at` and `position`."""
+        self._topic = topic
+        self._decode = decode
         self._open = log
         self._positions = dict(positions)
         self._waited_s = waited_s
@@ -50,7 +61,7 @@ class Tail:
         self._stop = threading.Event()
         self._at_end = threading.Event()
         self._no_topic = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="alerts tail", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{topic} tail", daemon=True)
         self._thread.start()
 
     @property
@@ -82,22 +93,22 @@ class Tail:
                     self._read_on(log)
                 return
             except LogTruncated as error:
-                _logger.warning("alerts: %s; what is left of the topic is read", error)
+                _logger.warning("%s: %s; what is left of the topic is read", self._topic, error)
                 self._positions.clear()
             except LogNotInitialised as error:
                 if not self._no_topic.is_set():
-                    _logger.warning("alerts: %s", error)
+                    _logger.warning("%s: %s", self._topic, error)
                 self._no_topic.set()
             except LedgerError as error:
                 if pause_s > _SAID_AFTER_S:  # the consumer reads the same log, and says at once what is wrong with it
-                    _logger.warning("alerts: %s; trying again in %.0f s", error, pause_s)
+                    _logger.warning("%s: %s; trying again in %.0f s", self._topic, error, pause_s)
             except Exception:
-                _logger.exception("alerts: the topic cannot be read; trying again in %.0f s", pause_s)
+                _logger.exception("%s: the topic cannot be read; trying again in %.0f s", self._topic, pause_s)
             self._stop.wait(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _read_on(self, log: LogReader) -> None:
-        partitions = log.partitions([ALERTS])
+        partitions = log.partitions([self._topic])
         self._no_topic.clear()
         ends = log.end_positions(partitions)
         for partition, earliest in log.earliest_positions(partitions).items():
@@ -110,7 +121,7 @@ class Tail:
             for chunk in chunks:
                 self._positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
             if chunks:
-                events = [event for chunk in chunks for event in events_in(chunk)]
+                events = [event for chunk in chunks for event in self._decode(chunk)]
                 self._put(Piece(sorted(events, key=lambda e: (e.recorded_at, e.position)), dict(self._positions)))
             else:
                 self._stop.wait(self._waited_s if self._at_end.is_set() else 0.0)

@@ -244,6 +244,7 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "over_user_limit": _rows,
     "over_person_limit": _rows,
     "between_topics": _between_topics,
+    "operations_twice": _rows,
     **{audit: _JUDGED.get(audit, _rows) for audit in _KEPT},
 }
 """Audits by name, in the order in which they run: a fault found by an early audit can cause offenders in later ones."""

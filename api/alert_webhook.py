@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coupon_ledger.ledger.errors import CommandRefused
-from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
 from coupon_ledger.reports.alerts import key_of, what_happened
 from coupon_ledger.reports.text import Row
 from coupon_ledger.reports.view import View, showing, view
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from coupon_ledger.delivery.channels import Channel
     from coupon_ledger.delivery.messages import AlertMessage
 
 
-def channel_of(settings: Settings, name: str) -> Channel:
-    """The channel of the rules file with this name. Raises `CommandRefused` if there is none, or if it is unusable."""
+def channel_of(rules: Path | None, name: str) -> Channel:
+    """The channel of this name in the file `rules`. Raises `CommandRefused` if there is none, or it is unusable."""
     from coupon_ledger.delivery.channels import read
     from coupon_ledger.projections.alerts.rules_file import load
 
-    loaded = load(settings.alert_rules)
+    loaded = load(rules)
     known = sorted(loaded.channels)
     if name not in known:
         if known:

@@ -1,0 +1,1 @@
+"""Questions about what operators and callers of the HTTP API did."""
