@@ -33,6 +33,7 @@
     ├── UnknownAccount              no person or token of that name exists
     ├── ServiceRefused              the service answered a request with an error
     ├── ServiceUnavailable          the service does not answer, or cannot take a request at the moment
+    ├── OpenIdFailed                a sign-in with OpenID Connect did not succeed
     ├── WrongAccount                a name, role or password of a person or token breaks a rule
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
@@ -254,6 +255,10 @@ class ServiceRefused(LedgerError):
 
 class ServiceUnavailable(LedgerError):
     exit_code = 4
+
+
+class OpenIdFailed(LedgerError):
+    """Raised if a sign-in with OpenID Connect did not succeed. The message is for whoever signs in."""
 
 
 class WrongAccount(LedgerError):

@@ -242,7 +242,7 @@ def test_a_number_that_is_none_is_refused(home: Path, number: str) -> None:
 @pytest.mark.parametrize(
     ("address", "word"),
     [
-        ("redis://127.0.0.1", "unknown scheme; use sqlite:///path or kafka://host:port"),
+        ("redis://127.0.0.1", "unknown scheme; use sqlite:///path, kafka://host:port"),
         ("log.db", "unknown scheme"),
         ("", "is empty"),
         ("sqlite:///", "no path"),

@@ -236,6 +236,8 @@ def test_settings_come_from_flag_environment_file_default(home: Path, monkeypatc
         "grace-minutes": (15, "default"),
         "schema-registry": ("", "default"),
         "alert-rules": ("defaults", "default"),
+        "ca-file": ("", "default"),
+        "token": ("", "default"),
         "zone": ("Asia/Shanghai", "default"),
         "lang": ("", "default"),
         "schema-ids": (default["schema-ids"], "default"),

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from coupon_ledger.api.service.openid import OpenId, OpenIdFailed, Provider
+from coupon_ledger.api.service.openid import OpenId, Provider
 from coupon_ledger.api.service.settings_store import SettingsStore
-from coupon_ledger.ledger.errors import SettingsError
+from coupon_ledger.ledger.errors import OpenIdFailed, SettingsError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the provider still uses a part of Authlib that will go

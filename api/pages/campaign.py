@@ -26,7 +26,7 @@ from coupon_ledger.api.pages.now import card
 from coupon_ledger.api.pages.sections import components_of
 from coupon_ledger.api.pages.series import main_currency
 from coupon_ledger.api.service.asking import on_behalf_of
-from coupon_ledger.reports.labels import label, say, shown, word
+from coupon_ledger.reports.labels import label, say, shown, word, word_of
 from coupon_ledger.reports.review import CampaignAnswers, Section, review_of
 from coupon_ledger.reports.short import Quantity, short_money
 from coupon_ledger.reports.svg.bars import Bar, Bars, Funnel, Step
@@ -73,7 +73,7 @@ async def page(looking: Looking) -> Page:
         about["name"] or name,
         parts,
         under=_under(looking, about),
-        crumbs=[Link(say("Campaigns"), looking.href("/campaigns"))],
+        crumbs=[Link(word_of("pages", "campaigns"), looking.href("/campaigns"))],
         slices=("channel", "coupon_type"),
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from coupon_ledger.api.pages.components import Cell, Choice, Head, Link, Sorting, State, Table
 from coupon_ledger.api.pages.looking import Looking, Page, segment, together
 from coupon_ledger.ledger.amounts import NOTHING
-from coupon_ledger.reports.labels import label, say, shown, word
+from coupon_ledger.reports.labels import label, say, shown, word, word_of
 from coupon_ledger.reports.svg.bars import FEW
 from coupon_ledger.reports.text import Row
 
@@ -165,4 +165,4 @@ async def page(looking: Looking) -> Page:
     shown_rows = [row for row in rows if not status or row["status"] == status]
     choice = Choice(label("status"), "status", [("", say("all")), *((one, word(one)) for one in statuses)], status)
     table = campaign_table(looking, shown_rows[:_MOST], more=0)
-    return Page(say("Campaigns"), [table], slices=("channel", "coupon_type"), further=[choice])
+    return Page(word_of("pages", "campaigns"), [table], slices=("channel", "coupon_type"), further=[choice])

@@ -25,7 +25,7 @@ from coupon_ledger.api.pages.components import (
 from coupon_ledger.api.pages.looking import Looking, Page, segment, to_the_second
 from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.ledger.plain import plain
-from coupon_ledger.reports.labels import label, say, shown, word
+from coupon_ledger.reports.labels import label, say, shown, word, word_of
 from coupon_ledger.reports.text import Row
 from coupon_ledger.reports.view import view
 
@@ -72,7 +72,7 @@ async def coupon(looking: Looking) -> Page:
 
 
 def _up(looking: Looking, campaign: str | None) -> list[Link]:
-    up = [Link(say("Campaigns"), looking.href("/campaigns"))]
+    up = [Link(word_of("pages", "campaigns"), looking.href("/campaigns"))]
     return [*up, Link(campaign, looking.href(f"/campaigns/{segment(campaign)}"))] if campaign else up
 
 

@@ -30,12 +30,12 @@ from coupon_ledger.api.service.asking import whose
 from coupon_ledger.api.service.auditing import Audit
 from coupon_ledger.api.service.bodies import body_of
 from coupon_ledger.api.service.callers import Caller, check_csrf, same_origin
-from coupon_ledger.api.service.openid import OpenId, OpenIdFailed
+from coupon_ledger.api.service.openid import OpenId
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.problems import Refusal, of_error
 from coupon_ledger.api.service.settings_store import SettingsStore
 from coupon_ledger.api.service.sign_in import HOME, SignIn, client_of, inner
-from coupon_ledger.ledger.errors import LedgerError, NotThere, OwnerGone, QueryStopped
+from coupon_ledger.ledger.errors import LedgerError, NotThere, OpenIdFailed, OwnerGone, QueryStopped
 from coupon_ledger.ledger.settings import LANGUAGES
 from coupon_ledger.ledger.words import Note
 from coupon_ledger.reports.labels import say, text_of, word

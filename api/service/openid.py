@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from coupon_ledger.api.service.settings_store import Person, SettingsStore
-from coupon_ledger.ledger.errors import LedgerError, SettingsError, UnknownAccount
+from coupon_ledger.ledger.errors import OpenIdFailed, SettingsError, UnknownAccount
 
 _WITHIN_S: Final = 600.0
 """A sign-in must be completed within this time."""
@@ -27,10 +27,6 @@ _TIMEOUT_S: Final = 10.0
 _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "PS256", "EdDSA")
 _LEEWAY_S: Final = 60
 _logger = logging.getLogger("coupon_ledger.service")
-
-
-class OpenIdFailed(LedgerError):
-    """A sign-in with OpenID Connect did not succeed. The message is for whoever signs in."""
 
 
 @dataclass(frozen=True, slots=True)
