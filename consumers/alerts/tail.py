@@ -96,9 +96,10 @@ class Tail:
                 _logger.warning("%s: %s; what is left of the topic is read", self._topic, error)
                 self._positions.clear()
             except LogNotInitialised as error:
-                if not self._no_topic.is_set():
+                # A log from before there were alerts lacks their topic; if others are missing, the consumer says so.
+                if not self._no_topic.is_set() and (self._topic == ALERTS or pause_s > _SAID_AFTER_S):
                     _logger.warning("%s: %s", self._topic, error)
-                self._no_topic.set()
+                    self._no_topic.set()
             except LedgerError as error:
                 if pause_s > _SAID_AFTER_S:  # the consumer reads the same log, and says at once what is wrong with it
                     _logger.warning("%s: %s; trying again in %.0f s", self._topic, error, pause_s)
