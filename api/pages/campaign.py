@@ -24,7 +24,7 @@ from coupon_ledger.api.pages.components import (
 from coupon_ledger.api.pages.looking import Looking, Page, segment, to_the_second, together
 from coupon_ledger.api.pages.now import card
 from coupon_ledger.api.pages.sections import components_of
-from coupon_ledger.api.pages.series import main_currency
+from coupon_ledger.api.pages.series import main_currency, short_label
 from coupon_ledger.api.service.asking import on_behalf_of
 from coupon_ledger.reports.labels import label, say, shown, word, word_of
 from coupon_ledger.reports.review import CampaignAnswers, Section, review_of
@@ -177,7 +177,7 @@ async def _trend(looking: Looking, campaign: str) -> list[Component]:
         about=say("Both in this period; behind them what they are compared with"),
         quantity=Quantity("events"),
         times=[row["starts_at"] for row in lines],
-        lines=[Line(label(name), [row[name] for row in lines]) for name in names],
+        lines=[Line(short_label(name), [row[name] for row in lines]) for name in names],
         behind=Line(say("claimed before"), behind) if any(behind) else None,
         notes=notes,
     )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from coupon_ledger.api.pages.components import Cell, Choice, Head, Link, Sorting, State, Table
 from coupon_ledger.api.pages.looking import Looking, Page, segment, together
+from coupon_ledger.api.pages.series import short_label
 from coupon_ledger.ledger.amounts import NOTHING
 from coupon_ledger.reports.labels import label, say, shown, word, word_of
 from coupon_ledger.reports.svg.bars import FEW
@@ -107,7 +108,7 @@ def campaign_table(looking: Looking, rows: Sequence[Row], more: int) -> Table:
     parameters = {"by": ["campaign"], "where": looking.filters.where("campaign", "channel", "coupon_type")}
     return Table(
         "campaigns",
-        label("campaigns"),
+        word_of("pages", "campaigns"),
         heads,
         lines,
         csv=looking.metrics_csv(METRICS, **parameters),
@@ -122,7 +123,7 @@ def campaign_table(looking: Looking, rows: Sequence[Row], more: int) -> Table:
 
 
 def _head(name: str, currency: str | None) -> str:
-    return f"{label(name)} ({currency})" if currency and name.endswith("_minor") else label(name)
+    return f"{short_label(name)} ({currency})" if currency and name.endswith("_minor") else short_label(name)
 
 
 def _about(name: str) -> str:

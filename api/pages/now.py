@@ -11,7 +11,7 @@ from coupon_ledger.api.pages.alerts import alert_list, open_alerts
 from coupon_ledger.api.pages.campaigns import campaign_table, campaigns_in
 from coupon_ledger.api.pages.components import Cards, ChartPanel, Component, Link, NumberCard, Panel, number_card
 from coupon_ledger.api.pages.looking import Looking, Page, change_of, nothing, together
-from coupon_ledger.api.pages.series import main_currency, series_of, value_of
+from coupon_ledger.api.pages.series import main_currency, series_of, short_label, value_of
 from coupon_ledger.questions.metrics.definitions import METRICS
 from coupon_ledger.reports.labels import label, say
 from coupon_ledger.reports.short import Quantity
@@ -82,7 +82,7 @@ def card(
         note = say("may still change")
     return number_card(
         name,
-        label(name),
+        short_label(name),
         quantity,
         value,
         looking.href("/explore", metric=name),
@@ -133,6 +133,6 @@ def _lines(looking: Looking, rows: Sequence[Row]) -> Lines:
         about=say("Both in this period; behind them what they are compared with"),
         quantity=Quantity("events"),
         times=[row["starts_at"] for row in counts],
-        lines=[Line(label(name), [row[name] for row in counts]) for name in names],
+        lines=[Line(short_label(name), [row[name] for row in counts]) for name in names],
         behind=behind,
     )

@@ -5,10 +5,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from coupon_ledger.questions.metrics.definitions import METRICS
+from coupon_ledger.reports.labels import label, say
 from coupon_ledger.reports.text import Row
+
+_SHORT: Final = {
+    "claimed_events": "Claims",
+    "issued_events": "Issued",
+    "used_events": "Uses",
+    "net_used_events": "Uses kept",
+    "coupon_gmv_minor": "GMV with coupons",
+    "gmv_minor": "GMV",
+    "discount_cost_minor": "Discount",
+    "use_rate": "Use rate",
+    "simple_roi": "Simple ROI",
+    "stock_left": "Stock left",
+}
+"""Short names of the metrics that pages show most."""
+
+
+def short_label(name: str) -> str:
+    """The name of a metric where there is little room."""
+    return say(_SHORT[name]) if name in _SHORT else label(name)
 
 
 def main_currency(rows: Sequence[Row], name: str) -> str | None:
