@@ -223,7 +223,6 @@ QUESTIONS: Final[Mapping[str, Question[Any]]] = {
         stand_in=looking_back.attribution,
         area="attribution",
         whole=True,
-        personal="none",
     ),
     "attribution-roi": Question(
         attribution.attribution_roi,

@@ -172,6 +172,7 @@ def test_the_database_holds_all_that_can_be_wrong(sound: tuple[EventLog, Store])
     empty = {t for t in tables if store.rows(f"SELECT count(*) FROM {t}") == [(0,)]}
     # This log has no odd events, its rule no series, and nobody lives with its alerts.
     beside = {"alert_buckets", "alert_events", "alert_open_series", "alert_positions", "alert_series"}
+    beside |= {"operation_events", "operation_positions"}  # nor did anybody do anything that is recorded
     assert empty == {"outbox", "discarded", "stale_users", "oddities", *beside}
     rules = {rule for (rule,) in store.rows("SELECT DISTINCT violation FROM violations WHERE scope = 'cross'")}
     assert rules == set(CROSS_RULES)

@@ -145,8 +145,10 @@ class Site:
             )
             values = {name: str(value) for name, value in request.path_params.items()}
             looking = Looking(caller, request.url.path, dict(request.query_params), state, self._answers, values)
+            _ = looking.filters  # refused here, if they are wrong, whatever the page makes of them
             page = await maker(looking)
         except (Refusal, LedgerError) as error:
+            looking = None  # its filters may be what is wrong
             status, shown = _instead(error)
             page = Page(_TITLES[shown.kind](), [shown], slices=None, status=status)
         frame = await self._frame(request, caller, here, page, looking)

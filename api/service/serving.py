@@ -63,7 +63,8 @@ class Address:
         return self.host == "localhost"
 
     def check(self) -> None:
-        """Raises `SettingsError` if this would send passwords and tokens over a network in plain text."""
+        """Raises `SettingsError` if this would send passwords and tokens over a network in plain text, or the certificate
+        cannot be used."""
         if (self.certificate is None) != (self.key is None):
             raise SettingsError("TLS: needs both --tls-certificate and --tls-key; name both files")
         if not self.loopback and not self.tls and not self.insecure:
@@ -71,6 +72,8 @@ class Address:
                 f"address {self.host}: others can reach it, and without TLS they could read passwords and tokens; give"
                 " --tls-certificate and --tls-key, or --insecure if a proxy in front of it has TLS"
             )
+        if self.tls:
+            _tls(self)
 
     def hosts(self, port: int) -> frozenset[str]:
         """The values of the header `Host` that are answered."""
@@ -133,6 +136,7 @@ def serve(work: Work, address: Address, listener: socket.socket) -> None:
     from coupon_ledger.api.service.connections import Patient
 
     port = listener.getsockname()[1]
+    tls = _tls(address) if address.tls else None  # before anything is started that would have to be stopped again
     with ExitStack() as stack:
         stack.callback(listener.close)
         store = stack.enter_context(SettingsStore(settings_file(work.database)))
@@ -169,8 +173,7 @@ def serve(work: Work, address: Address, listener: socket.socket) -> None:
             timeout_graceful_shutdown=_LEAVE_S,
         )
         config.load()
-        if address.tls:
-            config.ssl = _tls(address)
+        config.ssl = tls
         _run(Server(config), live, listener)
 
 

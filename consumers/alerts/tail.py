@@ -93,8 +93,9 @@ class Tail:
                     self._read_on(log)
                 return
             except LogTruncated as error:
-                _logger.warning("%s: %s; what is left of the topic is read", self._topic, error)
                 self._positions.clear()
+                if not self._stop.wait(pause_s):  # the consumer may stop, and say itself that this is another log
+                    _logger.warning("%s: %s; what is left of the topic is read", self._topic, error)
             except LogNotInitialised as error:
                 # A log from before there were alerts lacks their topic; if others are missing, the consumer says so.
                 if not self._no_topic.is_set() and (self._topic == ALERTS or pause_s > _SAID_AFTER_S):

@@ -35,9 +35,9 @@ VISIBLE_UNSCOPED: Final = ("paths", "touch_sources", "stale_users", "stock_cuts"
 HIDDEN: Final = (
     *("dead_letters", "discarded", "outbox", "log_topics", "last_records"),
     *("alert_episodes", "alert_progress", "alert_rules", "alert_series", "alert_open_series", "alert_buckets"),
-    *("alert_events", "alert_positions"),
+    *("alert_events", "alert_positions", "operation_events", "operation_positions"),
 )
-"""Those that they cannot read: they contain records and alerts as free text, or are about the whole ledger."""
+"""Those that they cannot read: they contain records, alerts and operations as free text, or are about the whole ledger."""
 
 _NO_PSEUDONYMS: Final = (
     "CREATE MACRO pseudonym(user_id) AS user_id",
