@@ -100,7 +100,7 @@ def campaign_table(looking: Looking, rows: Sequence[Row], more: int) -> Table:
     ]
     lines = [
         [
-            Cell(row["name"], href=looking.href(f"/campaigns/{segment(row['campaign'])}"), about=row["campaign"]),
+            _named(looking, row),
             *(_cell(name, row, currency) for name in _COLUMNS),
         ]
         for row in rows
@@ -120,6 +120,12 @@ def campaign_table(looking: Looking, rows: Sequence[Row], more: int) -> Table:
         ),
         more=Link(say("all {n:count}", n=more), looking.href("/campaigns")) if more > len(rows) else None,
     )
+
+
+def _named(looking: Looking, row: Row) -> Cell:
+    """The campaign's name. Coupons whose creation is not known have no campaign, so their row has no link."""
+    campaign = row["campaign"]
+    return Cell(row["name"], looking.href(f"/campaigns/{segment(campaign)}") if campaign else "", about=campaign or "")
 
 
 def _head(name: str, currency: str | None) -> str:

@@ -63,8 +63,8 @@ class Address:
         return self.host == "localhost"
 
     def check(self) -> None:
-        """Raises `SettingsError` if this would send passwords and tokens over a network in plain text, or the certificate
-        cannot be used."""
+        """Raises `SettingsError` if this would send passwords and tokens over a network in plain text, or if the
+        certificate cannot be used."""
         if (self.certificate is None) != (self.key is None):
             raise SettingsError("TLS: needs both --tls-certificate and --tls-key; name both files")
         if not self.loopback and not self.tls and not self.insecure:

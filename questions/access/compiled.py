@@ -37,7 +37,7 @@ HIDDEN: Final = (
     *("alert_episodes", "alert_progress", "alert_rules", "alert_series", "alert_open_series", "alert_buckets"),
     *("alert_events", "alert_positions", "operation_events", "operation_positions"),
 )
-"""Those that they cannot read: they contain records, alerts and operations as free text, or are about the whole ledger."""
+"""Those that they cannot read: records, alerts and operations as free text, and what is about the whole ledger."""
 
 _NO_PSEUDONYMS: Final = (
     "CREATE MACRO pseudonym(user_id) AS user_id",
