@@ -128,7 +128,7 @@ def run(
     """Run everything over one database: the consumer with sweeps and alerts, and the service with API and pages.
 
     Each is a process of its own. One that ends is started again, after a pause that grows. On SIGTERM or Ctrl-C, both
-    finish what they have begun. Log and database are created if they are missing and the log is embedded.
+    finish what they have begun. The consumer creates log and database if they are missing and the log is embedded.
 
     The service listens on 127.0.0.1 only, unless --host says otherwise. A public address needs TLS, or --insecure if a
     proxy in front of it has TLS (docs/deploy/). People sign in: `coupon-ledger people add NAME --role admin` adds the

@@ -17,7 +17,7 @@ import pytest
 
 from coupon_ledger.api.pages.site import MAKERS
 from coupon_ledger.api.service.settings_store import SettingsStore, settings_file
-from tests.command_line import PATIENCE_S, wait_until
+from tests.command_line import PATIENCE_S, done, wait_until
 from tests.services import Service, serving
 
 pytestmark = pytest.mark.long
@@ -412,9 +412,10 @@ def test_an_odd_name_in_the_path_is_no_error_of_the_program(signed_in: Mapping[s
         assert "<script>alert" not in answer.text, (path, value)
 
 
-def test_no_page_without_a_consumer_is_an_error_of_the_program(tmp_path: Path) -> None:
+def test_no_page_without_a_consumer_is_an_error_of_the_program(home: Path) -> None:
     """Else people see an internal error while the consumer restarts, instead of what happens."""
-    with serving(tmp_path, "--no-consume", wait=False) as service:
+    done("init")
+    with serving(home, "--no-consume", wait=False) as service:
         with SettingsStore(settings_file(service.database)) as store:
             store.add_person("admin", role="admin", password=PASSWORD)
         browser = Browser(service)
