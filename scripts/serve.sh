@@ -18,8 +18,10 @@ if [ ! -e made ]; then
   "$ledger" import complete-journey
   "$ledger" simulate --events 200000 --orders --seed 25 --edition 25- --start "$(date -d '1 year ago' +%F)"
   "$ledger" consume --no-alerts
+  (umask 077; "$ledger" people add demo --role admin --generate-password >sign-in.txt)
   touch made
 fi
+printf 'sign in as demo; the password is in %s\n' "$serve/sign-in.txt"
 
 "$ledger" run --port "$port" "$@" &
 run=$!

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The HTTP API with curl. Needs curl 7.71 or newer and jq.
+# The HTTP API with curl. Needs curl 7.76 or newer and jq.
 #   URL=https://coupons.example.com PUBLISH_TOKEN=cl_… ASK_TOKEN=cl_… sh example.sh
 set -eu
 run=${RUN:-$(date +%s)}
