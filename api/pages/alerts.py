@@ -24,7 +24,7 @@ from coupon_ledger.api.pages.components import (
     Timeline,
     table_of,
 )
-from coupon_ledger.api.pages.looking import Looking, Page, segment, to_the_second
+from coupon_ledger.api.pages.looking import Looking, Page, to_the_second
 from coupon_ledger.reports.alerts import (
     description,
     key_in_words,
@@ -44,26 +44,19 @@ _RANK: Final = {"critical": 0, "high": 1, "warning": 2, "info": 3}
 _MOST: Final = 200
 _STATES: Final = ("open", "closed", "all")
 _SEVERITIES: Final = ("", "critical", "high", "warning", "info")
-_OBJECTS: Final = {
-    "campaign": "/campaigns",
-    "campaign_id": "/campaigns",
-    "coupon": "/coupons",
-    "coupon_id": "/coupons",
-    "order": "/orders",
-    "order_id": "/orders",
-    "user": "/users",
-    "user_id": "/users",
-}
 _LISTS: Final = {
-    "coupon_list": ("coupon_id first_at state owner order_id discount_minor", "coupon_id", "/coupons"),
-    "user_list": ("user_id events coupons devices ips first_at last_at", "user_id", "/users"),
-    "order_list": ("order_id coupons user_id net_minor refunded_minor paid_at cancelled_at", "order_id", "/orders"),
+    "coupon_list": ("coupon_id first_at state owner order_id discount_minor", "coupon_id"),
+    "user_list": ("user_id events coupons devices ips first_at last_at", "user_id"),
+    "order_list": ("order_id coupons user_id net_minor refunded_minor paid_at cancelled_at", "order_id"),
 }
 
 
 async def open_alerts(looking: Looking) -> Sequence[Row]:
     """The open alerts, the most severe and the latest first."""
-    rows = await looking.rows("alerts", limit=_MOST)
+    return _urgent_first(await looking.rows("alerts", limit=_MOST))
+
+
+def _urgent_first(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (_RANK.get(row["severity"], 9), -row["opened_at"].timestamp()))
 
 
@@ -71,8 +64,7 @@ async def inbox(looking: Looking) -> Page:
     state = looking.query.get("state", "open")
     given: dict[str, Any] = {"state": state, "limit": _MOST}
     given |= {name: looking.query[name] for name in ("severity", "rule", "assignee", "key") if looking.query.get(name)}
-    rows = await looking.rows("alerts", **given)
-    rows = sorted(rows, key=lambda row: (_RANK.get(row["severity"], 9), -row["opened_at"].timestamp()))
+    rows = _urgent_first(await looking.rows("alerts", **given))
     tabs = Tabs(say("Which alerts"), [Link(word(one), looking.here(state=one), one == state) for one in _STATES])
     severities = [(code, word(code) if code else say("all")) for code in _SEVERITIES]
     parts: list[Component] = [
@@ -134,13 +126,14 @@ async def alert(looking: Looking) -> Page:
         )
     )
     parts.append(Panel(say("In numbers"), [Facts(_facts(looking, row))]))
-    for name, (columns, key, path) in _LISTS.items():
+    for name, (columns, key) in _LISTS.items():
         rows = row[name] or []
         if rows:
             names = [column for column in columns.split() if column in rows[0]]
-            hrefs = {key: [looking.href(f"{path}/{segment(str(one[key]))}") for one in rows]}
             short = [to_the_second(one) for one in rows]
-            parts.append(table_of(name, label(name), short, names, currency=row["currency"], hrefs=hrefs))
+            parts.append(
+                table_of(name, label(name), short, names, currency=row["currency"], hrefs=looking.links([key], rows))
+            )
     others = row["case_alerts"] or []
     if others:
         parts.append(Panel(say("Other alerts of this case"), [_others(looking, others)]))
@@ -148,15 +141,11 @@ async def alert(looking: Looking) -> Page:
     chips = [
         Link(word(row["severity"]), "", tone=_TONES.get(row["severity"], "")),
         Link(word(row["status"]), ""),
-        *(Link(f"{label(name)} {value}", _object(looking, name, value)) for name, value in key_of(row).items()),
+        *(Link(f"{label(name)} {value}", looking.to(name, value)) for name, value in key_of(row).items()),
     ]
     return Page(
         in_short(row), parts, under=Chips(chips), crumbs=[Link(say("Alerts"), looking.href("/alerts"))], slices=None
     )
-
-
-def _object(looking: Looking, name: str, value: str) -> str:
-    return looking.href(f"{_OBJECTS[name]}/{segment(value)}") if name in _OBJECTS and value else ""
 
 
 def _facts(looking: Looking, row: Row) -> list[tuple[str, Cell]]:

@@ -21,7 +21,7 @@ from coupon_ledger.api.pages.components import (
     State,
     Tabs,
 )
-from coupon_ledger.api.pages.looking import Looking, Page, segment, to_the_second, together
+from coupon_ledger.api.pages.looking import Looking, Page, to_the_second, together
 from coupon_ledger.api.pages.now import card
 from coupon_ledger.api.pages.sections import components_of
 from coupon_ledger.api.pages.series import main_currency, short_label
@@ -109,7 +109,7 @@ def _under(looking: Looking, about: Row) -> Chips:
         )
         chips.append(Link(text, "", tone="broken" if spent > 1 else "attention" if spent > 0.8 else ""))
     if about["violations"]:
-        href = looking.href(f"/campaigns/{segment(about['campaign_id'])}", tab="money")
+        href = looking.to("campaign", about["campaign_id"], tab="money")
         chips.append(Link(say("{n:count} broken rule{n:s}", n=about["violations"]), href, tone="attention"))
     return Chips(chips)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from coupon_ledger.api.pages.components import Cell, Choice, Head, Link, Sorting, State, Table
-from coupon_ledger.api.pages.looking import Looking, Page, segment, together
+from coupon_ledger.api.pages.looking import Looking, Page, together
 from coupon_ledger.api.pages.series import short_label
 from coupon_ledger.ledger.amounts import NOTHING
 from coupon_ledger.reports.labels import label, say, shown, word, word_of
@@ -100,7 +100,7 @@ def campaign_table(looking: Looking, rows: Sequence[Row], more: int) -> Table:
     ]
     lines = [
         [
-            _named(looking, row),
+            Cell(row["name"], looking.to("campaign", row["campaign"]), about=row["campaign"] or ""),
             *(_cell(name, row, currency) for name in _COLUMNS),
         ]
         for row in rows
@@ -120,12 +120,6 @@ def campaign_table(looking: Looking, rows: Sequence[Row], more: int) -> Table:
         ),
         more=Link(say("all {n:count}", n=more), looking.href("/campaigns")) if more > len(rows) else None,
     )
-
-
-def _named(looking: Looking, row: Row) -> Cell:
-    """The campaign's name. Coupons whose creation is not known have no campaign, so their row has no link."""
-    campaign = row["campaign"]
-    return Cell(row["name"], looking.href(f"/campaigns/{segment(campaign)}") if campaign else "", about=campaign or "")
 
 
 def _head(name: str, currency: str | None) -> str:

@@ -18,9 +18,6 @@ from coupon_ledger.reports.svg.figure import Figure
 from coupon_ledger.reports.svg.lines import Spark
 from coupon_ledger.reports.text import Row
 
-TONES: Final = frozenset(("", "attention", "broken", "resolved", "quiet"))
-"""The meanings that a colour may have."""
-
 
 @dataclass(frozen=True)
 class Component:

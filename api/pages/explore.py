@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from coupon_ledger.api.pages.components import ChartPanel, Choice, Component, Sentences, State, table_of
 from coupon_ledger.api.pages.filters import SLICES
-from coupon_ledger.api.pages.looking import Looking, Page, segment
+from coupon_ledger.api.pages.looking import Looking, Page
 from coupon_ledger.api.pages.series import main_currency
 from coupon_ledger.api.service.problems import Refusal
 from coupon_ledger.questions.metrics.definitions import DIMENSIONS, METRICS
@@ -104,7 +104,7 @@ def _links(looking: Looking, by: str, rows: Sequence[Row]) -> dict[str, list[str
     if not by:
         return {}
     if by == "campaign":
-        return {by: [looking.href(f"/campaigns/{segment(str(row[by]))}") if row[by] else "" for row in rows]}
+        return looking.links([by], rows)
     if by not in SLICES:
         return {}
     return {by: [looking.here(**{by: row[by], "by": None}) if row[by] else "" for row in rows]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -76,12 +76,21 @@ class Looking:
 
     async def metrics(self, names: Sequence[str], /, **more: Any) -> Sequence[Row]:
         """The values of metrics in the period and slice of the filters. `more`: `by`, `grain`, `compare`, …"""
-        given = {"since": self.filters.since, "until": self.filters.until, "where": self.filters.where(), **more}
-        return await self.rows("metrics", names=list(names), zone=view().zone, **given)
+        return await self.rows("metrics", **self._of_metrics(names, more))
 
     def href(self, path: str | None = None, /, **changes: Any) -> str:
         """The URL of a page with the same filters."""
         return address(self.path if path is None else path, self.query, **changes)
+
+    def to(self, name: str, value: Any, /, **changes: Any) -> str:
+        """The URL of the page of the object that stands in the column `name`; empty if there is none."""
+        if not value or name not in _PAGE_OF:
+            return ""
+        return self.href(f"{_PAGE_OF[name]}/{quote(str(value), safe='')}", **changes)
+
+    def links(self, names: Iterable[str], rows: Sequence[Row]) -> dict[str, list[str]]:
+        """By column, where its values lead; without columns that lead nowhere."""
+        return {name: [self.to(name, row[name]) for row in rows] for name in names if name in _PAGE_OF}
 
     def here(self, **changes: Any) -> str:
         """The URL of this page with all of its parameters, these changed."""
@@ -97,8 +106,12 @@ class Looking:
         return f"/v1/questions/{question}?{urlencode({**texts, 'format': 'csv'})}"
 
     def metrics_csv(self, names: Sequence[str], /, **more: Any) -> str:
-        given = {"since": self.filters.since, "until": self.filters.until, "where": self.filters.where(), **more}
-        return self.csv("metrics", names=list(names), zone=view().zone, **given)
+        return self.csv("metrics", **self._of_metrics(names, more))
+
+    def _of_metrics(self, names: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
+        filters = self.filters
+        given = {"since": filters.since, "until": filters.until, "where": filters.where(), "zone": view().zone}
+        return {"names": list(names), **given, **more}
 
     def filter_bar(self, page: Page) -> FilterBar | None:
         if page.slices is None:
@@ -119,6 +132,13 @@ class Looking:
         return FilterBar([*choices, *page.further], (), None, hidden)
 
 
+_PAGE_OF: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("campaign", "campaign_id"), "/campaigns"),
+    **dict.fromkeys(("coupon", "coupon_id"), "/coupons"),
+    **dict.fromkeys(("order", "order_id"), "/orders"),
+    **dict.fromkeys(("user", "user_id", "owner"), "/users"),
+}
+"""By column: where the pages of the objects are that stand in it."""
 _PERIODS: Final = {
     "": "today",
     "yesterday": "yesterday",
@@ -151,11 +171,6 @@ def _in_address(value: Any) -> str:
     if isinstance(value, Mapping | list | tuple):
         return json.dumps(plain(value), ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def segment(name: str) -> str:
-    """A name as a part of a path."""
-    return quote(name, safe="")
 
 
 def to_the_second(row: Row) -> Row:

@@ -22,7 +22,7 @@ from coupon_ledger.api.pages.components import (
     Timeline,
     table_of,
 )
-from coupon_ledger.api.pages.looking import Looking, Page, segment, to_the_second
+from coupon_ledger.api.pages.looking import Looking, Page, to_the_second
 from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.ledger.plain import plain
 from coupon_ledger.reports.labels import label, say, shown, word, word_of
@@ -33,13 +33,6 @@ _STATE: Final = (
     "owner order_id campaign_id coupon_type face_value_minor percent_off_bp min_spend_minor discount_minor valid_from"
     " valid_until issue_channel claim_channel reason created_at issued_at claimed_at reserved_at used_at ended_at"
 ).split()
-_LINKS: Final = {
-    "campaign_id": "/campaigns",
-    "coupon_id": "/coupons",
-    "order_id": "/orders",
-    "user_id": "/users",
-    "owner": "/users",
-}
 _ORDER: Final = (
     "user_id status channel store region currency gross_minor net_minor refunded_minor coupon_discount_minor"
     " cost_of_goods_minor placed_at paid_at cancelled_at reason"
@@ -73,20 +66,16 @@ async def coupon(looking: Looking) -> Page:
 
 def _up(looking: Looking, campaign: str | None) -> list[Link]:
     up = [Link(word_of("pages", "campaigns"), looking.href("/campaigns"))]
-    return [*up, Link(campaign, looking.href(f"/campaigns/{segment(campaign)}"))] if campaign else up
+    return [*up, Link(campaign, looking.to("campaign", campaign))] if campaign else up
 
 
 def _facts(looking: Looking, row: Row, names: Sequence[str]) -> list[tuple[str, Cell]]:
     short = to_the_second(row)
     return [
-        (label(name), Cell(shown(name, short, row.get("currency")), href=_object(looking, name, row[name])))
+        (label(name), Cell(shown(name, short, row.get("currency")), href=looking.to(name, row[name])))
         for name in names
         if row.get(name) is not None
     ]
-
-
-def _object(looking: Looking, name: str, value: Any) -> str:
-    return looking.href(f"{_LINKS[name]}/{segment(str(value))}") if name in _LINKS else ""
 
 
 def _slider(looking: Looking, history: Sequence[Row], clock: str) -> Slider:
@@ -111,7 +100,7 @@ def _entry(looking: Looking, event: Row) -> Entry:
     data = json.loads(data) if isinstance(data, str) else dict(data or {})
     currency = data.get("currency") or event["currency"]
     facts = [
-        Link(f"{label(name)} {_value(name, value, currency)}", _object(looking, name, value))
+        Link(f"{label(name)} {_value(name, value, currency)}", looking.to(name, value))
         for name, value in data.items()
         if value is not None and name not in ("currency", "attributes")
     ]
@@ -179,23 +168,18 @@ def _list(looking: Looking, key: str, rows: Sequence[Row], currency: str | None,
         for name in rows[0]
         if any(row[name] is not None for row in rows) and not isinstance(rows[0][name], list | dict)
     ]
-    hrefs = {
-        name: [_object(looking, name, row[name]) if row[name] else "" for row in rows]
-        for name in names
-        if name in _LINKS
-    }
     title = label(key) + (f" ({len(rows):,} / {more:,})" if more > len(rows) else "")
     short = [to_the_second(row) for row in rows]
-    return table_of(key, title, short, names, currency=currency, hrefs=hrefs)
+    return table_of(key, title, short, names, currency=currency, hrefs=looking.links(names, rows))
 
 
 # ── Search ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 _TRIED: Final = (
-    ("coupon", "state", "coupon", "/coupons"),
-    ("order", "order", "order", "/orders"),
-    ("user", "user", "user", "/users"),
-    ("campaign", "campaign", "campaign", "/campaigns"),
+    ("coupon", "state"),
+    ("order", "order"),
+    ("user", "user"),
+    ("campaign", "campaign"),
 )
 
 
@@ -205,10 +189,10 @@ async def search(looking: Looking) -> Page:
     if not text:
         said = say("Type the id of a coupon, an order, a user or a campaign, a coupon's code, or a campaign's name.")
         return Page(say("Search"), [State("empty", said)], slices=None)
-    found = await asyncio.gather(*(_there(looking, question, parameter, text) for _, question, parameter, _ in _TRIED))
+    found = await asyncio.gather(*(_there(looking, question, parameter, text) for parameter, question in _TRIED))
     links = [
-        Link(f"{label(what)} {text}", looking.href(f"{path}/{segment(text)}"))
-        for there, (what, _, _, path) in zip(found, _TRIED, strict=True)
+        Link(f"{label(what)} {text}", looking.to(what, text))
+        for there, (what, _) in zip(found, _TRIED, strict=True)
         if there
     ]
     links += await _by_code(looking, text)
@@ -233,10 +217,7 @@ async def _there(looking: Looking, question: str, parameter: str, text: str) -> 
 
 async def _by_code(looking: Looking, text: str) -> list[Link]:
     rows = await looking.rows("coupons", code=text, limit=20)
-    return [
-        Link(f"{label('coupon')} {row['coupon_id']}", looking.href(f"/coupons/{segment(row['coupon_id'])}"))
-        for row in rows
-    ]
+    return [Link(f"{label('coupon')} {row['coupon_id']}", looking.to("coupon", row["coupon_id"])) for row in rows]
 
 
 async def _by_name(looking: Looking, text: str) -> list[Link]:
@@ -244,7 +225,7 @@ async def _by_name(looking: Looking, text: str) -> list[Link]:
     rows = await looking.rows("campaigns")
     named: Mapping[str, str] = {row["campaign_id"]: row["name"] or "" for row in rows if row["campaign_id"]}
     return [
-        Link(f"{name or campaign}", looking.href(f"/campaigns/{segment(campaign)}"))
+        Link(f"{name or campaign}", looking.to("campaign", campaign))
         for campaign, name in named.items()
         if (wanted in name.casefold() or wanted in campaign.casefold()) and campaign != text
     ][:20]

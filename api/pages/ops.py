@@ -17,7 +17,7 @@ from coupon_ledger.api.pages.components import (
     Tabs,
     table_of,
 )
-from coupon_ledger.api.pages.looking import Looking, Page, together
+from coupon_ledger.api.pages.looking import Looking, Page
 from coupon_ledger.ledger.amounts import NOTHING
 from coupon_ledger.reports.labels import label, say
 from coupon_ledger.reports.view import view
@@ -76,7 +76,7 @@ async def _dead_letters(looking: Looking) -> list[Component]:
 
 
 async def _violations(looking: Looking) -> list[Component]:
-    [rows] = await together(looking.rows("violation-counts"))
+    rows = await looking.rows("violation-counts")
     if not rows:
         return [Panel(say("Broken rules"), [State("empty", say("No rule is broken."))])]
     names = [name for name in rows[0] if not isinstance(rows[0][name], list | dict)]

@@ -19,7 +19,7 @@ from coupon_ledger.api.pages.components import (
     Tabs,
     table_of,
 )
-from coupon_ledger.api.pages.looking import Looking, Maker, Page, segment, to_the_second
+from coupon_ledger.api.pages.looking import Looking, Maker, Page, to_the_second
 from coupon_ledger.reports.columns import in_natural_order
 from coupon_ledger.reports.labels import label, say, text_of, word
 from coupon_ledger.reports.parts import COHORTS, DETAILS, DOUBTS, FINANCE, MOVES, SEGMENTS, Part, doubt_in_words
@@ -120,11 +120,7 @@ async def _shown(looking: Looking, name: str, part: Part) -> list[Component]:
         and column not in DETAILS.get(name, "").split()
     ]
     ordered = in_natural_order([to_the_second(row) for row in rows], names)
-    hrefs = {}
-    if "campaign_id" in names:
-        hrefs["campaign_id"] = [
-            looking.href(f"/campaigns/{segment(row['campaign_id'])}") if row["campaign_id"] else "" for row in ordered
-        ]
+    hrefs = looking.links({"campaign_id"} & set(names), ordered)
     found.append(
         table_of(
             name, say(part.title), ordered[:_MOST_ROWS], names, hrefs=hrefs, csv=looking.csv(part.asks, **parameters)

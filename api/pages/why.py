@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from coupon_ledger.api.pages.components import ChartPanel, Chips, Choice, Component, Link, Sentences, State, table_of
-from coupon_ledger.api.pages.looking import Looking, Page, segment, to_the_second
+from coupon_ledger.api.pages.looking import Looking, Page, to_the_second
 from coupon_ledger.api.service.problems import Refusal
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.questions.metrics.definitions import DIMENSIONS, METRICS
@@ -30,7 +30,6 @@ _EARLIER: Final[Mapping[str, timedelta]] = {
     "7d": timedelta(days=7),
     "30d": timedelta(days=30),
 }
-_OBJECTS: Final = {"coupon_id": "/coupons", "order_id": "/orders", "campaign_id": "/campaigns"}
 _MOST: Final = 200
 _STEPS: Final = 14
 
@@ -158,11 +157,6 @@ async def _behind(looking: Looking, given: Mapping[str, Any], cause: str) -> lis
         for one in rows[0]
         if any(row[one] is not None for row in rows) and not isinstance(rows[0][one], list | dict)
     ]
-    hrefs = {
-        one: [looking.href(f"{path}/{segment(str(row[one]))}") if row[one] else "" for row in rows]
-        for one, path in _OBJECTS.items()
-        if one in names
-    }
     short = [to_the_second(row) for row in rows]
     return [
         chips,
@@ -171,7 +165,7 @@ async def _behind(looking: Looking, given: Mapping[str, Any], cause: str) -> lis
             word(cause),
             short,
             names,
-            hrefs=hrefs,
+            hrefs=looking.links(names, rows),
             csv=looking.csv("change-explained", **{**given, "by": None, "explain": cause}),
         ),
     ]

@@ -23,6 +23,7 @@ from coupon_ledger.api.service.callers import Caller, allowed
 from coupon_ledger.api.service.openapi import responses
 from coupon_ledger.api.service.owner_link import OwnerLink
 from coupon_ledger.api.service.problems import Refusal
+from coupon_ledger.ledger.lifecycle import FIRST_CARRIED
 from coupon_ledger.ledger.plain import plain
 from coupon_ledger.questions.access.access import Access
 
@@ -36,14 +37,7 @@ _SHOWN: Final = (
     "reasons",
     "detail",
     "state",
-    "campaign_id",
-    "coupon_type",
-    "face_value_minor",
-    "percent_off_bp",
-    "min_spend_minor",
-    "currency",
-    "valid_from",
-    "valid_until",
+    *FIRST_CARRIED,
 )
 _PARAMETERS: Final = {
     "order": "The order on which it would be used.",
@@ -78,8 +72,9 @@ class Checks:
     async def check(self, caller: Caller, check: _Check, at: datetime | None) -> dict[str, Any]:
         """The row of the question `usable`, with `as_of`. `at`: None for now."""
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._callers[whose(caller)] = caller
-        self._waiting[whose(caller), at].append(_Waiting(check, future))
+        group = whose(caller)
+        self._callers[group] = caller
+        self._waiting[group, at].append(_Waiting(check, future))
         if not self._asking:
             self._asking = True
             task = asyncio.create_task(self._ask_all())

@@ -35,7 +35,7 @@ COMPARISONS: Final[Mapping[str, Shift]] = {
     "month": Shift(months=1),
     "year": Shift(months=12),
 }
-VOLUME, RATE, MIX, PART, SLICE, NEW_SLICE, GONE_SLICE = CODES = (
+VOLUME, RATE, MIX, PART, SLICE, NEW_SLICE, GONE_SLICE = (
     "volume",
     "rate",
     "mix",

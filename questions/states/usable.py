@@ -15,6 +15,7 @@ import polars as pl
 
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.live.fold import FIRST_CARRIED
 from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.questions.states.parameters import Usable
 
@@ -30,14 +31,7 @@ _SCHEMA: Final[dict[str, Any]] = {
     "detail": pl.String,
     "state": pl.String,
     "owner": pl.String,
-    "campaign_id": pl.String,
-    "coupon_type": pl.String,
-    "face_value_minor": pl.Int64,
-    "percent_off_bp": pl.Int64,
-    "min_spend_minor": pl.Int64,
-    "currency": pl.String,
-    "valid_from": pl.Datetime("us"),
-    "valid_until": pl.Datetime("us"),
+    **FIRST_CARRIED,
 }
 
 
