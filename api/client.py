@@ -66,7 +66,7 @@ def asking(
 ) -> Iterator[Source]:
     """Within the block, a source answers questions about this database. `progress` is called while the past is folded.
     `limit_s`: the time limit of a question that the owner answers; None for the question's usual limit. `access`: what
-    whoever asks may ask and see.
+    the caller may ask and see.
 
     If the owner is stopping or has just started, waits a few seconds. Raises `StoreOwned` if the owner answers no
     questions, and the errors of `open_database`.

@@ -28,7 +28,7 @@ LIMIT: Final = "x-limit-s"
 SNAPSHOT: Final = "x-snapshot"
 """Request header: name of the snapshot that answers."""
 ACCESS: Final = "x-access"
-"""Request header: the access rights of whoever asks, as `Access.dumps` writes them. Without it, all rights: the client
+"""Request header: the caller's access rights, as `Access.dumps` writes them. Without it, all rights: the client
 is the command line. Only holders of the owner's token can send either."""
 
 

@@ -1,4 +1,4 @@
-"""The owner's feed: a line of JSON for each state that was committed, for whoever follows it.
+"""The owner's feed: a line of JSON for each committed state, for its followers.
 
 A line has the keys of an answer's `as_of`, `alerts` (the next offset of `coupon.alerts`, by partition), `lag` (records
 between the committed positions and the log's end, as of the last commit) and `records` (committed since the owner

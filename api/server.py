@@ -79,7 +79,7 @@ SWEEP_S: Final = 300.0
 REPAIR_S: Final = 600.0
 """Time limit for a repair. It begins between two batches."""
 URGENT_S: Final = 5.0
-"""Questions with a limit up to this are urgent: somebody waits to pay. They have threads of their own."""
+"""Questions with a limit up to this are urgent: a customer waits to pay. They have threads of their own."""
 _QUICK_S: Final = 30.0
 """Questions with a longer limit count as slow: they may read all rows, and run one at a time."""
 _COPY_S: Final = 3600.0

@@ -113,7 +113,7 @@ class Supervisor:
         part._pause_s = min(2 * part._pause_s, SLOWEST_S)
 
     def _end(self) -> None:
-        """Stop the parts in reverse order of their start: first whoever asks, then whoever answers."""
+        """Stop the parts in reverse order of their start: callers before the processes that answer them."""
         for part in reversed(self._parts):
             if part.process is None:
                 continue

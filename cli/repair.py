@@ -132,7 +132,7 @@ def replay(
 def discard(
     dry_run: bool, why: str | None, operator: str | None, settings: Settings, output: str, **chosen: Any
 ) -> None:
-    """Close dead letters that nobody needs to look at again. Options select them; the operator and the reason are
+    """Close dead letters that need no further attention. Options select them; the operator and the reason are
     recorded.
 
     Closed dead letters no longer appear in `dead-letters list` (except with `--all`) or among the open ones that

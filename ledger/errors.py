@@ -258,7 +258,7 @@ class ServiceUnavailable(LedgerError):
 
 
 class OpenIdFailed(LedgerError):
-    """Raised if a sign-in with OpenID Connect did not succeed. The message is for whoever signs in."""
+    """Raised if a sign-in with OpenID Connect did not succeed. The message is shown to the person who signs in."""
 
 
 class WrongAccount(LedgerError):

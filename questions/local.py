@@ -19,7 +19,7 @@ class Local:
     question."""
 
     def __init__(self, store: Store, progress: Progress = ignore, access: Access = Access.FULL) -> None:
-        """`progress`: called while the past is folded. `access`: what whoever asks may ask and see."""
+        """`progress`: called while the past is folded. `access`: what the caller may ask and see."""
         self._store = store
         self._access = access
         self._cursor = store.cursor()

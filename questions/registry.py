@@ -47,7 +47,7 @@ def answer(
     access: Access = Access.FULL,
 ) -> Answer:
     """Answer the question `name` from the state that `reading` sees, in a transaction that the caller rolls back.
-    `values`: the parameters by name. `progress`: called while the past is folded. `access`: what whoever asks may see.
+    `values`: the parameters by name. `progress`: called while the past is folded. `access`: what the caller may see.
     Raises `Forbidden`, `WrongQuestion`, and the errors of the question itself."""
     question = QUESTIONS[name]
     check(question, name, access)

@@ -36,7 +36,7 @@ class Snapshot:
 
     def __init__(self, cursor: Cursor, progress: Progress, access: Access = Access.FULL) -> None:
         """`cursor`: must not be in a transaction, and may not be used by others until `close`. `progress`: called while
-        the past is folded. `access`: what whoever calls `ask` may ask and see."""
+        the past is folded. `access`: what the caller of `ask` may ask and see."""
         self._cursor = cursor
         self._progress = progress
         self._past: Past | None = None
@@ -53,8 +53,8 @@ class Snapshot:
         return self.answer_to(question, entry, entry.read(question, parameters), self.access)
 
     def answer_to(self, name: str, question: Question[P], parameters: P, access: Access = Access.FULL) -> Answer:
-        """Like `ask`, for a question with its name, an instance of its parameter model, and the rights of whoever
-        asks."""
+        """Like `ask`, for a question with its name, an instance of its parameter model, and the rights of the
+        caller."""
         check(question, name, access)
         with discreet(access, name):
             answered = self._answered(question, parameters, access)

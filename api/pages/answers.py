@@ -29,7 +29,7 @@ _LASTING_S: Final[Mapping[str, float]] = {"campaigns": 15.0, "campaign": 3.0, "a
 
 
 class Found(NamedTuple):
-    """An answer, as rows that nobody may change. `cut`: whether there were more rows than `MOST_ROWS`."""
+    """An answer, as read-only rows. `cut`: whether there were more rows than `MOST_ROWS`."""
 
     as_of: AsOf
     rows: Sequence[Row]
@@ -49,8 +49,8 @@ class PageAnswers:
         return await self.made(caller, key, partial(_asked, caller, name, parameters), _LASTING_S.get(name, 0.0))
 
     async def made(self, caller: Caller, key: Sequence[Any], make: Callable[[Remote], T], lasting_s: float = 0.0) -> T:
-        """What `make` makes of answers in the present state. `key`: says what it is, for whoever sees the same.
-        `lasting_s`: as for `Shared`."""
+        """What `make` makes of answers in the present state. `key`: identifies the result among callers
+        with the same rights. `lasting_s`: as for `Shared`."""
         context = contextvars.copy_context()  # the reader's language is part of it
         text = json.dumps([whose(caller), *key], default=str)
         work = partial(self._link.run, lambda remote: context.run(make, remote))

@@ -1,4 +1,4 @@
-"""Somebody looks at a page: who, at which URL, with which filters, and the answers that the page is made of."""
+"""One request for a page: the viewer, the URL, the filters, and the answers that the page is made of."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Looking:
         return await self.answers.ask(self.caller, question, given)
 
     def may(self, *questions: str) -> bool:
-        """Whether whoever looks may ask these questions."""
+        """Whether the viewer may ask these questions."""
         from coupon_ledger.questions.access.compiled import allows
         from coupon_ledger.questions.registry import QUESTIONS
 

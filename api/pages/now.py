@@ -1,5 +1,5 @@
 """*Now*: how the day goes, beside last year's: claims, uses, sales and discount; the funnel; the campaigns that move;
-what needs somebody."""
+what needs attention."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What several viewers need is made once: they share one result for each state of the ledger.
 
 Always true:
-- While a result is being made, whoever needs it waits for that one.
+- While a result is being made, all requests for it wait for that one.
 - After a result was made, the next one is begun only after a rest, which is longer the longer it took. So however fast
   commits come, and however many look, making results takes a bounded part of the processor's time.
 - Nothing is made while nobody looks.
@@ -88,5 +88,5 @@ class Shared(Generic[T]):
 
 
 async def _of(task: asyncio.Task[T]) -> T:
-    """The task's result. Whoever stops waiting does not stop the others."""
+    """The task's result. A caller that is cancelled does not cancel the task, which others wait for."""
     return await asyncio.shield(task)

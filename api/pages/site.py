@@ -84,7 +84,7 @@ class Site:
         default: View,
         openid: OpenId | None = None,
     ) -> None:
-        """`default`: language and zone for whoever has chosen none. `openid`: another way to sign in, if there is
+        """`default`: language and zone of viewers who have chosen none. `openid`: another way to sign in, if there is
         one."""
         self._openid = openid
         self._audit = audit
@@ -145,7 +145,7 @@ class Site:
             )
             values = {name: str(value) for name, value in request.path_params.items()}
             looking = Looking(caller, request.url.path, dict(request.query_params), state, self._answers, values)
-            _ = looking.filters  # refused here, if they are wrong, whatever the page makes of them
+            _ = looking.filters  # wrong filters are refused here, even if the page does not use them
             page = await maker(looking)
         except (Refusal, LedgerError) as error:
             looking = None  # its filters may be what is wrong
@@ -346,7 +346,7 @@ _AREAS: Final = {"customers": "customers", "finance": "finance", "alerts": "aler
 
 
 def _pages_of(caller: Caller | None) -> frozenset[str]:
-    """The entries of the top bar that somebody may open."""
+    """The entries of the top bar that the caller may open."""
     areas = None if caller is None else caller.access.areas
     return frozenset(key for key in PAGES_THERE if areas is None or _AREAS.get(key, "metrics") in areas)
 

@@ -16,7 +16,7 @@ ROLES: Final = ("publisher", "marketing", "finance", "risk", "ops", "manager", "
 OF_PEOPLE: Final = tuple(role for role in ROLES if role != "publisher")
 VALID: Final = timedelta(days=90)
 OVERLAP: Final = timedelta(hours=24)
-"""How long a token is valid, and how long the former one works after a rotation, unless somebody says otherwise."""
+"""How long a token is valid, and how long the former one works after a rotation, unless the caller says otherwise."""
 
 
 def check_name(name: str) -> None:
@@ -78,7 +78,7 @@ def remove_person(store: SettingsStore, name: str) -> None:
 
 
 def keep_an_admin(store: SettingsStore, person: Person, changes: Mapping[str, Any]) -> None:
-    """Raises `SettingsStoreError` if nobody could administer the service afterwards."""
+    """Raises `SettingsStoreError` if no admin would be left."""
     loses = changes.get("disabled") or changes.get("role", person.role) != "admin"
     others = [one for one in store.people() if one.role == "admin" and one.disabled_at is None and one != person]
     if person.role == "admin" and person.disabled_at is None and loses and not others:

@@ -111,7 +111,7 @@ def routes(store: SettingsStore, audit: Audit) -> APIRouter:
 
     @router.patch("/people/{name}", **described(ChangedPerson, {"role": "risk"}, _PERSON))
     async def change_person(name: str, request: Request) -> Response:
-        """Change a person. Whatever concerns what the person may do ends all sessions of the person."""
+        """Change a person. A change of what the person may do ends all of that person's sessions."""
         caller, body = await taken(request, "administer", ChangedPerson)
         changes: dict[str, Any] = body.model_dump(exclude_none=True)
         if body.scope is not None:

@@ -164,7 +164,7 @@ class Alerting:
 
         @router.post("/missed", **described(Missed, _MISSED, _REPLY, status=201))
         async def missed(request: Request) -> Response:
-            """Report what a rule should have told and did not."""
+            """Report something that a rule should have alerted on, but did not."""
             caller, body = await taken(request, "act", Missed)
             known = await self._link.run(lambda remote: _rules_of(remote.ask("alert-rules", versions=True)))
             if body.rule not in known:
@@ -179,7 +179,7 @@ class Alerting:
 
         @router.post("/{alert}/assign", **described(Assign, {"assignee": "li", "why": "on duty tonight"}, _REPLY))
         async def assign(alert: str, request: Request) -> Response:
-            """Give an alert to somebody, who looks after it from now on."""
+            """Assign an alert to a person, who owns it from now on."""
             caller, body = await taken(request, "act", Assign)
             return answer(await self._with_desk(lambda desk: _assign(desk, caller, alert, body)))
 
@@ -385,8 +385,8 @@ def _done(desk: Desk, alert: Alert, events: Sequence[AlertEvent]) -> dict[str, A
 
 
 def _appended(desk: Desk, events: Sequence[AlertEvent]) -> dict[str, Any]:
-    told = [event.model_dump(exclude_none=True, mode="json") for event in events]
-    return {"events": told, "wait_for": wait_for(desk.appended if events else ())}
+    recorded = [event.model_dump(exclude_none=True, mode="json") for event in events]
+    return {"events": recorded, "wait_for": wait_for(desk.appended if events else ())}
 
 
 _REPLY: Final[Mapping[str, Any]] = {

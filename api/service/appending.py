@@ -120,7 +120,7 @@ class Appender:
         except AppendFailed as error:
             positions = [None] * len(records)
             failures, too_large = error.failures, frozenset(error.too_large)
-        except Exception as error:  # whatever it is, the requests must hear of it, and the thread must go on
+        except Exception as error:  # any error: pass it to the requests, and keep the thread running
             for waiting in group:
                 waiting.future.set_exception(error)
             return

@@ -46,7 +46,7 @@ _BODY: Final = 4_000_000
 INTERNAL: Final = frozenset(
     {"digest-buckets", "digest-rows", "histories", "across", "log-identity", "standing", "oddities", "evidence"}
 )
-"""Questions that commands ask to do their work, and that nobody asks over HTTP."""
+"""Questions for commands only; they are not served over HTTP."""
 _UNTAGGED: Final = ("dead-letter", "digest", "audit", "summary", "operations")
 """Questions (by how their names begin) whose answers may change without a commit."""
 PUBLIC: Final[Mapping[str, Question[Any]]] = {n: q for n, q in QUESTIONS.items() if n not in INTERNAL}

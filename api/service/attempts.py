@@ -1,4 +1,4 @@
-"""Limits how often somebody may try a password: per name and address together, and per address.
+"""Limits attempts to sign in: per name and address together, and per address.
 
 After some failures, each further one makes the wait before the next try twice as long. What is remembered is bounded,
 and forgotten after a while. A right password clears what is remembered of its name and address, but not of the address
@@ -16,7 +16,7 @@ from typing import Final
 _FREE: Final = 5
 """Failures without a wait, for a name from one address."""
 _FREE_OF_ADDRESS: Final = 30
-"""Failures without a wait from one address, whatever the names."""
+"""Failures without a wait from one address, over all names."""
 _FIRST_S: Final = 2.0
 _LONGEST_S: Final = 900.0
 _FORGET_S: Final = 3_600.0

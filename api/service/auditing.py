@@ -146,7 +146,7 @@ class Audit:
             records.append(operations.record_of(said))
         try:
             done = self._append(_CALLER, records).result()
-        except Exception as error:  # whatever it is, the next attempt may succeed
+        except Exception as error:  # any error: the next attempt may succeed
             _logger.warning("operations wait to be recorded (%d): %s", len(self._queue), error)
             return self._closed and self._given_up(group)
         if done.failures and not done.too_large:
@@ -171,9 +171,9 @@ def without_personal(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _made(action: str, caller: str, subject: str | None, details: Mapping[str, Any] | None) -> Operation | None:
-    told = None if details is None else dict(details)
+    copied = None if details is None else dict(details)
     try:
-        return operations.operation(action, why=_REASON, operator=caller, subject=subject, details=told)
+        return operations.operation(action, why=_REASON, operator=caller, subject=subject, details=copied)
     except InvalidEvent as error:
         _logger.error("an operation (%s) cannot be recorded: %s", action, error)
         return None

@@ -50,7 +50,7 @@ _NOTHING: Final = Access(areas=frozenset())
 
 
 _OF_THE_WHOLE: Final[frozenset[Right]] = frozenset({"act", "operate", "administer"})
-"""What nobody may do whose scope is a part of the ledger."""
+"""Rights that need a scope over the whole ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def check_csrf(request: Request, form_value: object = None) -> None:
 
 
 def same_origin(request: Request) -> None:
-    """For a form that somebody sends who has no session yet. Raises `Refusal` (403) if it comes from a page of another
+    """For forms sent without a session. Raises `Refusal` (403) if it comes from a page of another
     origin."""
     origin = request.headers.get("origin", "")
     if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():

@@ -85,7 +85,7 @@ def hashed_password(password: str) -> str:
 
 
 def is_password(password: str, password_hash: str | None) -> bool:
-    """Whether this is the password. `password_hash`: None for somebody who has none, or does not exist; the answer then
+    """Whether this is the password. `password_hash`: None if there is no such person, or no password; the answer then
     takes as long."""
     from argon2.exceptions import InvalidHashError, VerificationError
 

@@ -137,9 +137,9 @@ class Jobs:
         said = ""
         while line := await _line(stream):
             with suppress(ValueError):
-                told = json.loads(line)
-                if isinstance(told, dict) and "done" in told:
-                    job.progress = told
+                message = json.loads(line)
+                if isinstance(message, dict) and "done" in message:
+                    job.progress = message
                     continue
             said = (said + line.decode(errors="replace"))[-10_000:]
         return said.strip().removeprefix("error: ")

@@ -56,7 +56,7 @@ class KeptAnswers:
 
     def first(self, as_of: AsOf, frames: Iterator[pl.DataFrame], size: int, whose: str) -> tuple[Page, str | None]:
         """The first `size` rows of an answer, and the name under which the answer is kept; None if there are no more
-        rows. `whose`: who alone may read further pages."""
+        rows. `whose`: the only caller that may read further pages."""
         head = next(frames)
         rest = list(_until(frames, size + 1 - head.height)) if head.height <= size else []
         rows = pl.concat([head, *rest]) if rest else head
@@ -66,7 +66,7 @@ class KeptAnswers:
         return Page(as_of, rows.head(size), size), name
 
     def page(self, name: str, start: int, size: int, whose: str) -> Page | None:
-        """Rows of a kept answer. None if it is not kept, or somebody else's."""
+        """Rows of a kept answer. None if it is not kept, or another caller's."""
         with self._lock:
             found = self._kept.get(name)
             if found is None or found[0].whose != whose:

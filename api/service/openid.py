@@ -1,8 +1,8 @@
 """Signing in with OpenID Connect: the authorization code flow with PKCE (RFC 7636), done by Authlib.
 
-Whoever the provider names must be a person here already: an admin adds people, the provider only says who they are. The
-first sign-in ties the person to the provider's id (`sub`), so that a name that is given to somebody else later does not
-open the account.
+The person that the provider names must exist here already: an admin adds people, the provider only says who they are.
+The first sign-in ties the person to the provider's id (`sub`), so a name that the provider reassigns does not open
+the account.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class OpenId:
 
 
 class _failing_clearly:
-    """Within the block, whatever goes wrong with the provider becomes `OpenIdFailed`; the log has more."""
+    """Within the block, any failure of the provider becomes `OpenIdFailed`; the log has the details."""
 
     def __enter__(self) -> None:
         pass

@@ -130,7 +130,7 @@ def routes(link: OwnerLink, jobs: Jobs, audit: Audit, log: LogSettings) -> APIRo
 
     @router.post("/ops/dead-letters/discard", **_job(Letters, {"reason": "undecodable", "why": "a load test"}))
     async def discard(request: Request) -> Response:
-        """Close dead letters that nobody needs to look at again."""
+        """Close dead letters that need no further attention."""
         return await start(request, Letters, "repair", ["dead-letters", "discard"], signed=True)
 
     @router.post("/ops/sweep", **_job(Sweep, {"dry_run": True}))

@@ -146,7 +146,7 @@ class OwnerLink:
             self._followers.discard(changed)
 
     def _follow(self) -> None:
-        """Follow the feed of whoever is the owner, until `close`."""
+        """Follow the feed of the present owner, until `close`."""
         pause_s = _AGAIN_S
         while not self._closed.is_set():
             try:
@@ -155,7 +155,7 @@ class OwnerLink:
                     self._tell(State.of_line(line))
                     if self._closed.is_set():
                         return
-            except Exception as error:  # whatever it is, the link must look for the owner again
+            except Exception as error:  # any error: look for the owner again
                 if self.state is not None:
                     _logger.warning("the consumer does not answer: %s", error)
             self._remote = None

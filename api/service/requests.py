@@ -69,12 +69,12 @@ def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str
 def described(
     model: type[Body] | None, example: Mapping[str, Any] | None, reply: Mapping[str, Any], **further: Any
 ) -> Any:
-    """What FastAPI is told of a route. `example`: of a body; `reply`: of an answer. `further`: `status` of the answer,
-    and statuses of refusals (`refusals`)."""
+    """The arguments of FastAPI that describe a route. `example`: of a body; `reply`: of an answer. `further`:
+    `status` of the answer, and statuses of refusals (`refusals`)."""
     status = further.get("status", 200)
     refusals = further.get("refusals", (400, 401, 403, 404, 409, 413, 422, 503))
     content = {"application/json": {"schema": {"type": "object"}, "example": reply}}
-    told: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "status_code": status,
         "response_model": None,
         "responses": {**responses(*refusals), status: {"description": "Done.", "content": content}},
@@ -82,5 +82,5 @@ def described(
     if model is not None:
         schema = inlined(model.model_json_schema())
         body = {"application/json": {"schema": schema, "example": dict(example or {})}}
-        told["openapi_extra"] = {"requestBody": {"required": bool(schema.get("required")), "content": body}}
-    return told
+        arguments["openapi_extra"] = {"requestBody": {"required": bool(schema.get("required")), "content": body}}
+    return arguments

@@ -1,4 +1,4 @@
-"""Whether a coupon can be used on an order: the route that order systems ask before they let somebody pay with it.
+"""Whether a coupon can be used on an order: the route that order systems ask before they accept it as payment.
 
 Requests that come while a question is being answered are asked together in the next one, so that many small requests
 cost the owner few questions.

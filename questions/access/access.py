@@ -1,4 +1,4 @@
-"""Access rights: what whoever asks may ask and see (docs/access.md). A role's rights are data (`roles.toml`); for one
+"""Access rights: what a caller may ask and see (docs/access.md). A role's rights are data (`roles.toml`); for one
 person, a scope is added.
 
 Invariant: rights only ever take something away. `Access.FULL` takes away nothing, and costs nothing.

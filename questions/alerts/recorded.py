@@ -1,4 +1,4 @@
-"""What the log has recorded of alerts since some offsets: for whoever follows alerts as they happen."""
+"""What the log has recorded of alerts since some offsets, for clients that follow alerts live."""
 
 from __future__ import annotations
 

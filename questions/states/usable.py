@@ -1,8 +1,8 @@
-"""Whether coupons can be used: for order systems, which ask before they let somebody pay with one.
+"""Whether coupons can be used: for order systems, which ask before they accept one as payment.
 
 The answer is what the rules of the lifecycle would say of a `used` event at that instant: its violation codes are the
 reasons. To these come reasons of the order, which is over, or has another currency. Nothing is reserved: two orders
-that ask at once may both be told yes.
+that ask at once may both get the answer yes.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ function morph(old, next) {
     return;
   }
   morphAttributes(old, next);
-  if (old.matches("input, textarea, select")) return;  // what somebody types or chooses is theirs
+  if (old.matches("input, textarea, select")) return;  // keep what the viewer has typed or chosen
   morphChildren(old, next);
 }
 
