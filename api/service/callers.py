@@ -192,8 +192,7 @@ def check_csrf(request: Request, form_value: object = None) -> None:
 
 
 def same_origin(request: Request) -> None:
-    """For forms sent without a session. Raises `Refusal` (403) if it comes from a page of another
-    origin."""
+    """For forms sent without a session. Raises `Refusal` (403) if the form comes from a page of another origin."""
     origin = request.headers.get("origin", "")
     if urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
         raise Refusal(403, "this form does not come from a page of this service; open the page here again")
